@@ -1,0 +1,18 @@
+# duet_test(NAME folder/name SOURCES a.c ... LIBS x ... [LABELS unit|recall|e2e|slow] [TIMEOUT s])
+# One cmocka program, registered with ctest under the path of what it tests (index/heap).
+function(duet_test)
+    cmake_parse_arguments(T "" "NAME;TIMEOUT" "SOURCES;LIBS;LABELS;ARGS" ${ARGN})
+    string(REPLACE "/" "_" target "test_${T_NAME}")
+    add_executable(${target} ${T_SOURCES})
+    target_link_libraries(${target} PRIVATE duet_options ${T_LIBS} PkgConfig::CMOCKA)
+    set_target_properties(${target} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/tests)
+    add_test(NAME ${T_NAME} COMMAND ${target} ${T_ARGS})
+    if(NOT T_LABELS)
+        set(T_LABELS unit)
+    endif()
+    if(NOT T_TIMEOUT)
+        set(T_TIMEOUT 120)
+    endif()
+    set_tests_properties(${T_NAME} PROPERTIES LABELS "${T_LABELS}" TIMEOUT ${T_TIMEOUT} SKIP_RETURN_CODE 77
+        ENVIRONMENT "DUET_SOURCE_DIR=${PROJECT_SOURCE_DIR};DUET_BIN_DIR=${CMAKE_BINARY_DIR}/bin")
+endfunction()

@@ -1,0 +1,1 @@
+typedef int hnsw_placeholder;
