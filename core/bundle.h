@@ -1,0 +1,64 @@
+/* bundle.h - what is published, loaded and swapped as one: <repository>/<model>/<version>/.
+ * Format:  docs/formats.md, "bundle". Published means immutable.
+ * Threads: built by one thread, then shared as const by any number. */
+#ifndef DUET_BUNDLE_H
+#define DUET_BUNDLE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/items.h"
+#include "core/model.h"
+#include "core/users.h"
+#include "index/hnsw.h"
+
+enum bundle_load_mode { BUNDLE_PRIVATE, BUNDLE_SHARED }; // read into own memory, or mmap
+
+struct bundle_manifest {
+    char model[65];       // name, [A-Za-z0-9._-]{1,64}
+    uint64_t version;     // >= 1, equals the folder's name
+    char kind[32];        // "dat", "two_tower", ...
+    char encoder[24];     // "tower" (others of model.md are legal names that this version refuses with ERR_FORMAT)
+    char fingerprint[33];
+    char created[32];     // RFC 3339
+    uint32_t d, n_interest;
+    uint64_t n_items, n_users, n_bytes; // n_bytes: all files together
+    double probe_recall;  // recall@100 of the probes at `probe_ef` when published
+    uint32_t probe_k, probe_ef, default_ef;
+};
+
+struct bundle {
+    struct bundle_manifest manifest;
+    struct model *model;
+    struct items *items;
+    struct users *users;
+    struct hnsw *hnsw;    // label = item_idx
+    const float *emb;     // [n_items][d] p_v, by item_idx
+    size_t emb_bytes;
+    bool emb_mapped;
+};
+
+struct bundle_load_params {
+    enum bundle_load_mode mode;
+    bool skip_probes; // `duet inspect` only
+};
+
+/* Load and verify: manifest, sizes, chunk hashes, structures, finite values, fingerprints, then the probes (p_u within 1e-4,
+ * recall no more than 0.01 below the manifest's). `dir` is the version's folder. NULL and an error naming the file, the
+ * offset where one is known, what was found and what was wanted. ERR_MISMATCH for parts that do not belong together. */
+struct bundle *bundle_load(const char *dir, const struct bundle_load_params *p, struct err *err);
+void bundle_free(struct bundle *b); // NULL is fine
+size_t bundle_memory(const struct bundle *b); // bytes it holds
+
+/* Touch every page and run each probe once, so that the first request after a swap is not the slow one. */
+void bundle_warm(const struct bundle *b);
+
+/* Versions under <repository>/<model>, ascending; *n = 0 if the folder is missing or empty. For free(). NULL on failure only. */
+uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err);
+
+/* Bytes that loading `dir` will need, from the manifest alone: the free-memory check before a reload. */
+bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err);
+
+#endif

@@ -1,0 +1,38 @@
+/* model.h - both towers with their schema: what training produces and publishing takes.
+ * Files:   model.safetensors with the tensor names below (docs/formats.md); readable and writable by PyTorch users.
+ *              user.emb.<field> [n_rows][k]   user.aug [n_ids][d_aug]   user.aug_segment [n_segments][d_aug]
+ *              user.fc.<l>.weight [out][in]   user.fc.<l>.bias [out]    the same with item.*      logit_scale [1]
+ *          Shapes are read off the tensors; metadata (strings) adds kind, relu_out. A bundle's file holds no *.aug: the users
+ *          file has a_u per user, items are embedded already.
+ * Threads: const once loaded. */
+#ifndef DUET_MODEL_H
+#define DUET_MODEL_H
+
+#include <stdbool.h>
+
+#include "core/base/err.h"
+#include "core/schema.h"
+#include "core/tower.h"
+
+enum model_kind { MODEL_TWO_TOWER, MODEL_DAT };
+
+struct model {
+    enum model_kind kind;
+    struct schema *schema; // owned
+    struct tower user, item;
+    float logit_scale;     // of training; scores served are plain inner products
+};
+
+const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat"
+bool model_kind_parse(const char *name, enum model_kind *out);
+
+/* Zeroed model; takes `schema` (frees it on failure too). */
+struct model *model_new(enum model_kind kind, struct schema *schema, const struct tower_params *user, const struct tower_params *item, struct err *err);
+void model_free(struct model *m); // NULL is fine
+
+/* Tensors of the file checked against the schema: names, shapes, finite values. Takes `schema`, frees it on failure too.
+ * with_aug: *.aug are required where d_aug > 0 (checkpoints); false: they are ignored (bundles). */
+struct model *model_load(const char *path, struct schema *schema, bool with_aug, struct err *err);
+bool model_save(const struct model *m, const char *path, bool with_aug, struct err *err); // fsynced, not renamed
+
+#endif

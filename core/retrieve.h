@@ -1,0 +1,77 @@
+/* retrieve.h - from a query to its top-k items: features + a_u -> tower -> index -> filters. The same code answers requests,
+ * `duet query` and offline evaluation, so offline figures describe what is served.
+ * Threads: the bundle is const; each caller has its own workspace. Allocates nothing once the workspace is warm. */
+#ifndef DUET_RETRIEVE_H
+#define DUET_RETRIEVE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/base/strtab.h"
+#include "core/bundle.h"
+
+/* Which rung of the ladder gave the query vector. */
+enum retrieve_fallback {
+    FALLBACK_NONE,       // stored user: own features and a_u
+    FALLBACK_FEATURES,   // unknown user, features given: OOV id row, a_u = mean of the segment
+    FALLBACK_HISTORY,    // unknown user, `history` given: a_u = mean of the items' p_v (docs/model.md)
+    FALLBACK_POPULAR     // nothing known: most popular items, score = share of training interactions
+};
+const char *retrieve_fallback_name(enum retrieve_fallback f); // NULL for FALLBACK_NONE; "features", "history", "popular"
+
+struct retrieve_feature {
+    struct str name, value; // value as text; multi-valued fields: joined by the field's separator
+};
+
+struct retrieve_query {
+    struct str user_id;                       // .p = NULL: none given
+    const struct retrieve_feature *feature;   // override stored features
+    size_t n_features;
+    const uint32_t *history;                  // item_idx, newest last; used for unknown users
+    size_t n_history;
+    const float *vector;                      // [d] if not NULL: search this, ignore the user
+    size_t k;                                 // 1 .. 10,000
+    size_t ef;                                // 0 = the bundle's default; raised to k
+    bool exact;                               // scan all items instead of walking the graph
+    bool exclude_seen;                        // drop the stored user's seen items
+    const uint32_t *exclude;                  // item_idx to drop
+    size_t n_exclude;
+    const uint32_t *category;                 // keep only items of these categories (rows of items->category)
+    size_t n_category;                        // 0 = no category filter
+    bool has_min_score;
+    float min_score;
+};
+
+struct retrieve_hit {
+    uint32_t item_idx;
+    float score; // inner product, higher is better
+};
+
+#define RETRIEVE_UNKNOWN_MAX 32
+
+struct retrieve_result {
+    enum retrieve_fallback fallback;
+    size_t n;                                 // hits written, <= k; fewer only if fewer items are eligible
+    size_t ef_used;                           // 0 for exact and popular
+    bool exact_used;
+    uint32_t unknown_feature[RETRIEVE_UNKNOWN_MAX]; // indices into query->feature whose value was out of vocabulary
+    size_t n_unknown;
+    uint64_t embed_ns, search_ns;             // time spent, monotonic
+};
+
+struct retrieve_ws;
+struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err);
+void retrieve_ws_free(struct retrieve_ws *ws);
+
+/* p_u of the query and the a_u used. ERR_ARG names an unknown or display feature. FALLBACK_POPULAR: no vector, p_u zeroed.
+ *   p_u [d], a_u [d_aug] (may be NULL) */
+bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
+                    struct retrieve_result *r, struct err *err);
+
+/* Top k, best first, ties by item_idx. hit has room for q->k. */
+bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
+                   struct retrieve_result *r, struct err *err);
+
+#endif
