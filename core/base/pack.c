@@ -134,6 +134,17 @@ static bool read_private(struct pack *p, struct err *err)
     return ok;
 }
 
+/* Checks a pack whose bytes are in place; closes it when they are not fit. */
+static struct pack *checked(struct pack *p, bool read, const char *kind, bool verify, struct err *err)
+{
+    if (read && check_file(p, kind, verify, err))
+        return p;
+    if (err && !strstr(err->msg, p->path))
+        err_prefix(err, "%s", p->path);
+    pack_close(p);
+    return NULL;
+}
+
 struct pack *pack_open(const char *path, const char *kind, enum pack_mode mode, bool verify, struct err *err)
 {
     struct pack *p = mem_array(1, sizeof(*p), err);
@@ -142,13 +153,24 @@ struct pack *pack_open(const char *path, const char *kind, enum pack_mode mode, 
     snprintf(p->path, sizeof(p->path), "%s", path);
     p->mapped = mode == PACK_MAP;
     bool ok = p->mapped ? (p->base = fio_map(path, &p->n_bytes, err)) != NULL : read_private(p, err);
-    if (!ok || !check_file(p, kind, verify, err)) {
-        if (err && !strstr(err->msg, path))
-            err_prefix(err, "%s", path);
-        pack_close(p);
+    return checked(p, ok, kind, verify, err);
+}
+
+struct pack *pack_open_block(void *block, size_t n, const char *path, const char *kind, enum pack_mode mode, bool verify, struct err *err)
+{
+    struct pack *p = mem_array(1, sizeof(*p), err);
+    if (!p) {
+        if (mode == PACK_MAP)
+            fio_unmap(block, n);
+        else
+            mem_block_free(block, n);
         return NULL;
     }
-    return p;
+    snprintf(p->path, sizeof(p->path), "%s", path);
+    p->mapped = mode == PACK_MAP;
+    p->base = block;
+    p->n_bytes = n;
+    return checked(p, true, kind, verify, err);
 }
 
 void pack_close(struct pack *p)
@@ -167,6 +189,11 @@ size_t pack_bytes(const struct pack *p)
     return p->n_bytes;
 }
 
+const char *pack_path(const struct pack *p)
+{
+    return p->path;
+}
+
 static const struct section *find(const struct pack *p, const char *name)
 {
     for (uint32_t i = 0; i < p->n_sections; i++)
@@ -178,6 +205,12 @@ static const struct section *find(const struct pack *p, const char *name)
 bool pack_has(const struct pack *p, const char *name)
 {
     return find(p, name) != NULL;
+}
+
+uint32_t pack_cols(const struct pack *p, const char *name)
+{
+    const struct section *s = find(p, name);
+    return s ? s->cols : 0;
 }
 
 const void *pack_get(const struct pack *p, const char *name, enum pack_type type, size_t cols, size_t *rows, struct err *err)

@@ -22,8 +22,12 @@ struct pack;
  * file's kind word ("dataset", "items", ...): another kind is ERR_MISMATCH. Errors name the file, section and offset. */
 enum pack_mode { PACK_MAP, PACK_READ };
 struct pack *pack_open(const char *path, const char *kind, enum pack_mode mode, bool verify, struct err *err);
+/* The same over bytes that are in memory already: `block` of n bytes from mem_block (PACK_READ) or fio_map (PACK_MAP), whose
+ * ownership is taken, on failure too. `path` is for messages only. */
+struct pack *pack_open_block(void *block, size_t n, const char *path, const char *kind, enum pack_mode mode, bool verify, struct err *err);
 void pack_close(struct pack *p); // NULL is fine
 size_t pack_bytes(const struct pack *p);
+const char *pack_path(const struct pack *p);
 
 /* A section's data, checked to be of `type` with `cols` columns; its row count goes to *rows.
  * Missing: NULL, and ERR_FORMAT naming it. Use pack_has for optional ones. The data lives as long as the pack. */
@@ -31,6 +35,7 @@ const void *pack_get(const struct pack *p, const char *name, enum pack_type type
 /* The same, and the row count must be `rows`. */
 const void *pack_need(const struct pack *p, const char *name, enum pack_type type, size_t cols, size_t rows, struct err *err);
 bool pack_has(const struct pack *p, const char *name);
+uint32_t pack_cols(const struct pack *p, const char *name); // columns of a section, 0 if there is none of that name
 /* A string table: sections "<name>.off" (u64) and "<name>.bytes" (u8), checked with strtab_check. */
 bool pack_get_strtab(const struct pack *p, const char *name, struct strtab *out, struct err *err);
 
