@@ -1,0 +1,52 @@
+#!/bin/sh
+# Installs what Duet needs from Debian's packages. This is the one place that names them.
+#
+#   sh deploy/setup.sh [build] [run] [test] [data]     default: build
+#
+#   build   compiler, CMake and the libraries' headers     test   what the test suite needs beside that
+#   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
+#
+# Asks nothing; works as root or through sudo; installs only what is missing, and says what.
+set -eu
+
+build="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libyaml-dev libopenblas-dev libxxhash-dev zlib1g-dev libcurl4-openssl-dev curl"
+run="libmicrohttpd12 libjansson4 libyaml-0-2 libopenblas0-pthread libxxhash0 zlib1g libcurl4"
+test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib"
+data="r-cran-dslabs"
+
+packages=""
+for group in "${@:-build}"; do
+    case $group in
+    build) packages="$packages $build" ;;
+    run) packages="$packages $run" ;;
+    test) packages="$packages $test" ;;
+    data) packages="$packages $data" ;;
+    *) echo "setup: unknown group '$group'; want build, run, test or data" >&2; exit 2 ;;
+    esac
+done
+
+missing=""
+for p in $packages; do
+    [ "$(dpkg-query -W -f='${db:Status-Status}' "$p" 2>/dev/null)" = installed ] || missing="$missing $p"
+done
+[ -n "$missing" ] || { echo "setup: nothing to install (${*:-build})"; exit 0; }
+
+if [ "$(id -u)" = 0 ]; then
+    as_root=""
+elif command -v sudo >/dev/null 2>&1; then
+    as_root="sudo"
+else
+    echo "setup: need root or sudo to install:$missing" >&2
+    exit 1
+fi
+echo "setup: installing$missing"
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+# Package lists of a fresh machine are empty or old: refresh them once, then install without questions.
+if ! { $as_root apt-get update && $as_root env DEBIAN_FRONTEND=noninteractive \
+       apt-get install -y --no-install-recommends $missing; } >"$log" 2>&1; then
+    tail -n 20 "$log" >&2
+    echo "setup: apt-get failed; the last lines of its output are above" >&2
+    exit 1
+fi
+echo "setup: done"
