@@ -1,0 +1,53 @@
+/* main.c - the `duet` command: one subcommand a job, from raw logs to a published bundle and back. */
+#include <stdio.h>
+#include <string.h>
+
+#include "cli/cmd.h"
+#include "config/yaml.h"
+
+static const struct {
+    const char *name, *help;
+    int (*run)(int argc, char **argv);
+} commands[] = {
+    // In the order of the work; one line a command.
+    {NULL, NULL, NULL},
+};
+
+int cmd_fail(const char *command, const struct err *err)
+{
+    fprintf(stderr, "duet %s: %s\n", command, err->msg[0] ? err->msg : "failed");
+    return 1;
+}
+
+static int usage(FILE *to)
+{
+    fprintf(to, "usage: duet COMMAND [options]      duet COMMAND --help tells a command's options\n\n");
+    for (size_t i = 0; commands[i].name; i++)
+        fprintf(to, "  %-10s %s\n", commands[i].name, commands[i].help);
+    return to == stdout ? 0 : 2;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc < 2)
+        return usage(stderr);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)
+        return usage(stdout);
+    if (strcmp(argv[1], "--version") == 0) {
+        printf("duet %s\n", DUET_VERSION);
+        return 0;
+    }
+    const char *known[sizeof(commands) / sizeof(commands[0])] = {NULL};
+    size_t n = 0;
+    for (size_t i = 0; commands[i].name; i++) {
+        if (strcmp(argv[1], commands[i].name) == 0)
+            return commands[i].run(argc - 2, argv + 2);
+        known[n++] = commands[i].name;
+    }
+    const char *near = ynode_nearest(argv[1], known, n);
+    fprintf(stderr, "duet: unknown command \"%s\"", argv[1]);
+    if (near)
+        fprintf(stderr, "; did you mean %s?", near);
+    fprintf(stderr, " (duet --help lists them)\n");
+    return 2;
+}

@@ -1,0 +1,148 @@
+/* hnsw.h - hnswlib-c: approximate nearest neighbours by a hierarchical navigable small world graph, and exact search.
+ * Source:  Malkov, Yashunin, "Efficient and robust approximate nearest neighbor search using HNSW graphs", TPAMI 2018
+ *          (algorithm numbers below are its own), after hnswlib 0.6-0.8 (Apache-2.0).
+ * Place:   usable alone; includes nothing but the C library.
+ * Threads: a `const struct hnsw` may be searched by any number of threads, each with its own workspace. Adding, removing and
+ *          resizing are not safe together with searches; hnsw_add_batch runs its own threads and returns when they are done.
+ * Scores:  higher is better. IP: <q, v>. COSINE: <q, v> / (|q| |v|). L2: -|q - v|^2. Ties go to the lower label. */
+#ifndef HNSW_H
+#define HNSW_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum hnsw_err_code { HNSW_OK = 0, HNSW_NOMEM, HNSW_IO, HNSW_FORMAT, HNSW_ARG, HNSW_NOT_FOUND, HNSW_FULL };
+
+/* Zeroed by the caller, may be NULL; the first cause wins. */
+struct hnsw_err {
+    enum hnsw_err_code code;
+    char msg[256];
+};
+
+enum hnsw_metric { HNSW_IP, HNSW_COSINE, HNSW_L2 };
+const char *hnsw_metric_name(enum hnsw_metric m); // "ip", "cosine", "l2"
+
+#define HNSW_DIM_MAX 4096
+#define HNSW_M_MAX 256
+
+struct hnsw;
+
+// ------------------------------------------------------------------------------------------------------ building
+
+struct hnsw_params {
+    enum hnsw_metric metric;
+    size_t dim;               // 1 .. HNSW_DIM_MAX
+    size_t capacity;          // most elements, removed ones included; see hnsw_resize
+    unsigned m;               // links per element on levels above 0, 2 m on level 0; 0 = 16
+    unsigned ef_construction; // 0 = 200
+    uint64_t seed;            // levels are drawn from it: same seed, same order, one thread = same graph
+};
+
+struct hnsw *hnsw_new(const struct hnsw_params *p, struct hnsw_err *err);
+void hnsw_free(struct hnsw *h); // NULL is fine
+
+/* Add one vector [dim] of finite values (alg. 1). An existing label: its vector is replaced and its links are repaired; a removed
+ * label comes back. A removed element's place is reused before new space. HNSW_FULL when there is no room. */
+bool hnsw_add(struct hnsw *h, const float *vec, uint64_t label, struct hnsw_err *err);
+
+/* Add n vectors [n][dim]; labels [n] or NULL for 0 .. n - 1; distinct within the call. `progress` (may be NULL) is called from one
+ * thread with the number done. With threads > 1 the graph depends on timing, with 1 it is the same every time. */
+bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, size_t n, unsigned threads,
+                    void (*progress)(void *user, size_t done, size_t n), void *user, struct hnsw_err *err);
+
+/* Mark as removed: never returned again; still walked through until its place is reused. HNSW_NOT_FOUND for an unknown label. */
+bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err);
+
+/* New capacity; HNSW_ARG if smaller than what is there. */
+bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);
+
+// ----------------------------------------------------------------------------------------------------- searching
+
+struct hnsw_hit {
+    uint64_t label;
+    float score;
+};
+
+struct hnsw_query {
+    size_t k;
+    size_t ef;                                           // 0 = max(k, 64); raised to k
+    bool (*filter)(const void *ctx, uint64_t label);     // true = may be returned; NULL = all
+    const void *filter_ctx;
+    bool has_min_score;                                  // hits below are dropped
+    float min_score;
+};
+
+/* Scratch of one caller; grows to what it meets and then allocates nothing. Any workspace fits any index. */
+struct hnsw_ws;
+struct hnsw_ws *hnsw_ws_new(void);
+void hnsw_ws_free(struct hnsw_ws *ws);
+
+/* Best k, best first, into hit[k]; returns how many (alg. 5). Fewer than k only if fewer are eligible (filter, min_score,
+ * removals): where the walk through the graph finds too few, an exact scan completes it. 0 and `err` set (HNSW_NOMEM, HNSW_ARG for
+ * k = 0) on failure; 0 without an error means that nothing is eligible. */
+size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
+                   struct hnsw_err *err);
+
+/* The same by scanning every element: the truth for recall, and the way for small or heavily filtered sets. */
+size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
+                         struct hnsw_err *err);
+
+/* Scores of given vectors: score[i] = score of q against vec[idx[i]] (idx NULL: i), i < n. No index needed; vec [.][dim].
+ * For COSINE neither side needs to be normalised. */
+void hnsw_scores(enum hnsw_metric metric, size_t dim, const float *q, const float *vec, const uint32_t *idx, size_t n, float *score);
+
+// --------------------------------------------------------------------------------------------------- looking inside
+
+enum hnsw_metric hnsw_get_metric(const struct hnsw *h);
+size_t hnsw_dim(const struct hnsw *h);
+size_t hnsw_count(const struct hnsw *h);    // elements that can be returned
+size_t hnsw_capacity(const struct hnsw *h);
+/* Vector of a label as stored (COSINE: normalised), or NULL. Valid until the index changes. */
+const float *hnsw_vector(const struct hnsw *h, uint64_t label);
+
+struct hnsw_stats {
+    size_t n, n_removed, capacity, bytes;
+    unsigned m, ef_construction, max_level;
+    double mean_degree0;      // links per element on level 0
+    size_t n_links0_zero;     // elements without any link on level 0 (1 in an index of one)
+    uint64_t seed;
+    const char *kernel;       // "avx512", "avx2", "sse", "plain"
+};
+void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s);
+size_t hnsw_bytes(const struct hnsw *h); // memory held
+
+/* Every structural rule: counts, link ranges, no self or double links, levels, entry point, labels unique, vectors finite, removed
+ * marks, and that every element can be reached from the entry point on level 0: *unreachable (may be NULL) receives how many
+ * cannot; these are no error. */
+bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err);
+
+// --------------------------------------------------------------------------------------------------------- kernels
+
+/* Kernels are picked once from the CPU; tests may force one by name. False if this CPU does not have it. Not while searching. */
+bool hnsw_force_kernel(const char *name); // "avx512", "avx2", "sse", "plain"; NULL = pick again
+const char *hnsw_kernel(void);
+
+// ----------------------------------------------------------------------------------------------------------- files
+
+/* Own format (docs/formats.md, "index file"), checksummed, little-endian. Save writes and fsyncs `path` (no rename). Load trusts no
+ * byte: sizes, counts, links, levels, labels, finite values and checksums; HNSW_FORMAT names offset, found and wanted; needs at
+ * most about twice the file's size in memory. */
+bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err);
+struct hnsw *hnsw_load(const char *path, struct hnsw_err *err);
+/* The same from bytes in memory (borrowed for the call). `name` is for messages. */
+struct hnsw *hnsw_load_mem(const void *data, size_t n, const char *name, struct hnsw_err *err);
+
+/* hnswlib's saveIndex format (0.6-0.8, 64-bit little-endian). It holds neither metric nor dim, so both are given. COSINE is stored as
+ * hnswlib users do: IP over normalised vectors. The same distrust. */
+struct hnsw *hnsw_import(const char *path, enum hnsw_metric metric, size_t dim, struct hnsw_err *err);
+bool hnsw_export(const struct hnsw *h, const char *path, struct hnsw_err *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
