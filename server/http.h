@@ -27,7 +27,9 @@ struct http_request {
     uint64_t start_ns;          // CLOCK_MONOTONIC when the request's first byte was seen by the loop
     uint64_t deadline_ns;       // start + X-Request-Timeout-Ms, at most the configured one
     bool is_admin;              // arrived on the admin listener
-    void *thread_state;         // made by thread_state_new for this loop
+    uint64_t lag_ns;            // from readable to handler
+    const char *note;           // static text that the handler may set for `done` (the route's name); NULL before
+    void *thread_state;         // made by thread_state_new for this loop; not for use after http_suspend
     struct http_conn *conn;     // opaque
 };
 
@@ -58,7 +60,8 @@ void http_add_header(struct http_response *resp, const char *name, const char *f
 typedef bool (*http_handler)(void *ctx, struct http_request *r, struct http_response *resp);
 
 struct http_pending;
-struct http_pending *http_suspend(struct http_request *r);              // NULL if out of memory; *r is not valid after the handler returns
+struct http_pending *http_suspend(struct http_request *r);              // NULL if out of memory; use *r no more, but the one below
+struct http_request *http_pending_request(struct http_pending *p);      // body, headers, id, deadline: valid until http_complete
 void http_complete(struct http_pending *p, struct http_response *resp); // takes resp->body; any thread
 
 struct http_params {

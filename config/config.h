@@ -1,0 +1,97 @@
+/* config.h - duetd's configuration as plain structs: defaults < YAML file < DUET__SECTION__KEY < --set section.key=value.
+ * Place:   main.c copies what each module needs into that module's params; nothing below server/ and cli/ reads this.
+ * Scalars: come from the key table (keys.h), which also gives ranges, defaults, the sample file and docs/operations.md's table.
+ * Lists:   `models` and `experiments` come from the file alone.
+ * Threads: const once read; a reload reads a second one and compares. */
+#ifndef DUET_CONFIG_CONFIG_H
+#define DUET_CONFIG_CONFIG_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/base/mem.h"
+
+struct config_model {
+    char *name;       // [A-Za-z0-9._-]{1,64}
+    char *path;       // <repository>/<model>: the folder of versions
+    uint64_t version; // 0 = the newest
+    int line;         // in the file, for messages
+};
+
+struct config_variant {
+    char *name, *model;
+    double weight; // percent of the experiment's traffic
+    uint64_t ef;   // 0 = not overridden
+    uint64_t k;    // 0 = not overridden
+    int line;
+};
+
+struct config_experiment {
+    char *name, *salt;
+    char *unit; // "user_id"
+    struct config_variant *variant;
+    size_t n_variants;
+    int line;
+};
+
+struct config_listener {
+    char *address;
+    uint64_t port; // 0 = any free one
+    uint64_t threads;
+    uint64_t max_connections;
+};
+
+struct config {
+    struct config_listener data, admin;
+    char *admin_token_file; // "" = none
+    struct {
+        uint64_t header_ms, body_ms, idle_ms, deadline_ms;
+    } http;
+    struct {
+        uint64_t body_bytes, json_depth, k, ef, batch, ids, filter_nodes, id_bytes, history;
+    } limits;
+    struct {
+        uint64_t max_lag_ms, retry_after_s, workers, queue;
+    } admission;
+    struct {
+        char *mode; // private | shared
+        bool check_memory;
+    } load;
+    char *state_path; // "" = no state file
+    struct {
+        char *level, *format, *access;
+        uint64_t slow_ms, sample;
+    } log;
+    struct {
+        uint64_t delay_ms, timeout_ms;
+    } drain;
+    struct config_model *model;
+    size_t n_models;
+    struct config_experiment *experiment;
+    size_t n_experiments;
+};
+
+/* One `section.key=value`, from --set. */
+struct config_override {
+    const char *text;
+};
+
+/* Read a whole configuration. `path` may be NULL (defaults, environment and overrides only); `environ_` is main's environ, NULL = none.
+ * NULL and ERR_ARG naming file and line, variable or flag, what was found, what was wanted, and the nearest known key. */
+struct config *config_read(const char *path, char *const *environ_, const struct config_override *set, size_t n_set, struct err *err);
+/* The same over text that is in memory; `name` stands in messages. */
+struct config *config_parse(const char *text, size_t n, const char *name, char *const *environ_, const struct config_override *set,
+                            size_t n_set, struct err *err);
+void config_free(struct config *c); // NULL is fine
+
+/* The effective configuration as YAML: what --dump-config and GET /v1/admin/config show. Reading it again gives the same. */
+void config_dump(const struct config *c, struct buf *out);
+/* The sample file: every key with its default, range and meaning. deploy/duetd.yaml is this text (a test compares). */
+void config_sample(struct buf *out);
+
+/* Keys that differ between the two and cannot change while running, comma-separated ("data.port, limits.k"), into out; "" if none. */
+void config_frozen_changes(const struct config *now, const struct config *next, struct buf *out);
+
+#endif

@@ -1,0 +1,87 @@
+/* app.h - what one running daemon is made of, and what each event loop keeps for itself.
+ * Place:   made by main.c; every handler gets it. The serving side (models, experiments, reload) hangs behind `struct service` and the
+ *          opaque pointers below, so that listeners, health and drain know nothing of it.
+ * Threads: pointers are set before the listeners' handlers may use them (`serving`) and stay until both listeners have stopped. What
+ *          changes while running is atomic, or has its own lock in the module it points to. */
+#ifndef DUET_SERVER_APP_H
+#define DUET_SERVER_APP_H
+
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "core/base/log.h"
+#include "server/http.h"
+#include "server/metrics.h"
+
+struct app;
+struct admission;
+struct access;       // app.c: access log and request metrics
+struct generations;  // generation.h
+struct reloads;      // reload.h
+struct serve_state;  // the serving side's part of a loop's state
+
+/* One per event loop, in http_request.thread_state. Used by that loop's thread alone. */
+struct thread_state {
+    struct app *app;
+    unsigned shard;             // of metrics, for updates made on this thread
+    uint64_t n_requests;        // answered on this loop; samples the access log
+    struct serve_state *serve;  // made by service.thread_new; NULL if it has none or on failure
+};
+
+struct route;
+
+/* What the serving side provides. main.c calls, in this order: check; start; (thread_new per loop, possibly before start has run);
+ * apply at each SIGHUP; stop_accepting at the end of the drain; stop after both listeners have stopped. */
+struct service {
+    const struct route *routes; // ends at handler = NULL
+    /* Everything that can be said about a configuration without loading: --check-config, start and SIGHUP. */
+    bool (*check)(const struct config *c, struct err *err);
+    /* Starts loading in threads of its own and returns; the listeners are open already. */
+    bool (*start)(struct app *app, struct err *err);
+    /* SIGHUP: take models, experiments and whatever may change from `next` (main frees the old one afterwards, so copy), all or nothing. */
+    bool (*apply)(struct app *app, const struct config *next, struct err *err);
+    /* Is a validated generation serving? Otherwise false; `why` gets one short sentence either way for ?verbose ("loading dat: 40 %"). */
+    bool (*ready)(struct app *app, struct buf *why);
+    /* Has everything configured been loaded once (or finally failed)? */
+    bool (*started)(struct app *app, struct buf *why);
+    /* Answers every suspended request and takes no more: called while the listeners still run. */
+    void (*stop_accepting)(struct app *app);
+    void (*stop)(struct app *app); // joins, frees; also after a failed start
+    struct serve_state *(*thread_new)(struct app *app);
+    void (*thread_free)(struct app *app, struct serve_state *s);
+};
+extern const struct service duet_service; // service.c
+
+struct app {
+    const struct config *config; // as read at start, never replaced: what SIGHUP may change is copied and kept by its module
+    struct log log;
+    struct metrics *metrics;
+    struct admission *admission;
+    struct access *access;
+    const struct service *service;
+    struct generations *generations; // the serving side sets and frees these two
+    struct reloads *reloads;
+    struct http *data, *admin;
+    char *admin_token;       // NULL: admin is open (loopback only)
+    uint64_t start_ns;       // CLOCK_MONOTONIC
+    int64_t start_unix_s;
+    _Atomic unsigned next_shard;
+    _Atomic bool serving;    // service.start has returned true
+    _Atomic bool draining;
+    int wake_fd;             // eventfd: app_request_drain wakes the main loop with it
+};
+
+/* Begin the drain as SIGTERM does (admin `drain`); any thread. */
+void app_request_drain(struct app *app);
+
+/* The configuration in force (after SIGHUPs) as YAML; any thread. */
+void app_config_dump(struct app *app, struct buf *out);
+
+/* A bearer token equal to the configured one? Compared in constant time. True if none is configured. */
+bool app_admin_allowed(const struct app *app, const struct http_request *r);
+
+uint64_t app_now_ns(void); // CLOCK_MONOTONIC
+
+#endif
