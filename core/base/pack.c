@@ -305,6 +305,11 @@ bool pack_put(struct pack_writer *w, const char *name, enum pack_type type, size
 {
     if (strlen(name) >= sizeof(w->section->name))
         return err_set(err, ERR_LIMIT, "%s: section name %s is too long", w->path, name);
+    if (w->n_sections == MAX_SECTIONS)
+        return err_set(err, ERR_LIMIT, "%s: more than %u sections", w->path, MAX_SECTIONS);
+    for (uint32_t i = 0; i < w->n_sections; i++)
+        if (strcmp(w->section[i].name, name) == 0)
+            return err_set(err, ERR_ARG, "%s: section %s is there already", w->path, name);
     if (w->n_sections == w->cap) {
         uint32_t cap = w->cap ? w->cap * 2 : 32;
         struct section *grown = mem_grow(w->section, cap, sizeof(*grown), err);
