@@ -70,7 +70,7 @@ void mem_block_free(void *p, size_t n)
         munmap(p, n);
 }
 
-static bool buf_reserve(struct buf *b, size_t more)
+bool buf_reserve(struct buf *b, size_t more)
 {
     size_t want;
     if (b->failed)

@@ -27,6 +27,7 @@ struct buf {
     size_t len, cap;
     bool failed;
 };
+bool buf_reserve(struct buf *b, size_t more); // room for `more` bytes and a NUL behind data[len], for writing there directly
 void buf_put(struct buf *b, const void *p, size_t n);
 void buf_puts(struct buf *b, const char *s);
 void buf_printf(struct buf *b, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -1,0 +1,193 @@
+#include "server/jsonw.h"
+
+#include <math.h>
+#include <stdio.h>
+
+// ------------------------------------------------------------------------------------------------------- numbers
+
+static const char digit_pairs[201] =
+    "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748"
+    "4950515253545556575859606162636465666768697071727374757677787980818283848586878889909192939495969798"
+    "99";
+
+/* The last n (even) digits of v. */
+static void put_digits(char *p, uint32_t v, int n)
+{
+    for (int i = n - 2; i >= 0; i -= 2, v /= 100)
+        memcpy(p + i, digit_pairs + v % 100 * 2, 2);
+}
+
+char *jsonw_put_uint(char *p, uint64_t v)
+{
+    char tmp[20];
+    int at = 20;
+    while (v >= 100) {
+        at -= 2;
+        memcpy(tmp + at, digit_pairs + v % 100 * 2, 2);
+        v /= 100;
+    }
+    if (v >= 10) {
+        at -= 2;
+        memcpy(tmp + at, digit_pairs + v * 2, 2);
+    } else {
+        tmp[--at] = (char)('0' + v);
+    }
+    memcpy(p, tmp + at, (size_t)(20 - at));
+    return p + (20 - at);
+}
+
+static char *put_snprintf(char *p, double v, int digits)
+{
+    if (!isfinite(v)) {
+        memcpy(p, "null", 4);
+        return p + 4;
+    }
+    return p + snprintf(p, JSONW_NUMBER_MAX, "%.*g", digits, v);
+}
+
+/* 7 digits of a float in [1e-4, 1e7), where "%.7g" uses no exponent. With e = floor(log10 |v|) the digits are round(v *
+ * 10^(6-e)). That product is exact in a double: v has 24 bits, 10^(6-e) <= 10^10 is 5^10 (24 bits) times a power of
+ * two, and 24 + 24 < 53. So rint() rounds the true value, half to even, as snprintf does; no table of powers with error
+ * terms is needed. */
+char *jsonw_put_float7(char *p, float v)
+{
+    static const double scale[12] = {1, 1e1, 1e2, 1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9, 1e10, 1e11};
+    double a = fabs((double)v);
+    if (!(a >= 1e-4 && a < 9999999.0)) {
+        if (a == 0 && !signbit(v)) {
+            *p = '0';
+            return p + 1;
+        }
+        return put_snprintf(p, (double)v, 7);
+    }
+    if (signbit(v))
+        *p++ = '-';
+    int shift = 6; // = 6 - e
+    if (a < 1) {
+        shift = a >= 0.1 ? 7 : a >= 0.01 ? 8 : a >= 0.001 ? 9 : 10;
+    } else {
+        for (double top = 10; a >= top; top *= 10)
+            shift--;
+    }
+    uint32_t m = (uint32_t)lrint(a * scale[shift]);
+    if (m == 10000000) { // rounded up to the next power of ten
+        m = 1000000;
+        shift--;
+    }
+    char d[8];
+    put_digits(d, m, 8); // d[0] = '0', digits are d[1..7]
+    int n = 7;
+    while (n > 1 && d[n] == '0')
+        n--;
+    int n_whole = 7 - shift; // digits before the point; <= 0: 0.000ddd
+    if (n_whole <= 0) {
+        memcpy(p, "0.0000", 6);
+        p += 2 - n_whole;
+        memcpy(p, d + 1, 7);
+        return p + n;
+    }
+    memcpy(p, d + 1, 7);
+    if (n <= n_whole)
+        return p + n_whole;
+    memmove(p + n_whole + 1, d + 1 + n_whole, (size_t)(n - n_whole));
+    p[n_whole] = '.';
+    return p + n + 1;
+}
+
+// ------------------------------------------------------------------------------------------------------- strings
+
+static char *put_escape(char *p, unsigned char c)
+{
+    static const char hex[] = "0123456789abcdef";
+    char short_form = c == '"'    ? '"'
+                      : c == '\\' ? '\\'
+                      : c == '\n' ? 'n'
+                      : c == '\r' ? 'r'
+                      : c == '\t' ? 't'
+                      : c == '\b' ? 'b'
+                      : c == '\f' ? 'f'
+                                  : '\0';
+    *p++ = '\\';
+    if (short_form) {
+        *p++ = short_form;
+        return p;
+    }
+    memcpy(p, "u00", 3);
+    p[3] = hex[c >> 4];
+    p[4] = hex[c & 15];
+    return p + 5;
+}
+
+/* Does any of the eight bytes need an escape: below 0x20, a quote or a backslash? (The classic has-zero and has-less
+ * tricks.) */
+static inline uint64_t needs_escape(uint64_t w)
+{
+    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
+    uint64_t q = w ^ (ones * '"'), b = w ^ (ones * '\\');
+    return ((w - ones * 0x20) | (q - ones) | (b - ones)) & ~w & high;
+}
+
+char *jsonw_put_string(char *p, const char *s, size_t n)
+{
+    *p++ = '"';
+    size_t i = 0;
+    while (i < n) {
+        uint64_t w;
+        if (n - i >= 8 && (memcpy(&w, s + i, 8), needs_escape(w) == 0)) {
+            memcpy(p, &w, 8);
+            p += 8;
+            i += 8;
+            continue;
+        }
+        size_t end = n - i >= 8 ? i + 8 : n;
+        for (; i < end; i++) {
+            unsigned char c = (unsigned char)s[i];
+            if (c < 0x20 || c == '"' || c == '\\')
+                p = put_escape(p, c);
+            else
+                *p++ = (char)c;
+        }
+    }
+    *p++ = '"';
+    return p;
+}
+
+// ------------------------------------------------------------------------------------------------------- appended
+
+static void end_at(struct buf *b, const char *end)
+{
+    b->len = (size_t)(end - b->data);
+    b->data[b->len] = '\0';
+}
+
+void jsonw_uint(struct buf *b, uint64_t v)
+{
+    if (buf_reserve(b, JSONW_NUMBER_MAX))
+        end_at(b, jsonw_put_uint(b->data + b->len, v));
+}
+
+void jsonw_float7(struct buf *b, float v)
+{
+    if (buf_reserve(b, JSONW_NUMBER_MAX))
+        end_at(b, jsonw_put_float7(b->data + b->len, v));
+}
+
+void jsonw_float9(struct buf *b, float v)
+{
+    if (buf_reserve(b, JSONW_NUMBER_MAX))
+        end_at(b, put_snprintf(b->data + b->len, (double)v, 9));
+}
+
+void jsonw_string(struct buf *b, const char *s, size_t n)
+{
+    if (n < SIZE_MAX / 8 && buf_reserve(b, jsonw_string_room(n)))
+        end_at(b, jsonw_put_string(b->data + b->len, s, n));
+}
+
+void jsonw_text(struct buf *b, const char *s)
+{
+    if (s)
+        jsonw_string(b, s, strlen(s));
+    else
+        JSONW_LIT(b, "null");
+}

@@ -1,0 +1,38 @@
+/* jsonw.h - JSON written straight into a buffer: strings, integers, scores. The hot path's half of what jansson does
+ * elsewhere. Place:   problem.c, handle_retrieve.c and every other answer that is written per request. Rules: structure
+ * (braces, commas, keys) is the caller's, as literals. Numbers are correctly rounded: the text equals what
+ *          snprintf("%.7g") gives. NaN and infinities, which JSON cannot say, become null; nothing of ours should hold
+ * any. Speed:   bench/wire.c. Allocates only when the buffer grows; check buf.failed once at the end. */
+#ifndef DUET_SERVER_JSONW_H
+#define DUET_SERVER_JSONW_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include "core/base/mem.h"
+
+#define JSONW_NUMBER_MAX 24 // bytes that one number may take
+
+/* Write at p, return the end. No NUL is written; the room needed is JSONW_NUMBER_MAX. */
+char *jsonw_put_uint(char *p, uint64_t v);
+char *jsonw_put_float7(char *p, float v); // 7 significant digits
+
+/* Quoted and escaped. Needs 6 n + 2 bytes of room. `s` is UTF-8 (everything that reaches an answer was checked when it
+ * was read). */
+char *jsonw_put_string(char *p, const char *s, size_t n);
+static inline size_t jsonw_string_room(size_t n)
+{
+    return 6 * n + 2;
+}
+
+/* The same, appended. */
+void jsonw_uint(struct buf *b, uint64_t v);
+void jsonw_float7(struct buf *b, float v);
+void jsonw_float9(struct buf *b, float v); // 9 significant digits: enough to get the same float back
+void jsonw_string(struct buf *b, const char *s, size_t n);
+void jsonw_text(struct buf *b, const char *s); // NUL-terminated, or NULL for null
+
+#define JSONW_LIT(b, literal) buf_put((b), "" literal, sizeof(literal) - 1)
+
+#endif
