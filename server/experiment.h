@@ -1,0 +1,95 @@
+/* experiment.h - A/B tests: which variant of each experiment a unit (a user) gets, the same on every replica and after
+ * every restart. Assignment: bucket = XXH64(salt 0x1F unit, seed 0) mod 10,000, then the variant that owns the bucket.
+ * The table holds explicit bucket ranges; new weights become new ranges from the current ones, moving as few buckets as
+ * possible. Layers:  several experiments run at once, independent by their salts; two that set the same parameter are a
+ * configuration error. Threads: const once built; counted. */
+#ifndef DUET_SERVER_EXPERIMENT_H
+#define DUET_SERVER_EXPERIMENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "config/config.h"
+#include "core/base/err.h"
+#include "core/base/json.h"
+
+#define EXPERIMENT_BUCKETS 10000
+#define EXPERIMENT_MAX 16 // experiments at once
+#define EXPERIMENT_VARIANTS_MAX 16
+#define EXPERIMENT_NAME_MAX 64 // [A-Za-z0-9._-]{1,64}
+#define EXPERIMENT_SALT_MAX 64
+
+#define EXPERIMENT_NO_OWNER 255
+
+struct experiment_variant {
+    char name[EXPERIMENT_NAME_MAX + 1];
+    uint32_t buckets;                    // weight in hundredths of a percent; a table's sum to 10,000
+    char model[EXPERIMENT_NAME_MAX + 1]; // "" = does not set it
+    uint32_t ef, k;                      // 0 = does not set it
+};
+
+struct experiment {
+    char name[EXPERIMENT_NAME_MAX + 1];
+    char salt[EXPERIMENT_SALT_MAX + 1]; // default: the name
+    size_t n_variants;
+    struct experiment_variant variant[EXPERIMENT_VARIANTS_MAX];
+    uint8_t owner[EXPERIMENT_BUCKETS]; // variant of each bucket
+};
+
+struct experiment_table; // n experiments, counted
+
+/* Copies and checks e[n]: names, weights that sum to 100, owners within the variants, no parameter set twice. Owners
+ * that are EXPERIMENT_NO_OWNER everywhere are laid out in order. ERR_ARG says which experiment and why. Count 1. */
+struct experiment_table *experiment_table_build(const struct experiment *e, size_t n, struct err *err);
+
+/* A table of no experiments. Count 1. */
+struct experiment_table *experiment_table_new(struct err *err);
+struct experiment_table *experiment_table_ref(struct experiment_table *t);
+void experiment_table_unref(struct experiment_table *t); // NULL is fine
+
+size_t experiment_table_n(const struct experiment_table *t);
+const struct experiment *experiment_table_get(const struct experiment_table *t, size_t i);
+/* Index or -1. */
+int experiment_table_find(const struct experiment_table *t, const char *name, size_t n);
+
+/* From the configuration's experiments, ranges laid out in order. Messages name file line and experiment. Count 1. */
+struct experiment_table *experiment_table_from_config(const struct config_experiment *e, size_t n, struct err *err);
+
+/* JSON form
+ * {"experiments":[{"name","salt","unit","variants":[{"name","weight","model","ef","k","ranges":[[first,last],..]}]}]}.
+ * `ranges` (inclusive) are optional on the way in: where a variant's are missing, all are derived from those of the
+ * same experiment (name and salt) in `current` (may be NULL), moving as few buckets as possible. Count 1. */
+struct experiment_table *experiment_table_from_json(const json_t *o, const struct experiment_table *current,
+                                                    struct err *err);
+json_t *experiment_table_to_json(const struct experiment_table *t, struct err *err);
+
+/* ERR_ARG naming the first model that is not among names[n]. */
+bool experiment_table_check_models(const struct experiment_table *t, const char *const *names, size_t n,
+                                   struct err *err);
+
+#define EXPERIMENT_UNIT_MAX 256                                           // bytes
+uint32_t experiment_bucket(const char *salt, const char *unit, size_t n); // 0 .. 9,999; n <= EXPERIMENT_UNIT_MAX
+
+/* What a unit gets from all experiments together. */
+struct experiment_assignment {
+    size_t n;                        // = experiment_table_n
+    uint8_t variant[EXPERIMENT_MAX]; // EXPERIMENT_NO_OWNER: none, for there is no unit
+    uint16_t bucket[EXPERIMENT_MAX];
+    bool overridden[EXPERIMENT_MAX]; // by the header
+    const char *model;               // borrowed from the table; NULL = none sets it
+    uint32_t ef, k;                  // 0 = none sets it
+};
+
+/* Variants of unit[n] (n = 0: no unit is known, so no experiment applies). `override`: text of X-Experiment-Override,
+ * "exp=variant,exp2=variant2", or NULL. ERR_ARG for a malformed one or an unknown experiment or variant in it.
+ * Allocates nothing. */
+bool experiment_assign(const struct experiment_table *t, const char *unit, size_t n, const char *override,
+                       struct experiment_assignment *a, struct err *err);
+
+/* New owners from old ones: variant v of n is to own want[v] buckets (sum 10,000). A variant that has too many gives up
+ * its highest buckets; these and the unowned are handed, lowest first, to those that lack some, in order. No way moves
+ * fewer. */
+void experiment_rebalance(uint8_t owner[EXPERIMENT_BUCKETS], const uint32_t *want, size_t n);
+
+#endif
