@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
+#include "core/matvec.h"
 #include "core/schema.h"
 
 #define TOWER_LAYERS_MAX 8
@@ -35,7 +36,8 @@ struct tower_shape {
     bool relu_out;                    // ReLU after the last layer too (eq. 1 to the letter); false = linear last layer
 };
 
-/* All parameters are views into one block, in the order below. */
+/* All parameters are views into one block, in the order below, each beginning on a 64-byte line: floats between two views are
+ * padding and stay zero. */
 struct tower {
     struct tower_shape shape;
     uint32_t z_dim;                  // n_fields * k + d_aug
@@ -63,15 +65,22 @@ void tower_fini(struct tower *t);
 struct tower_ws;
 struct tower_ws *tower_ws_new(const struct tower *t, size_t max_batch, struct err *err);
 void tower_ws_free(struct tower_ws *ws);
+bool tower_ws_use(struct tower_ws *ws, enum matvec_isa isa); // another kernel than the best; false if this CPU lacks it
 
 /* Embed B <= max_batch rows (eq. 1).
  *   x   [B][n_slots]  rows in range (schema_encode_* and schema_check_x guarantee it)
  *   a   [B][d_aug]    augmented inputs; ignored and may be NULL if d_aug = 0
  *   out [B][d]        unit length, so inner product = cosine; an all-zero h yields p = 0, never NaN
- * B = 1 runs a SIMD matrix-vector kernel, larger B goes through sgemm. Cannot fail, allocates nothing. */
+ * Few rows run a SIMD matrix-vector kernel, more go through sgemm; both agree within 1e-5. Cannot fail, allocates nothing. */
 void tower_forward(const struct tower *t, const uint32_t *x, const float *a, size_t B, struct tower_ws *ws, float *out);
 
-/* The same with a_i = aug[id row of x_i], or the mean of x_i's segment for id row 0. Needs `aug` if d_aug > 0. */
+/* The same with a_i = tower_aug_of(x_i). Needs `aug` if d_aug > 0 and there is an id field. */
 void tower_forward_own(const struct tower *t, const struct schema_side *side, const uint32_t *x, size_t B, struct tower_ws *ws, float *out);
+
+/* The augmented vector of one entity: aug[id row of x], or the mean of x's segment for id row 0 or no id field. d_aug > 0. */
+const float *tower_aug_of(const struct tower *t, const struct schema_side *side, const uint32_t *x);
+
+/* The first half of tower_forward: z [B][z_dim] = [e_1 .. e_m | a]. a = NULL leaves the last d_aug of each row as they are. */
+void tower_gather(const struct tower *t, const uint32_t *x, const float *a, size_t B, float *z);
 
 #endif
