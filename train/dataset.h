@@ -1,5 +1,5 @@
 /* dataset.h - what `duet prepare` writes and training, evaluation and publishing map: one pack file, kind "dataset".
- * Format:  docs/formats.md, "dataset".
+ * Format:  docs/formats.md, "Dataset".
  * Threads: const once open. */
 #ifndef DUET_TRAIN_DATASET_H
 #define DUET_TRAIN_DATASET_H
@@ -39,11 +39,19 @@ struct dataset {
     const uint32_t *item_category;        // [n_items] < category.n
     const uint32_t *item_count;           // [n_items] training interactions
     struct interactions train, valid, test;
+    struct interactions held;             // rows withheld from training by --hold-out: a held-out user's history, a held-out item's users
     const uint8_t *user_held_out;         // [n_users] 1 = its training rows were withheld (cold-start measurement)
     const uint8_t *item_held_out;         // [n_items]
 };
 
 struct dataset *dataset_open(const char *path, struct err *err); // mapped, checksums and every index verified
 void dataset_close(struct dataset *d);                           // NULL is fine
+
+/* Write a dataset from arrays in memory (pack, hash: ignored): checked as a reader would, written beside and renamed, fsynced.
+ * info: JSON text about how it was made, may be NULL. `d->schema` sealed; x may be NULL where a side has no slots. */
+bool dataset_save(const struct dataset *d, const char *info, const char *path, struct err *err);
+
+/* The JSON text of section `info`, not NUL-terminated. */
+struct str dataset_info(const struct dataset *d);
 
 #endif
