@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     // In the order of the work; one line a command.
+    {"prepare", "raw logs -> one dataset file", cmd_prepare},
     {NULL, NULL, NULL},
 };
 
