@@ -9,6 +9,7 @@
 #define DUET_MODEL_H
 
 #include <stdbool.h>
+#include <stddef.h>
 
 #include "core/base/err.h"
 #include "core/schema.h"
@@ -26,13 +27,17 @@ struct model {
 const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat"
 bool model_kind_parse(const char *name, enum model_kind *out);
 
-/* Zeroed model; takes `schema` (frees it on failure too). */
+/* Zeroed model; takes `schema` (frees it on failure too). ERR_ARG unless the towers have the same d and relu_out, and d_aug = d
+ * on both sides (MODEL_DAT) or 0 (MODEL_TWO_TOWER). */
 struct model *model_new(enum model_kind kind, struct schema *schema, const struct tower_params *user, const struct tower_params *item, struct err *err);
 void model_free(struct model *m); // NULL is fine
 
 /* Tensors of the file checked against the schema: names, shapes, finite values. Takes `schema`, frees it on failure too.
  * with_aug: *.aug are required where d_aug > 0 (checkpoints); false: they are ignored (bundles). */
 struct model *model_load(const char *path, struct schema *schema, bool with_aug, struct err *err);
+/* The same over n bytes in memory, which are not kept; `name` is for messages. */
+struct model *model_load_mem(const void *bytes, size_t n, const char *name, struct schema *schema, bool with_aug, struct err *err);
+/* with_aug: `aug` is written where the side has an id field and d_aug > 0. Writes straight to `path`; removed on failure. */
 bool model_save(const struct model *m, const char *path, bool with_aug, struct err *err); // fsynced, not renamed
 
 #endif
