@@ -46,8 +46,8 @@ struct hnsw_params {
 struct hnsw *hnsw_new(const struct hnsw_params *p, struct hnsw_err *err);
 void hnsw_free(struct hnsw *h); // NULL is fine
 
-/* Add one vector [dim] of finite values (alg. 1). An existing label: its vector is replaced and its links are repaired; a removed
- * label comes back. A removed element's place is reused before new space. HNSW_FULL when there is no room. */
+/* Add one vector [dim] of finite values of at most 1e15, as queries must be (alg. 1). An existing label: its vector is replaced and
+ * its links are repaired; a removed label comes back. A removed element's place is reused before new space. HNSW_FULL when there is no room. */
 bool hnsw_add(struct hnsw *h, const float *vec, uint64_t label, struct hnsw_err *err);
 
 /* Add n vectors [n][dim]; labels [n] or NULL for 0 .. n - 1; distinct within the call. `progress` (may be NULL) is called from one
@@ -83,7 +83,8 @@ struct hnsw_ws *hnsw_ws_new(void);
 void hnsw_ws_free(struct hnsw_ws *ws);
 
 /* Best k, best first, into hit[k]; returns how many (alg. 5). Fewer than k only if fewer are eligible (filter, min_score,
- * removals): where the walk through the graph finds too few, an exact scan completes it. 0 and `err` set (HNSW_NOMEM, HNSW_ARG for
+ * removals): where the walk through the graph finds too few, an exact scan completes it, so a min_score that fewer than k reach costs
+ * one. 0 and `err` set (HNSW_NOMEM, HNSW_ARG for
  * k = 0) on failure; 0 without an error means that nothing is eligible. */
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
                    struct hnsw_err *err);

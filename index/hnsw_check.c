@@ -1,0 +1,168 @@
+/* hnsw_check.c - a graph that can check itself: every rule that searching relies on, and reachability.
+ * Loading applies the same rules, so whatever loads also passes here. */
+#include <math.h>
+#include <stdlib.h>
+
+#include "index/hnsw_priv.h"
+
+// ---------------------------------------------------------------------------------------------------- one element
+
+bool hnsw_check_vector(const struct hnsw *h, uint32_t id, struct hnsw_err *err)
+{
+    const float *vec = node_vec(h, id);
+    if (!hnsw_finite(vec, h->dim))
+        return hnsw_fail(err, HNSW_FORMAT, "element %u: vector has a value that is not finite, or beyond %g", id,
+                         (double)HNSW_VALUE_MAX);
+    if (h->metric != HNSW_COSINE)
+        return true;
+    double len2 = metric_norm2(vec, h->dim);
+    if (len2 != 0 && fabs(len2 - 1) > 1e-3)
+        return hnsw_fail(err, HNSW_FORMAT, "element %u: vector of length %g in a cosine index, wanted 1", id,
+                         sqrt(len2));
+    return true;
+}
+
+static bool twice(const uint32_t *link, unsigned n, unsigned *at)
+{
+    for (unsigned i = 1; i < n; i++) {
+        unsigned same = 0; // no early exit inside: the compiler makes it SIMD
+        for (unsigned j = 0; j < i; j++)
+            same |= link[j] == link[i];
+        if (same) {
+            *at = i;
+            return true;
+        }
+    }
+    return false;
+}
+
+static bool check_list(const struct hnsw *h, uint32_t id, int level, struct hnsw_err *err)
+{
+    const uint32_t *link = node_links(h, id, level);
+    unsigned cap = links_cap(h, level), n = links_count(link, cap), at;
+    for (unsigned i = 0; i < n; i++) {
+        if (link[i] >= h->n)
+            return hnsw_fail(err, HNSW_FORMAT, "element %u, level %d, link %u: found %u, wanted below %zu", id, level,
+                             i, link[i], h->n);
+        if (link[i] == id)
+            return hnsw_fail(err, HNSW_FORMAT, "element %u, level %d, link %u: found a link to itself", id, level, i);
+        if (h->level[link[i]] < level)
+            return hnsw_fail(err, HNSW_FORMAT,
+                             "element %u, level %d, link %u: found element %u, which ends at level %u", id, level, i,
+                             link[i], h->level[link[i]]);
+    }
+    if (twice(link, n, &at))
+        return hnsw_fail(err, HNSW_FORMAT, "element %u, level %d, link %u: found %u twice", id, level, at, link[at]);
+    for (unsigned i = n; i < cap; i++)
+        if (link[i] != NO_ID)
+            return hnsw_fail(err, HNSW_FORMAT, "element %u, level %d, link %u: found %u after the end of the list", id,
+                             level, i, link[i]);
+    return true;
+}
+
+bool hnsw_check_links(const struct hnsw *h, uint32_t id, struct hnsw_err *err)
+{
+    int level = h->level[id];
+    if (level > LEVEL_MAX || level > h->max_level)
+        return hnsw_fail(err, HNSW_FORMAT, "element %u: found level %d, wanted at most %d", id, level, h->max_level);
+    if (level > 0 && (size_t)h->upper_at[id] + (size_t)level > h->upper_n)
+        return hnsw_fail(err, HNSW_FORMAT, "element %u: lists up to %zu, wanted at most %zu", id,
+                         (size_t)h->upper_at[id] + (size_t)level, h->upper_n);
+    for (int l = 0; l <= level; l++)
+        if (!check_list(h, id, l, err))
+            return false;
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------ the whole
+
+bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err)
+{
+    if (h->n == 0) {
+        if (h->entry != NO_ID || h->max_level != -1)
+            return hnsw_fail(err, HNSW_FORMAT, "empty index with entry point %u, level %d", h->entry, h->max_level);
+        return true;
+    }
+    if (h->entry >= h->n)
+        return hnsw_fail(err, HNSW_FORMAT, "entry point: found %u, wanted below %zu", h->entry, h->n);
+    if (h->level[h->entry] != h->max_level)
+        return hnsw_fail(err, HNSW_FORMAT, "entry point %u: found level %u, wanted the highest, %d", h->entry,
+                         h->level[h->entry], h->max_level);
+    return true;
+}
+
+bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < h->n; i++) {
+        if (h->removed[i] > 1)
+            return hnsw_fail(err, HNSW_FORMAT, "element %zu: found mark %u, wanted 0 or 1", i, h->removed[i]);
+        if (h->removed[i] && i < h->removed_low)
+            return hnsw_fail(err, HNSW_FORMAT, "element %zu is removed, but none below %zu should be", i,
+                             h->removed_low);
+        n += h->removed[i];
+    }
+    if (n != h->n_removed)
+        return hnsw_fail(err, HNSW_FORMAT, "removed elements: found %zu, wanted %zu", n, h->n_removed);
+    return true;
+}
+
+static bool check_labels(const struct hnsw *h, struct hnsw_err *err)
+{
+    for (uint32_t i = 0; i < h->n; i++) {
+        uint32_t found = label_map_find(&h->map, h->label, h->label[i]);
+        if (found != i)
+            return hnsw_fail(err, HNSW_FORMAT, "label %llu of element %u leads to element %u",
+                             (unsigned long long)h->label[i], i, found);
+    }
+    return true;
+}
+
+/* Breadth first from the entry point; `queue` holds everyone reached. */
+static size_t reach(const struct hnsw *h, uint8_t *seen, uint32_t *queue)
+{
+    size_t n = 0, done = 0;
+    seen[h->entry] = 1;
+    queue[n++] = h->entry;
+    while (done < n) {
+        const uint32_t *link = node_links(h, queue[done++], 0);
+        for (unsigned i = 0; i < h->m0 && link[i] != NO_ID; i++)
+            if (!seen[link[i]]) {
+                seen[link[i]] = 1;
+                queue[n++] = link[i];
+            }
+    }
+    return n;
+}
+
+static bool count_unreachable(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
+{
+    if (h->n == 0)
+        return true;
+    uint8_t *seen = hnsw_mem_new(h->n, 1);
+    uint32_t *queue = hnsw_mem_new(h->n, sizeof(*queue));
+    bool ok = seen && queue;
+    if (ok)
+        *unreachable = h->n - reach(h, seen, queue);
+    else
+        hnsw_fail(err, HNSW_NOMEM, "check: no memory for %zu elements", h->n);
+    free(seen);
+    free(queue);
+    return ok;
+}
+
+bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
+{
+    size_t none = 0;
+    if (!unreachable)
+        unreachable = &none;
+    *unreachable = 0;
+    if (h->n > h->capacity)
+        return hnsw_fail(err, HNSW_FORMAT, "%zu elements in an index of %zu", h->n, h->capacity);
+    if (!hnsw_check_entry(h, err) || !hnsw_check_marks(h, err) || !check_labels(h, err))
+        return false;
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!hnsw_check_vector(h, i, err) || !hnsw_check_links(h, i, err))
+            return false;
+    return count_unreachable(h, unreachable, err);
+}

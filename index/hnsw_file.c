@@ -1,0 +1,275 @@
+/* hnsw_file.c - the library's own file: docs/formats.md, "Index file".
+ * Loading trusts no byte: the header is checked before anything is allocated, sizes follow from it and must be the
+ * file's, and the graph is checked by the rules of hnsw_check before anyone searches it, whatever the checksums say:
+ * whoever damages a file on purpose can compute those. Elements are read in pieces straight into their blocks, so
+ * memory is that of the index. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/hnsw_io.h"
+
+#define MAGIC "HNSWLIBC"
+#define VERSION 1
+#define ALIGN_TO 64
+#define PIECE ((size_t)1 << 20)
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian and read without conversion");
+
+struct header {
+    char magic[8];
+    uint32_t version, metric, dim, m, ef_construction, entry;
+    int32_t max_level;
+    uint32_t zero;
+    uint64_t n, n_removed, n_upper, seed, file_size;
+    unsigned char pad[40];
+    uint64_t sum; // of the bytes before
+};
+static_assert(sizeof(struct header) == 128, "the header is 128 bytes");
+
+static uint64_t pad_to(uint64_t n)
+{
+    return (n + ALIGN_TO - 1) / ALIGN_TO * ALIGN_TO;
+}
+
+static uint64_t record_size(const struct header *f)
+{
+    return f->dim * sizeof(float) + 2 * (uint64_t)f->m * sizeof(uint32_t);
+}
+
+static uint64_t records_at(const struct header *f)
+{
+    return sizeof(*f) + pad_to(8 * f->n) + 2 * pad_to(f->n) + pad_to(f->n_upper * f->m * sizeof(uint32_t));
+}
+
+static uint64_t size_wanted(const struct header *f)
+{
+    return records_at(f) + f->n * record_size(f) + sizeof(uint64_t);
+}
+
+static uint64_t header_sum(const struct header *f)
+{
+    struct hnsw_sum s;
+    hnsw_sum_init(&s);
+    hnsw_sum_add(&s, f, offsetof(struct header, sum));
+    return hnsw_sum_end(&s);
+}
+
+// --------------------------------------------------------------------------------------------------------- saving
+
+static void fill_header(const struct hnsw *h, struct header *f)
+{
+    *f = (struct header){
+        .magic = MAGIC, .version = VERSION, .metric = (uint32_t)h->metric, .dim = (uint32_t)h->dim, .m = h->m};
+    f->ef_construction = h->ef_construction;
+    f->entry = h->entry;
+    f->max_level = h->max_level;
+    f->n = h->n;
+    f->n_removed = h->n_removed;
+    f->n_upper = h->upper_n;
+    f->seed = h->seed;
+    f->file_size = size_wanted(f);
+    f->sum = header_sum(f);
+}
+
+static bool put_padded(struct hnsw_out *out, const void *data, size_t n)
+{
+    static const unsigned char zero[ALIGN_TO];
+    return hnsw_out_put(out, data, n) && hnsw_out_put(out, zero, pad_to(n) - n);
+}
+
+/* Lists above level 0 in the order of their elements, which need not be that of h->upper. */
+static bool put_upper(const struct hnsw *h, struct hnsw_out *out)
+{
+    static const unsigned char zero[ALIGN_TO];
+    size_t list = h->m * sizeof(uint32_t), total = h->upper_n * list;
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->level[i] > 0 && !hnsw_out_put(out, node_links(h, i, 1), h->level[i] * list))
+            return false;
+    return hnsw_out_put(out, zero, pad_to(total) - total);
+}
+
+static bool put_records(const struct hnsw *h, struct hnsw_out *out)
+{
+    size_t record = h->dim * sizeof(float) + h->m0 * sizeof(uint32_t);
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!hnsw_out_put(out, node_vec(h, i), record))
+            return false;
+    return true;
+}
+
+bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
+{
+    struct hnsw_out out;
+    struct header f;
+    fill_header(h, &f);
+    if (!hnsw_out_open(&out, path, err))
+        return false;
+    bool ok = hnsw_out_put(&out, &f, sizeof(f)) && put_padded(&out, h->label, h->n * sizeof(uint64_t)) &&
+              put_padded(&out, h->level, h->n) && put_padded(&out, h->removed, h->n) && put_upper(h, &out) &&
+              put_records(h, &out);
+    uint64_t sum = hnsw_sum_end(&out.sum);
+    ok = ok && hnsw_out_put(&out, &sum, sizeof(sum));
+    return hnsw_out_close(&out, ok);
+}
+
+// -------------------------------------------------------------------------------------------------------- loading
+
+static bool wanted(const struct hnsw_in *in, size_t offset, const char *what, uint64_t found, uint64_t min,
+                   uint64_t max, struct hnsw_err *err)
+{
+    return (found >= min && found <= max) ||
+           hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: %s: found %llu, wanted %llu to %llu", in->name, offset, what,
+                     (unsigned long long)found, (unsigned long long)min, (unsigned long long)max);
+}
+
+#define WANT(field, min, max) wanted(in, offsetof(struct header, field), #field, f->field, min, max, err)
+
+static bool check_header(const struct hnsw_in *in, const struct header *f, struct hnsw_err *err)
+{
+    static const unsigned char zero[sizeof(f->pad)];
+    if (memcmp(f->magic, MAGIC, sizeof(f->magic)) != 0)
+        return hnsw_fail(err, HNSW_FORMAT, "%s: offset 0: not an index file (hnswlib's own format is read by import)",
+                         in->name);
+    if (!WANT(version, 1, VERSION))
+        return false;
+    if (f->sum != header_sum(f))
+        return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: checksum of the header: found %016llx, wanted %016llx",
+                         in->name, offsetof(struct header, sum), (unsigned long long)f->sum,
+                         (unsigned long long)header_sum(f));
+    if (!WANT(metric, 0, HNSW_L2) || !WANT(dim, 1, HNSW_DIM_MAX) || !WANT(m, 2, HNSW_M_MAX) ||
+        !WANT(ef_construction, 1, UINT32_MAX) || !WANT(zero, 0, 0) || !WANT(n, 0, ID_MAX) ||
+        !WANT(n_removed, 0, f->n) || !WANT(n_upper, 0, UINT32_MAX))
+        return false;
+    if (f->max_level < -1 || f->max_level > LEVEL_MAX)
+        return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: max_level: found %d, wanted -1 to %d", in->name,
+                         offsetof(struct header, max_level), f->max_level, LEVEL_MAX);
+    if (memcmp(f->pad, zero, sizeof(zero)) != 0)
+        return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: padding is not zero", in->name,
+                         offsetof(struct header, pad));
+    return WANT(file_size, size_wanted(f), size_wanted(f)) &&
+           wanted(in, 0, "size of the file", in->size, f->file_size, f->file_size, err);
+}
+
+static bool get_padded(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
+{
+    unsigned char pad[ALIGN_TO], any = 0;
+    size_t n_pad = pad_to(n) - n;
+    if (!hnsw_in_get(in, out, n, err) || !hnsw_in_get(in, pad, n_pad, err))
+        return false;
+    for (size_t i = 0; i < n_pad; i++)
+        any |= pad[i];
+    return !any || hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: padding is not zero", in->name,
+                             (unsigned long long)(in->at - n_pad));
+}
+
+/* Where each element's lists above level 0 begin; the levels must use all lists there are. */
+static bool place_upper(struct hnsw *h, const struct hnsw_in *in, uint64_t n_upper, struct hnsw_err *err)
+{
+    uint64_t total = 0;
+    for (size_t i = 0; i < h->n; i++) {
+        if (h->level[i] > LEVEL_MAX)
+            return hnsw_fail(err, HNSW_FORMAT, "%s: element %zu: found level %u, wanted at most %d", in->name, i, h->level[i],
+                             LEVEL_MAX);
+        h->upper_at[i] = h->level[i] > 0 ? (uint32_t)total : 0;
+        total += h->level[i];
+        if (total > n_upper)
+            break;
+    }
+    if (total != n_upper)
+        return hnsw_fail(err, HNSW_FORMAT, "%s: levels: found lists for %llu, wanted %llu", in->name,
+                         (unsigned long long)total, (unsigned long long)n_upper);
+    h->upper_n = (size_t)n_upper;
+    return true;
+}
+
+static bool get_records(struct hnsw *h, struct hnsw_in *in, size_t record, struct hnsw_err *err)
+{
+    size_t in_piece = PIECE / record; // a record has at most 18 KiB
+    unsigned char *piece = hnsw_mem_block(in_piece, record);
+    bool ok = piece || hnsw_fail(err, HNSW_NOMEM, "%s: no memory for reading", in->name);
+    for (size_t i = 0; ok && i < h->n; i += in_piece) {
+        size_t some = h->n - i < in_piece ? h->n - i : in_piece;
+        ok = hnsw_in_get(in, piece, some * record, err);
+        for (size_t j = 0; ok && j < some; j++)
+            memcpy(node_vec(h, (uint32_t)(i + j)), piece + j * record, record);
+    }
+    free(piece);
+    return ok;
+}
+
+static bool get_body(struct hnsw *h, struct hnsw_in *in, const struct header *f, struct hnsw_err *err)
+{
+    h->n = (size_t)f->n;
+    h->n_removed = (size_t)f->n_removed;
+    h->entry = f->entry;
+    h->max_level = f->max_level;
+    if (!get_padded(in, h->label, h->n * sizeof(uint64_t), err) || !get_padded(in, h->level, h->n, err) ||
+        !get_padded(in, h->removed, h->n, err) || !place_upper(h, in, f->n_upper, err))
+        return false;
+    if (!hnsw_graph_reserve_upper(h, 0) || !get_padded(in, h->upper, h->upper_n * h->m * sizeof(uint32_t), err))
+        return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for %zu lists", in->name, h->upper_n);
+    if (!get_records(h, in, (size_t)record_size(f), err))
+        return false;
+    uint64_t sum = hnsw_sum_end(&in->sum), found;
+    if (!hnsw_in_get(in, &found, sizeof(found), err))
+        return false;
+    return found == sum || hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: checksum: found %016llx, wanted %016llx",
+                                     in->name, (unsigned long long)(in->size - sizeof(found)),
+                                     (unsigned long long)found, (unsigned long long)sum);
+}
+
+static bool put_labels(struct hnsw *h, const char *name, struct hnsw_err *err)
+{
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!label_map_put(&h->map, h->label, i))
+            return hnsw_fail(err, HNSW_FORMAT, "%s: element %u: label %llu is there twice", name, i,
+                             (unsigned long long)h->label[i]);
+    return true;
+}
+
+bool hnsw_load_finish(struct hnsw *h, const char *name, uint64_t base, uint64_t step, struct hnsw_err *err)
+{
+    struct hnsw_err found = {0};
+    if (!put_labels(h, name, err))
+        return false;
+    if (!hnsw_check_entry(h, &found) || !hnsw_check_marks(h, &found))
+        return hnsw_fail(err, HNSW_FORMAT, "%s: %s", name, found.msg);
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!hnsw_check_vector(h, i, &found) || !hnsw_check_links(h, i, &found))
+            return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: %s", name, (unsigned long long)(base + i * step),
+                             found.msg);
+    return true;
+}
+
+static struct hnsw *load(struct hnsw_in *in, struct hnsw_err *err)
+{
+    struct header f;
+    if (!hnsw_in_get(in, &f, sizeof(f), err) || !check_header(in, &f, err))
+        return NULL;
+    struct hnsw_params p = {.metric = (enum hnsw_metric)f.metric, .dim = f.dim, .capacity = (size_t)f.n, .m = f.m};
+    p.ef_construction = f.ef_construction;
+    p.seed = f.seed;
+    struct hnsw *h = hnsw_new(&p, err);
+    if (h && get_body(h, in, &f, err) && hnsw_load_finish(h, in->name, records_at(&f), record_size(&f), err))
+        return h;
+    hnsw_free(h);
+    return NULL;
+}
+
+struct hnsw *hnsw_load(const char *path, struct hnsw_err *err)
+{
+    struct hnsw_in in;
+    if (!hnsw_in_open(&in, path, err))
+        return NULL;
+    struct hnsw *h = load(&in, err);
+    hnsw_in_close(&in);
+    return h;
+}
+
+struct hnsw *hnsw_load_mem(const void *data, size_t n, const char *name, struct hnsw_err *err)
+{
+    struct hnsw_in in;
+    hnsw_in_mem(&in, data, n, name);
+    return load(&in, err);
+}

@@ -1,0 +1,168 @@
+/* hnsw_priv.h - what the files of hnswlib-c share: the index itself, its labels, its workspaces.
+ * A port to C of the algorithms of hnswlib (Apache-2.0, https://github.com/nmslib/hnswlib); the text is our own.
+ * Place:   the sources of index/ and tests/index only; everyone else includes hnsw.h. */
+#ifndef HNSW_PRIV_H
+#define HNSW_PRIV_H
+
+#include <sched.h>
+#include <stdatomic.h>
+
+#include "index/heap.h"
+#include "index/hnsw.h"
+#include "index/label_map.h"
+#include "index/metric.h"
+#include "index/pool.h"
+#include "index/visited.h"
+
+#define NO_ID UINT32_MAX
+#define ID_MAX 0x7ffffffeu // pool.h keeps an id in 31 bits
+#define LEVEL_MAX 60       // a draw above has a chance of less than 2^-60 for m = 2
+#define HNSW_ALIGN 64      // a cache line, and an AVX-512 register
+#define ROW_MAX (2 * HNSW_M_MAX)
+
+/* A list of links is `cap` ids, the used ones first, the rest NO_ID: no count, so a node of d = 32, m = 16 is 256 bytes
+ * exactly.
+ *
+ *   block of node i, level 0:   [ float vec[dim] | uint32_t link[2 m] | pad ]   stride bytes, on a cache line
+ *   lists above level 0:        upper[(upper_at[i] + level - 1) * m ..+ m]      only nodes with level > 0 have any */
+struct hnsw {
+    enum hnsw_metric metric;
+    size_t dim;
+    unsigned m, m0; // links per element above and on level 0; m0 = 2 m
+    unsigned ef_construction;
+    uint64_t seed;
+
+    size_t capacity, n, n_removed; // n counts removed elements too
+    uint32_t entry;                // NO_ID in an empty index
+    int max_level;                 // -1 in an empty index
+
+    unsigned char *block; // [capacity][stride]
+    size_t stride;
+    uint64_t *label;    // [capacity]
+    uint8_t *level;     // [capacity]
+    uint8_t *removed;   // [capacity] 0 or 1
+    size_t removed_low; // no removed element before this one
+    uint32_t *upper_at; // [capacity] first list of the element above level 0; 0 if it has none
+    uint32_t *upper;    // [upper_cap][m]
+    size_t upper_n, upper_cap;
+    struct label_map map;
+
+    struct hnsw_builder *builder; // scratch of hnsw_add, or NULL
+};
+
+/* Everything a search needs besides the index. `id` and `score` hold one list of links. */
+struct hnsw_ws {
+    struct visited visited;
+    struct pool pool;
+    struct heap best, open; // filtered search: eligible found so far, still to be expanded
+    float *query;           // [query_cap] normalised for COSINE
+    size_t query_cap;
+    struct hnsw_hit *tie; // [tie_cap]
+    size_t tie_cap;
+    uint32_t id[ROW_MAX];
+    float score[ROW_MAX];
+};
+
+// hnsw_err.c, hnsw_mem.c
+bool hnsw_fail(struct hnsw_err *err, enum hnsw_err_code code, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
+void *hnsw_mem_new(size_t n, size_t size);           // zeroed; NULL for out of memory or overflow
+void *hnsw_mem_grow(void *p, size_t n, size_t size); // realloc with the same checks
+void *hnsw_mem_block(size_t n, size_t size);         // not zeroed, on a cache line, huge pages if large; ends with free
+bool hnsw_grow_array(void **p, size_t *cap, size_t want, size_t size); // contents are lost
+
+// hnsw_graph.c
+struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err); // as hnsw_new
+bool hnsw_graph_reserve_upper(struct hnsw *h, size_t n_lists);
+int hnsw_graph_draw_level(const struct hnsw *h, size_t place);
+void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label,
+                      int level); // storage of a new element; upper lists are reserved
+
+// hnsw_add.c
+void hnsw_builder_free(struct hnsw_builder *b);
+
+// hnsw_ws.c
+bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim);
+
+// hnsw_search.c
+typedef atomic_uchar
+    hnsw_lock; // one a node while several threads build; held for the copy or the rewriting of one list
+
+static inline void hnsw_lock_take(hnsw_lock *l)
+{
+    while (atomic_exchange_explicit(l, 1, memory_order_acquire))
+        sched_yield();
+}
+
+static inline void hnsw_lock_drop(hnsw_lock *l)
+{
+    atomic_store_explicit(l, 0, memory_order_release);
+}
+
+uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws,
+                      uint32_t at);
+void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
+               struct hnsw_ws *ws);
+
+// flat.c
+size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);
+void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
+
+bool hnsw_finite(const float *vec, size_t dim); // every value finite and within HNSW_VALUE_MAX
+
+// hnsw_check.c: the rules of one element, and of the whole; `err` says what was found and wanted
+bool hnsw_check_vector(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
+bool hnsw_check_links(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
+bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err);
+bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err);
+
+// hnsw_sum.c: checksum of a stream
+struct hnsw_sum {
+    uint64_t lane[8];
+    uint64_t total;         // bytes so far
+    unsigned char part[64]; // total % 64 of them are still waiting here
+};
+void hnsw_sum_init(struct hnsw_sum *s);
+void hnsw_sum_add(struct hnsw_sum *s, const void *data, size_t n);
+uint64_t hnsw_sum_end(const struct hnsw_sum *s);
+
+#define HNSW_VALUE_MAX 1e15f // so that no score can overflow: 4096 (2e15)^2 < 3.4e38
+
+static inline float *node_vec(const struct hnsw *h, uint32_t id)
+{
+    return (float *)(void *)(h->block + (size_t)id * h->stride);
+}
+
+static inline uint32_t *node_links(const struct hnsw *h, uint32_t id, int level)
+{
+    if (level == 0)
+        return (uint32_t *)(void *)(h->block + (size_t)id * h->stride + h->dim * sizeof(float));
+    return h->upper + ((size_t)h->upper_at[id] + (size_t)level - 1) * h->m;
+}
+
+static inline unsigned links_cap(const struct hnsw *h, int level)
+{
+    return level == 0 ? h->m0 : h->m;
+}
+
+static inline unsigned links_count(const uint32_t *link, unsigned cap)
+{
+    unsigned n = 0;
+    while (n < cap && link[n] != NO_ID)
+        n++;
+    return n;
+}
+
+static inline void score_ids(const struct hnsw *h, const float *q, const uint32_t *id, size_t n, float *score)
+{
+    metric_fn(h->metric)(q, h->block, h->stride, id, n, h->dim, score);
+}
+
+static inline float score_id(const struct hnsw *h, const float *q, uint32_t id)
+{
+    float s;
+    score_ids(h, q, &id, 1, &s);
+    return s;
+}
+
+#endif

@@ -1,0 +1,255 @@
+/* hnsw_search.c - walking the graph: HNSW alg. 2 and 5.
+ * After hnswlib's searchBaseLayer, searchBaseLayerST and searchKnn (Apache-2.0); own text. Differences: the index is
+ * const and ef belongs to the call; one sorted pool instead of two heaps (pool.h); all new neighbours of a hop are
+ * scored in one call with their vectors prefetched, never past the list; a search that comes back with too few is
+ * completed by an exact scan. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/hnsw_priv.h"
+
+#define DEFAULT_EF 64
+
+// -------------------------------------------------------------------------------------------------------- one hop
+
+/* Copy a list of links; under its node's lock while others build. Returns how many. */
+static unsigned read_links(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, uint32_t *out)
+{
+    unsigned cap = links_cap(h, level), n = 0;
+    const uint32_t *link = node_links(h, id, level);
+    if (lock)
+        hnsw_lock_take(&lock[id]);
+    for (; n < cap && link[n] != NO_ID; n++)
+        out[n] = link[n];
+    if (lock)
+        hnsw_lock_drop(&lock[id]);
+    return n;
+}
+
+/* Neighbours of `id` not seen before in this walk, into ws->id, their vectors on the way to the cache. */
+static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, struct hnsw_ws *ws)
+{
+    size_t n = 0;
+    unsigned all = read_links(h, lock, id, level, ws->id);
+    for (unsigned i = 0; i < all; i++)
+        __builtin_prefetch(ws->visited.tag + ws->id[i], 1);
+    for (unsigned i = 0; i < all; i++) {
+        uint32_t to = ws->id[i];
+        if (!visited_mark(&ws->visited, to))
+            continue;
+        const char *vec = (const char *)node_vec(h, to);
+        __builtin_prefetch(vec);
+        __builtin_prefetch(vec + 64);
+        ws->id[n++] = to;
+    }
+    return n;
+}
+
+// ---------------------------------------------------------------------------------------------------------- walks
+
+/* Alg. 5 lines 2-4: from `at` down to level + 1, on each level go to the best neighbour until none is better. */
+uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws, uint32_t at)
+{
+    float best = score_id(h, q, at);
+    for (int l = h->level[at]; l > level; l--)
+        for (bool moved = true; moved;) {
+            unsigned n = read_links(h, lock, at, l, ws->id);
+            score_ids(h, q, ws->id, n, ws->score);
+            moved = false;
+            for (unsigned i = 0; i < n; i++)
+                if (ws->score[i] > best) {
+                    best = ws->score[i];
+                    at = ws->id[i];
+                    moved = true;
+                }
+        }
+    return at;
+}
+
+/* Alg. 2: the ef best reachable from `from`, into ws->pool. */
+void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
+               struct hnsw_ws *ws)
+{
+    struct pool *pool = &ws->pool;
+    uint32_t id;
+    visited_begin(&ws->visited);
+    visited_mark(&ws->visited, from);
+    pool_begin(pool, ef);
+    pool_insert(pool, score_id(h, q, from), from);
+    while (pool_take(pool, &id)) {
+        size_t n = fresh_neighbours(h, lock, id, level, ws);
+        score_ids(h, q, ws->id, n, ws->score);
+        for (size_t i = 0; i < n; i++)
+            pool_insert(pool, ws->score[i], ws->id[i]);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------- filtered search
+
+static bool eligible(const struct hnsw *h, const struct hnsw_query *p, uint32_t id)
+{
+    return !h->removed[id] && (!p->filter || p->filter(p->filter_ctx, h->label[id]));
+}
+
+/* One scored neighbour: worth expanding if it beats the worst eligible result, worth keeping if it is eligible itself.
+ */
+static bool offer(const struct hnsw *h, const struct hnsw_query *p, size_t ef, struct hnsw_ws *ws, uint32_t id,
+                  float score)
+{
+    uint64_t key = pool_key(score, id);
+    if (ws->best.n == ef && key < ws->best.key[0])
+        return true;
+    if (!heap_push(&ws->open, ~key))
+        return false;
+    if (!eligible(h, p, id))
+        return true;
+    if (ws->best.n < ef)
+        return heap_push(&ws->best, key);
+    heap_replace(&ws->best, key);
+    return true;
+}
+
+enum walk_end { WALK_DONE, WALK_TOO_LONG, WALK_NOMEM };
+
+/* Alg. 2 with what may be returned apart from what is walked through: on until ef eligible ones are found and nothing
+ * open is better. The fewer are eligible the farther it goes; past `budget` scored elements scanning all of them is
+ * cheaper. */
+static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_t from, size_t ef,
+                                   const struct hnsw_query *p, size_t budget, struct hnsw_ws *ws)
+{
+    size_t scored = 1;
+    ws->best.n = 0;
+    ws->open.n = 0;
+    visited_begin(&ws->visited);
+    visited_mark(&ws->visited, from);
+    if (!offer(h, p, ef, ws, from, score_id(h, q, from)))
+        return WALK_NOMEM;
+    while (ws->open.n > 0) {
+        uint64_t key = ~heap_pop(&ws->open);
+        if (ws->best.n == ef && key < ws->best.key[0])
+            break;
+        size_t n = fresh_neighbours(h, NULL, key_id(key), 0, ws);
+        score_ids(h, q, ws->id, n, ws->score);
+        for (size_t i = 0; i < n; i++)
+            if (!offer(h, p, ef, ws, ws->id[i], ws->score[i]))
+                return WALK_NOMEM;
+        if ((scored += n) > budget)
+            return WALK_TOO_LONG;
+    }
+    return WALK_DONE;
+}
+
+static int by_key_descending(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? 1 : x > y ? -1 : 0;
+}
+
+// --------------------------------------------------------------------------------------------------------- answers
+
+/* The first k of `n` descending keys as hits, those below min_score left out. Equal scores go to the lower label, also
+ * across the cut at k: so the whole group that straddles it is looked at. */
+static size_t keys_to_hits(const struct hnsw *h, const uint64_t *key, size_t n, const struct hnsw_query *p,
+                           struct hnsw_ws *ws, struct hnsw_hit *hit)
+{
+    size_t found = n;
+    if (n > p->k)
+        for (found = p->k; found < n && key[found] >> 32 == key[p->k - 1] >> 32;)
+            found++;
+    for (size_t i = 0; i < found; i++)
+        ws->tie[i] = (struct hnsw_hit){h->label[key_id(key[i])], key_score(key[i])};
+    for (size_t i = 0, end; i < found; i = end) {
+        for (end = i + 1; end < found && ws->tie[end].score == ws->tie[i].score;)
+            end++;
+        if (end - i > 1)
+            hnsw_hits_sort(ws->tie + i, end - i);
+    }
+    if (found > p->k)
+        found = p->k;
+    while (p->has_min_score && found > 0 && ws->tie[found - 1].score < p->min_score)
+        found--;
+    memcpy(hit, ws->tie, found * sizeof(*hit));
+    return found;
+}
+
+/* Scoring an element of a scan costs about an eighth of one met on a walk (no cache miss, no heap). */
+static size_t walk_budget(const struct hnsw *h)
+{
+    return 2000 + h->n / 8;
+}
+
+static size_t search_graph(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
+                           struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *err)
+{
+    uint32_t from = hnsw_descend(h, NULL, q, 0, ws, h->entry);
+    if (!p->filter && h->n_removed == 0) {
+        hnsw_walk(h, NULL, q, from, 0, ef, ws);
+        return keys_to_hits(h, ws->pool.key, ws->pool.n, p, ws, hit);
+    }
+    enum walk_end end = walk_filtered(h, q, from, ef, p, walk_budget(h), ws);
+    if (end == WALK_NOMEM)
+        hnsw_fail(err, HNSW_NOMEM, "search: no memory for the walk");
+    if (end != WALK_DONE)
+        return 0;
+    qsort(ws->best.key, ws->best.n, sizeof(uint64_t), by_key_descending);
+    return keys_to_hits(h, ws->best.key, ws->best.n, p, ws, hit);
+}
+
+bool hnsw_finite(const float *vec, size_t dim)
+{
+    for (size_t j = 0; j < dim; j++)
+        if (!(fabsf(vec[j]) <= HNSW_VALUE_MAX))
+            return false;
+    return true;
+}
+
+/* Checks and scratch that both kinds of search need; the query to use, or NULL. */
+static const float *prepare(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
+                            struct hnsw_ws *ws, struct hnsw_err *err)
+{
+    if (p->k == 0) {
+        hnsw_fail(err, HNSW_ARG, "search: k is 0, wanted at least 1");
+        return NULL;
+    }
+    if (!hnsw_finite(q, h->dim)) {
+        hnsw_fail(err, HNSW_ARG, "search: the query has a value that is not finite, or beyond %g",
+                  (double)HNSW_VALUE_MAX);
+        return NULL;
+    }
+    if (!hnsw_ws_fit(ws, h->n, ef, h->dim)) {
+        hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
+        return NULL;
+    }
+    if (h->metric != HNSW_COSINE)
+        return q;
+    metric_normalize(q, h->dim, ws->query);
+    return ws->query;
+}
+
+size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
+                   struct hnsw_hit *hit, struct hnsw_err *err)
+{
+    struct hnsw_err local = {0};
+    size_t ef = p->ef ? p->ef : DEFAULT_EF;
+    ef = ef < p->k ? p->k : ef;
+    ef = ef > h->n ? h->n : ef;
+    q = prepare(h, q, p, ef, ws, err);
+    if (!q || h->n == h->n_removed)
+        return 0;
+    size_t found = search_graph(h, q, p, ef, ws, hit, &local);
+    if (local.code) {
+        hnsw_fail(err, local.code, "%s", local.msg);
+        return 0;
+    }
+    if (found < p->k && found < hnsw_count(h))
+        found = hnsw_flat(h, q, p, hit);
+    return found;
+}
+
+size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
+                         struct hnsw_hit *hit, struct hnsw_err *err)
+{
+    q = prepare(h, q, p, 0, ws, err);
+    return q ? hnsw_flat(h, q, p, hit) : 0;
+}

@@ -1,0 +1,29 @@
+/* hnsw_ws.c - scratch of one searcher or builder. */
+#include <stdlib.h>
+
+#include "index/hnsw_priv.h"
+
+struct hnsw_ws *hnsw_ws_new(void)
+{
+    return hnsw_mem_new(1, sizeof(struct hnsw_ws));
+}
+
+void hnsw_ws_free(struct hnsw_ws *ws)
+{
+    if (!ws)
+        return;
+    visited_fini(&ws->visited);
+    pool_fini(&ws->pool);
+    heap_fini(&ws->best);
+    heap_fini(&ws->open);
+    free(ws->query);
+    free(ws->tie);
+    free(ws);
+}
+
+bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim)
+{
+    return visited_fit(&ws->visited, n) && pool_fit(&ws->pool, ef) &&
+           hnsw_grow_array((void **)&ws->query, &ws->query_cap, dim, sizeof(*ws->query)) &&
+           hnsw_grow_array((void **)&ws->tie, &ws->tie_cap, ef, sizeof(*ws->tie));
+}

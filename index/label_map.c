@@ -1,0 +1,72 @@
+/* label_map.c - linear probing, at most two thirds full; a deletion closes the gap it leaves, so there are no
+ * tombstones. */
+#include <stdlib.h>
+#include <sys/random.h>
+
+#include "index/hnsw_priv.h"
+
+static size_t home(const struct label_map *m, uint64_t label)
+{
+    uint64_t x = label ^ m->key[0];
+    x = (x ^ (x >> 32)) * 0x9fb21c651e98df25u;
+    x = (x ^ (x >> 29) ^ m->key[1]) * 0xd6e8feb86659fd93u;
+    return (size_t)(x ^ (x >> 32)) & m->mask;
+}
+
+bool label_map_init(struct label_map *m, size_t capacity)
+{
+    size_t size = 16;
+    while (size < capacity + capacity / 2)
+        size *= 2;
+    m->slot = hnsw_mem_new(size, sizeof(*m->slot));
+    m->mask = size - 1;
+    if (getrandom(m->key, sizeof(m->key), GRND_NONBLOCK) != (ssize_t)sizeof(m->key))
+        m->key[0] = (uint64_t)(uintptr_t)m->slot; // early in boot: an address is better than nothing
+    return m->slot != NULL;
+}
+
+void label_map_fini(struct label_map *m)
+{
+    free(m->slot);
+    m->slot = NULL;
+}
+
+uint32_t label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want)
+{
+    for (size_t i = home(m, want); m->slot[i]; i = (i + 1) & m->mask)
+        if (label[m->slot[i] - 1] == want)
+            return m->slot[i] - 1;
+    return UINT32_MAX;
+}
+
+bool label_map_put(struct label_map *m, const uint64_t *label, uint32_t place)
+{
+    size_t i = home(m, label[place]);
+    for (; m->slot[i]; i = (i + 1) & m->mask)
+        if (label[m->slot[i] - 1] == label[place])
+            return false;
+    m->slot[i] = place + 1;
+    return true;
+}
+
+/* Close the gap: an entry further on in the run moves back if its home is not after the gap. */
+static void close_gap(struct label_map *m, const uint64_t *label, size_t gap)
+{
+    for (size_t i = (gap + 1) & m->mask; m->slot[i]; i = (i + 1) & m->mask) {
+        size_t h = home(m, label[m->slot[i] - 1]);
+        if (((i - h) & m->mask) >= ((i - gap) & m->mask)) {
+            m->slot[gap] = m->slot[i];
+            gap = i;
+        }
+    }
+    m->slot[gap] = 0;
+}
+
+void label_map_del(struct label_map *m, const uint64_t *label, uint32_t place)
+{
+    for (size_t i = home(m, label[place]); m->slot[i]; i = (i + 1) & m->mask)
+        if (m->slot[i] == place + 1) {
+            close_gap(m, label, i);
+            return;
+        }
+}
