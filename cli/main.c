@@ -11,6 +11,8 @@ static const struct {
 } commands[] = {
     // In the order of the work; one line a command.
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
+    {"train", "dataset -> checkpoint: two-tower or DAT", cmd_train},
+    {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},
     {NULL, NULL, NULL},
 };
 

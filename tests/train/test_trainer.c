@@ -1,0 +1,222 @@
+/* A whole run: learning, the checkpoint, resuming, collapse. If this fails, `duet train` leaves a model that is not
+ * what it says. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include <cmocka.h>
+
+#include "core/base/fio.h"
+#include "tests/train/toy.h"
+#include "train/trainer.h"
+
+static char dir[] = "/tmp/duet-trainer-XXXXXX";
+
+static int set_up(void **state)
+{
+    (void)state;
+    snprintf(dir, sizeof(dir), "/tmp/duet-trainer-XXXXXX");
+    return mkdtemp(dir) ? 0 : -1;
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    return fio_remove_tree(dir, NULL) ? 0 : -1;
+}
+
+static struct trainer_result train(const struct toy *t, struct recipe r, const char *out, bool resume)
+{
+    struct err err = {0};
+    struct trainer_result res;
+    struct trainer_params p = {.data = &t->d, .recipe = r, .out_dir = out, .resume = resume};
+    bool ok = trainer_run(&p, &res, &err);
+    if (!ok)
+        fprintf(stderr, "%s\n", err.msg);
+    assert_true(ok);
+    return res;
+}
+
+static void both_models_learn_more_than_popularity(void **state)
+{
+    (void)state;
+    struct toy t;
+    toy_init(&t, 200, 200, 7);
+    for (int kind = 0; kind < 2; kind++)
+        for (uint32_t threads = 1; threads <= 2; threads++) {
+            struct recipe r = toy_recipe((enum model_kind)kind);
+            r.threads = threads;
+            r.epochs = 20;
+            struct trainer_result res = train(&t, r, NULL, false);
+            assert_false(res.collapsed);
+            assert_true(res.valid.hr[0] > 0.4); // popularity: 50 of 200 items at random find a quarter
+            assert_true(res.valid.hr[1] > res.popularity_hr100);
+        }
+    toy_fini(&t);
+}
+
+static void every_loss_and_batching_runs(void **state)
+{
+    (void)state;
+    struct toy t;
+    toy_init(&t, 60, 50, 7);
+    for (int loss = 0; loss < 3; loss++)
+        for (int batching = 0; batching < 2; batching++) {
+            struct recipe r = toy_recipe(MODEL_DAT);
+            r.loss = (enum loss_kind)loss;
+            r.batching = (enum batch_kind)batching;
+            r.negatives = 7;
+            r.epochs = 3;
+            r.learn_scale = true;
+            struct trainer_result res = train(&t, r, NULL, false);
+            assert_int_equal(res.epochs_done, 3);
+            assert_false(res.collapsed);
+        }
+    toy_fini(&t);
+}
+
+static void the_checkpoint_is_the_best_epoch(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    toy_init(&t, 60, 50, 3);
+    struct trainer_result res = train(&t, toy_recipe(MODEL_DAT), dir, false);
+    struct checkpoint *c = checkpoint_load(dir, &err);
+    assert_non_null(c);
+    assert_int_equal(c->info.epoch, res.best_epoch);
+    assert_string_equal(c->info.dataset_hash, t.d.hash);
+    assert_int_equal(c->info.valid.n, 60);
+    assert_float_equal(c->info.valid.hr[1], res.valid.hr[1], 1e-6);
+    assert_int_equal(c->info.recipe.width[2], 6);
+    assert_non_null(c->model->user.aug);
+    checkpoint_free(c);
+    toy_fini(&t);
+}
+
+static char *read_file(const char *name, size_t *n)
+{
+    char path[PATH_MAX];
+    struct err err = {0};
+    assert_true(fio_join(path, dir, name, &err));
+    char *p = fio_read_all(path, 1 << 24, n, &err);
+    assert_non_null(p);
+    return p;
+}
+
+/* Three epochs, stop, three more = six in one go, to the bit. */
+static void a_resumed_run_ends_with_the_same_bits(void **state)
+{
+    (void)state;
+    struct toy t;
+    size_t n[2], m[2];
+    char *whole[2], *parts[2];
+    toy_init(&t, 60, 50, 5);
+    struct recipe r = toy_recipe(MODEL_DAT);
+    r.epochs = 6;
+    r.patience = 0;
+    r.learn_scale = true;
+    train(&t, r, dir, false);
+    whole[0] = read_file("model.safetensors", &n[0]);
+    whole[1] = read_file("optimizer.safetensors", &n[1]);
+    r.epochs = 3;
+    train(&t, r, dir, false);
+    r.epochs = 6;
+    struct trainer_result res = train(&t, r, dir, true);
+    assert_int_equal(res.epochs_done, 6);
+    parts[0] = read_file("model.safetensors", &m[0]);
+    parts[1] = read_file("optimizer.safetensors", &m[1]);
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(n[i], m[i]);
+        assert_memory_equal(whole[i], parts[i], n[i]);
+        free(whole[i]);
+        free(parts[i]);
+    }
+    toy_fini(&t);
+}
+
+static void resuming_with_another_recipe_is_refused(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    struct trainer_result res;
+    toy_init(&t, 60, 50, 5);
+    struct trainer_params p = {.data = &t.d, .recipe = toy_recipe(MODEL_DAT), .out_dir = dir, .resume = true};
+    train(&t, p.recipe, dir, false);
+    p.recipe.lr = 0.5;
+    assert_false(trainer_run(&p, &res, &err));
+    assert_int_equal(err.code, ERR_MISMATCH);
+    assert_non_null(strstr(err.msg, "another recipe"));
+    toy_fini(&t);
+}
+
+static void a_changed_model_file_is_refused(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    char path[PATH_MAX];
+    toy_init(&t, 60, 50, 5);
+    train(&t, toy_recipe(MODEL_TWO_TOWER), dir, false);
+    assert_true(fio_join(path, dir, "model.safetensors", &err));
+    FILE *f = fopen(path, "r+b");
+    fseek(f, -1, SEEK_END);
+    int last = fgetc(f);
+    fseek(f, -1, SEEK_END);
+    fputc(last ^ 1, f);
+    fclose(f);
+    assert_null(checkpoint_load(dir, &err));
+    assert_int_equal(err.code, ERR_MISMATCH);
+    assert_non_null(strstr(err.msg, "model.safetensors"));
+    toy_fini(&t);
+}
+
+/* The text to the letter: ReLU outputs, bare cosine, S = 4. It dies, and the run says so instead of printing a metric.
+ */
+static void the_literal_recipe_collapses_and_says_why(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    struct recipe r;
+    toy_init(&t, 200, 200, 7);
+    recipe_named("paper", MODEL_DAT, 200, &r);
+    r.k = 8;
+    r.width[0] = 32;
+    r.width[1] = 16;
+    r.width[2] = 8;
+    r.batch = 64;
+    r.epochs = 200;
+    r.patience = 0;
+    r.lr = 1e-2;
+    struct trainer_result res = train(&t, r, dir, false);
+    assert_true(res.collapsed);
+    assert_true(res.epochs_done < 200);
+    assert_non_null(strstr(res.reason, "zero vector"));
+    assert_non_null(strstr(res.reason, "ln 2"));
+    assert_non_null(strstr(res.reason, "--recipe duet"));
+    struct checkpoint *c = checkpoint_load(dir, &err);
+    assert_non_null(c);
+    assert_true(c->info.collapsed);
+    checkpoint_free(c);
+    toy_fini(&t);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_models_learn_more_than_popularity),
+        cmocka_unit_test(every_loss_and_batching_runs),
+        cmocka_unit_test_setup_teardown(the_checkpoint_is_the_best_epoch, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_resumed_run_ends_with_the_same_bits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(resuming_with_another_recipe_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_changed_model_file_is_refused, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(the_literal_recipe_collapses_and_says_why, set_up, tear_down),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

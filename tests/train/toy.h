@@ -1,0 +1,31 @@
+/* toy.h - a small made-up dataset in memory, with every kind of field, for the tests of training. */
+#ifndef DUET_TEST_TOY_H
+#define DUET_TEST_TOY_H
+
+#include "core/base/rng.h"
+#include "core/model.h"
+#include "train/dataset.h"
+#include "train/recipe.h"
+
+struct toy {
+    struct dataset d;
+    uint64_t *off[4];
+    uint32_t *item[4];
+    uint32_t *user_x, *item_x, *category_of, *count;
+    uint8_t *user_held, *item_held;
+    struct strtab_builder category;
+};
+
+/* Users: uid, city (segment), age (numeric). Items: iid, class (category, segment), price (numeric), tags (multi-valued).
+ * Users like items of the class that is their city's, 3 of 4 times; 8 training items each, one validation, one test item.
+ * The last item's and the last user's id row is 0. */
+void toy_init(struct toy *t, uint32_t n_users, uint32_t n_items, uint64_t seed);
+void toy_fini(struct toy *t);
+
+/* A copy of the toy's schema, and a model over it, weights drawn. */
+struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t seed);
+
+/* The recipe "duet" for towers of a few units. */
+struct recipe toy_recipe(enum model_kind kind);
+
+#endif

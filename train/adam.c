@@ -1,0 +1,222 @@
+#include "train/adam.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/mem.h"
+
+/* A missed step weighs (b1 / sqrt(b2))^j = 0.9005^j of the first; after 256 of them nothing is left in a float. */
+#define MISSED_MAX 256
+
+// -------------------------------------------------------------------------------------------------- memory
+
+/* A tower of zeros with the same layout; shares the shape's field array. */
+static bool clone_zero(struct tower *to, const struct tower *t, struct err *err)
+{
+    *to = *t;
+    to->block = mem_block(t->block_floats * sizeof(float), err);
+    if (!to->block)
+        return false;
+    to->emb = to->block + (t->emb - t->block);
+    to->aug = t->aug ? to->block + (t->aug - t->block) : NULL;
+    to->aug_segment = t->aug_segment ? to->block + (t->aug_segment - t->block) : NULL;
+    for (uint32_t l = 0; l < t->shape.n_layers; l++) {
+        to->w[l] = to->block + (t->w[l] - t->block);
+        to->b[l] = to->block + (t->b[l] - t->block);
+    }
+    return true;
+}
+
+static bool rows_init(struct adam_rows *r, size_t n, uint32_t cols, float *param, float *grad, float *m, float *v,
+                      struct err *err)
+{
+    *r = (struct adam_rows){.param = param, .grad = grad, .m = m, .v = v, .n = n, .cols = cols};
+    r->last = mem_array(n, sizeof(*r->last), err);
+    r->stamp = mem_array(n, sizeof(*r->stamp), err);
+    r->touched = mem_array(n, sizeof(*r->touched), err);
+    return r->last && r->stamp && r->touched;
+}
+
+static void rows_fini(struct adam_rows *r)
+{
+    free(r->last);
+    free(r->stamp);
+    free(r->touched);
+}
+
+bool adam_init(struct adam *a, struct tower *t, const struct adam_params *p, struct pool *pool, struct err *err)
+{
+    *a = (struct adam){.p = *p, .pool = pool, .tower = t};
+    if (clone_zero(&a->grad, t, err) && clone_zero(&a->m, t, err) && clone_zero(&a->v, t, err) &&
+        rows_init(&a->emb, t->shape.n_rows, t->shape.k, t->emb, a->grad.emb, a->m.emb, a->v.emb, err) &&
+        rows_init(&a->aug, t->aug ? t->shape.n_ids : 0, t->shape.d_aug, t->aug, a->grad.aug, a->m.aug, a->v.aug, err))
+        return true;
+    adam_fini(a);
+    return err_prefix(err, "optimiser");
+}
+
+void adam_fini(struct adam *a)
+{
+    struct tower *copy[] = {&a->grad, &a->m, &a->v};
+    for (size_t i = 0; i < 3; i++)
+        mem_block_free(copy[i]->block, copy[i]->block_floats * sizeof(float));
+    rows_fini(&a->emb);
+    rows_fini(&a->aug);
+    *a = (struct adam){0};
+}
+
+// ------------------------------------------------------------------------------------------------ touched rows
+
+static void touch(struct adam_rows *r, size_t row, uint32_t step)
+{
+    if (r->stamp[row] == step)
+        return;
+    r->stamp[row] = step;
+    r->touched[r->n_touched++] = (uint32_t)row;
+}
+
+void adam_begin(struct adam *a)
+{
+    a->step++;
+    a->emb.n_touched = a->aug.n_touched = 0;
+}
+
+void adam_touch(struct adam *a, const uint32_t *x, const uint32_t *aug_row, size_t n)
+{
+    const struct tower_shape *s = &a->tower->shape;
+    for (size_t i = 0; i < n; i++) {
+        for (uint32_t f = 0; f < s->n_fields; f++)
+            for (uint32_t q = s->field[f].slot; q < s->field[f].slot + s->field[f].n_slots; q++)
+                if (x[i * s->n_slots + q] != SLOT_EMPTY)
+                    touch(&a->emb, s->field[f].first_row + x[i * s->n_slots + q], a->step);
+        if (aug_row && aug_row[i])
+            touch(&a->aug, aug_row[i], a->step);
+    }
+}
+
+// ------------------------------------------------------------------------------------------------------- steps
+
+/* Bias corrections of step t: x -= rate * m / (sqrt(v) + eps), the form in which both corrections are scalars. */
+static float step_rate(const struct adam_params *p, double t)
+{
+    return (float)(p->lr * sqrt(1 - pow(p->beta2, t)) / (1 - pow(p->beta1, t)));
+}
+
+static float step_eps(const struct adam_params *p, double t)
+{
+    return (float)(p->eps * sqrt(1 - pow(p->beta2, t)));
+}
+
+/* Steps last + 1 .. to with a zero gradient (see the header). */
+static void row_idle(const struct adam_params *p, struct adam_rows *r, size_t row, uint32_t to)
+{
+    uint32_t from = r->last[row], n = to - from;
+    if (n == 0)
+        return;
+    r->last[row] = to;
+    float keep = (float)pow(1 - (double)p->lr * p->weight_decay, n);
+    float *x = r->param + row * r->cols, *m = r->m + row * r->cols, *v = r->v + row * r->cols;
+    if (from == 0) { // never had a gradient: only the decay
+        for (uint32_t c = 0; c < r->cols; c++)
+            x[c] *= keep;
+        return;
+    }
+    double ratio = p->beta1 / sqrt(p->beta2), power = 1, move = 0;
+    for (uint32_t j = 1; j <= n && j <= MISSED_MAX; j++)
+        move += (power *= ratio) * step_rate(p, from + j);
+    float eps = step_eps(p, from + 1), m_left = (float)pow(p->beta1, n), v_left = (float)pow(p->beta2, n);
+    for (uint32_t c = 0; c < r->cols; c++) {
+        x[c] = x[c] * keep - (float)move * m[c] / (sqrtf(v[c]) + eps);
+        m[c] *= m_left;
+        v[c] *= v_left;
+    }
+}
+
+/* One Adam step of n parameters; the gradient is used up. */
+static void update(const struct adam_params *p, uint32_t t, float keep, float *restrict x, float *restrict g,
+                   float *restrict m, float *restrict v, size_t n)
+{
+    float b1 = p->beta1, b2 = p->beta2, rate = step_rate(p, t), eps = step_eps(p, t);
+    for (size_t c = 0; c < n; c++) {
+        m[c] = b1 * m[c] + (1 - b1) * g[c];
+        v[c] = b2 * v[c] + (1 - b2) * g[c] * g[c];
+        x[c] = x[c] * keep - rate * m[c] / (sqrtf(v[c]) + eps);
+        g[c] = 0;
+    }
+}
+
+static void catch_up_part(void *ctx, unsigned part)
+{
+    struct adam *a = ctx;
+    struct adam_rows *r[] = {&a->emb, &a->aug};
+    for (size_t k = 0; k < 2; k++) {
+        size_t lo, hi;
+        pool_range(r[k]->n_touched, part, pool_threads(a->pool), &lo, &hi);
+        for (size_t i = lo; i < hi; i++)
+            row_idle(&a->p, r[k], r[k]->touched[i], a->step - 1);
+    }
+}
+
+void adam_catch_up(struct adam *a)
+{
+    pool_run(a->pool, catch_up_part, a);
+}
+
+static void step_part(void *ctx, unsigned part)
+{
+    struct adam *a = ctx;
+    struct adam_rows *r[] = {&a->emb, &a->aug};
+    float keep = 1 - a->p.lr * a->p.weight_decay;
+    for (size_t k = 0; k < 2; k++) {
+        size_t lo, hi, cols = r[k]->cols;
+        pool_range(r[k]->n_touched, part, pool_threads(a->pool), &lo, &hi);
+        for (size_t i = lo; i < hi; i++) {
+            size_t at = r[k]->touched[i] * cols;
+            update(&a->p, a->step, keep, r[k]->param + at, r[k]->grad + at, r[k]->m + at, r[k]->v + at, cols);
+            r[k]->last[r[k]->touched[i]] = a->step;
+        }
+    }
+}
+
+void adam_step(struct adam *a)
+{
+    struct tower *t = a->tower;
+    pool_run(a->pool, step_part, a);
+    for (uint32_t l = 0; l < t->shape.n_layers; l++) {
+        size_t in = l ? t->shape.width[l - 1] : t->z_dim, w = t->shape.width[l];
+        update(&a->p, a->step, 1, t->w[l], a->grad.w[l], a->m.w[l], a->v.w[l], w * in);
+        update(&a->p, a->step, 1, t->b[l], a->grad.b[l], a->m.b[l], a->v.b[l], w);
+    }
+}
+
+void adam_flush(struct adam *a)
+{
+    struct adam_rows *r[] = {&a->emb, &a->aug};
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < r[k]->n; i++)
+            row_idle(&a->p, r[k], i, a->step);
+}
+
+static double norm2(const float *g, size_t n)
+{
+    double s = 0;
+    for (size_t i = 0; i < n; i++)
+        s += (double)g[i] * g[i];
+    return s;
+}
+
+double adam_grad_norm2(const struct adam *a)
+{
+    const struct tower *t = a->tower;
+    const struct adam_rows *r[] = {&a->emb, &a->aug};
+    double s = 0;
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < r[k]->n_touched; i++)
+            s += norm2(r[k]->grad + (size_t)r[k]->touched[i] * r[k]->cols, r[k]->cols);
+    for (uint32_t l = 0; l < t->shape.n_layers; l++) {
+        size_t in = l ? t->shape.width[l - 1] : t->z_dim, w = t->shape.width[l];
+        s += norm2(a->grad.w[l], w * in) + norm2(a->grad.b[l], w);
+    }
+    return s;
+}

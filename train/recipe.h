@@ -1,0 +1,73 @@
+/* recipe.h - every choice of a training run, in one struct that is written into each checkpoint.
+ * Source:  docs/model.md. "paper" is the text to the letter; "duet" is what works on public data (docs/results.md). */
+#ifndef DUET_TRAIN_RECIPE_H
+#define DUET_TRAIN_RECIPE_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/base/json.h"
+#include "core/model.h"
+
+enum loss_kind {
+    LOSS_BCE,     // eq. (4): every positive against S random negatives
+    LOSS_SOFTMAX, // every positive against the whole catalogue
+    LOSS_SAMPLED  // every positive against the batch's items: its positives and S shared negatives
+};
+
+enum batch_kind {
+    BATCH_PAIRS, // `batch` random pairs
+    BATCH_USERS  // `batch` random users with all their pairs
+};
+
+struct recipe {
+    char name[16]; // "paper", "duet": where the other values started from
+    enum model_kind model;
+    enum loss_kind loss;
+    enum batch_kind batching;
+    uint32_t batch;             // positives or users, by `batching`
+    uint32_t negatives;         // S: for each positive (BCE) or for the whole batch (sampled)
+    bool in_batch;              // sampled: the other users' positives are negatives too
+    bool logq;                  // sampled: correct for how likely an item is in the batch
+
+    uint32_t k;                 // columns of the embedding tables
+    uint32_t n_layers, width[TOWER_LAYERS_MAX]; // the last is d, also the width of a_u and a_v
+    bool relu_out;
+    double scale;               // logit = scale * cosine
+    bool learn_scale;
+
+    bool amm, cal;              // mimic losses (2), category alignment (3); DAT only
+    double lambda1, lambda2, lambda3; // weights of loss_u, loss_v, loss_CA
+    uint32_t cal_min_rows;      // categories with fewer rows in the batch are left out
+    bool cal_weighted;          // a category's term weighs by its share of the rows; false: all alike, as in the text
+    bool cal_detach_major;      // no gradient to the major category
+    bool cal_positives;         // rows of positives only; false: every row of the batch
+
+    double lr, lr_decay;        // Adam's rate, multiplied by lr_decay after each epoch
+    double weight_decay;        // of the tables, decoupled
+    double init_std;            // of the tables: N(0, init_std)
+    double oov_dropout;         // chance that an id is replaced by row 0 and its augmented input by a mean
+    double feature_dropout;     // the same for each other field
+    uint32_t epochs, patience;  // stop after `patience` epochs without a better validation HR@100; 0 = never
+    uint64_t seed;
+    uint32_t threads;
+};
+
+#define SOFTMAX_ITEMS_MAX 30000 // above this "duet" samples: a step costs the catalogue's pass through the item tower
+
+/* Values of a named recipe; false if there is none of that name. n_items chooses between softmax and sampled for "duet". */
+bool recipe_named(const char *name, enum model_kind model, uint32_t n_items, struct recipe *out);
+void recipe_fast(struct recipe *r); // few epochs: the whole line in well under a minute
+bool recipe_check(const struct recipe *r, struct err *err); // ranges, and choices that exclude each other
+
+struct tower_params recipe_tower(const struct recipe *r);
+
+bool loss_kind_parse(const char *name, enum loss_kind *out); // "bce", "softmax", "sampled"
+const char *loss_kind_name(enum loss_kind k);
+
+/* JSON object of checkpoint.json. */
+json_t *recipe_to_json(const struct recipe *r);
+bool recipe_from_json(const json_t *o, struct recipe *out, struct err *err);
+
+#endif

@@ -1,0 +1,355 @@
+#include "train/step.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "core/base/mem.h"
+
+// -------------------------------------------------------------------------------------------------------- memory
+
+static bool side_init(struct step_side *s, struct tower *t, const struct schema_side *schema, const uint32_t *all_x,
+                      size_t max, const struct recipe *r, struct pool *pool, struct err *err)
+{
+    struct adam_params p = {
+        .lr = (float)r->lr, .beta1 = 0.9f, .beta2 = 0.999f, .eps = 1e-8f, .weight_decay = (float)r->weight_decay};
+    size_t d_aug = t->shape.d_aug;
+    *s = (struct step_side){.tower = t, .schema = schema, .all_x = all_x};
+    if (!tower_pass_init(&s->pass, t, max, pool, err) || !adam_init(&s->adam, t, &p, pool, err))
+        return false;
+    s->x = mem_array(max * t->shape.n_slots, sizeof(*s->x), err);
+    s->own = mem_array(max, sizeof(*s->own), err);
+    s->through = mem_array(max, sizeof(*s->through), err);
+    s->a = mem_array(max * d_aug, sizeof(*s->a), err);
+    s->own_a = mem_array(max * d_aug, sizeof(*s->own_a), err);
+    s->da = mem_array(max * d_aug, sizeof(*s->da), err);
+    s->dp = mem_array(max * t->d, sizeof(*s->dp), err);
+    return s->x && s->own && s->through && s->a && s->own_a && s->da && s->dp;
+}
+
+static void side_fini(struct step_side *s)
+{
+    tower_pass_fini(&s->pass);
+    adam_fini(&s->adam);
+    free(s->x);
+    free(s->own);
+    free(s->through);
+    free(s->a);
+    free(s->own_a);
+    free(s->da);
+    free(s->dp);
+}
+
+static bool check_ids(const struct model *m, struct err *err)
+{
+    if (m->kind != MODEL_DAT || (m->schema->user.id_field >= 0 && m->schema->item.id_field >= 0))
+        return true;
+    return err_set(err, ERR_ARG,
+                   "the %s schema has no id field, so dat has nothing to augment; add one or use --model two_tower",
+                   m->schema->user.id_field < 0 ? "users'" : "items'");
+}
+
+bool step_init(struct step *s, const struct recipe *r, const struct dataset *d, struct model *m,
+               struct sampler *sampler, struct pool *pool, struct err *err)
+{
+    *s = (struct step){.recipe = r, .data = d, .model = m, .sampler = sampler, .pool = pool};
+    s->use_mimic = m->kind == MODEL_DAT && r->amm;
+    s->use_cal = m->kind == MODEL_DAT && r->cal && r->lambda3 > 0;
+    struct cal_params p = {r->cal_min_rows, r->cal_weighted, r->cal_detach_major};
+    if (check_ids(m, err) &&
+        side_init(&s->user, &m->user, &m->schema->user, d->user_x, sampler->max_users, r, pool, err) &&
+        side_init(&s->item, &m->item, &m->schema->item, d->item_x, sampler->max_items, r, pool, err) &&
+        loss_ws_init(&s->loss, r->loss == LOSS_BCE ? 0 : sampler->max_users, sampler->max_items, pool, err) &&
+        (s->category = mem_array(sampler->max_items, sizeof(*s->category), err)) &&
+        (!s->use_cal || cal_init(&s->cal, d->category.n, m->item.d, sampler->max_items, &p, err)))
+        return true;
+    step_fini(s);
+    return false;
+}
+
+void step_fini(struct step *s)
+{
+    side_fini(&s->user);
+    side_fini(&s->item);
+    loss_ws_fini(&s->loss);
+    cal_fini(&s->cal);
+    free(s->category);
+    *s = (struct step){0};
+}
+
+static void init_tower(struct tower *t, double std, struct rng *rng)
+{
+    const struct tower_shape *s = &t->shape;
+    for (uint32_t f = 0; f < s->n_fields; f++)
+        for (size_t i = s->k; i < (size_t)s->field[f].n_rows * s->k; i++)
+            t->emb[s->field[f].first_row * s->k + i] = (float)(std * rng_normal(rng));
+    for (size_t i = s->d_aug; t->aug && i < (size_t)s->n_ids * s->d_aug; i++)
+        t->aug[i] = (float)(std * rng_normal(rng));
+    for (uint32_t l = 0; l < s->n_layers; l++) {
+        size_t in = l ? s->width[l - 1] : t->z_dim, out = s->width[l];
+        double bound = sqrt(6.0 / (double)(in + out));
+        for (size_t i = 0; i < in * out; i++)
+            t->w[l][i] = (float)(bound * (2 * rng_unit(rng) - 1));
+    }
+}
+
+void step_init_params(struct model *m, const struct recipe *r, struct rng *rng)
+{
+    init_tower(&m->user, r->init_std, rng);
+    init_tower(&m->item, r->init_std, rng);
+    m->logit_scale = (float)r->scale;
+}
+
+// -------------------------------------------------------------------------------------------------------- gather
+
+static void drop_feature(const struct schema_field *f, uint32_t *x)
+{
+    x[f->slot] = 0;
+    for (uint32_t q = 1; q < f->n_slots; q++)
+        x[f->slot + q] = SLOT_EMPTY;
+}
+
+/* Encoded rows of the batch's entities. `own` is the augmented row by id; an id that is dropped goes to row 0 in x, and
+ * `through` = 0 says that z will hold a mean instead of the own row. */
+static void gather_x(struct step_side *s, const uint32_t *entity, size_t n, const struct recipe *r, struct rng *rng)
+{
+    uint32_t slots = s->tower->shape.n_slots;
+    const struct schema_field *id = s->schema->id_field >= 0 ? &s->schema->field[s->schema->id_field] : NULL;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t *x = s->x + i * slots;
+        memcpy(x, s->all_x + (size_t)entity[i] * slots, slots * sizeof(*x));
+        s->own[i] = s->through[i] = id ? x[id->slot] : 0;
+        if (id && r->oov_dropout > 0 && rng_unit(rng) < r->oov_dropout)
+            s->through[i] = x[id->slot] = 0;
+        for (uint32_t f = 0; r->feature_dropout > 0 && f < s->schema->n_fields; f++)
+            if (s->schema->field[f].kind != FIELD_ID && s->schema->field[f].kind != FIELD_DISPLAY &&
+                rng_unit(rng) < r->feature_dropout)
+                drop_feature(&s->schema->field[f], x);
+    }
+}
+
+static void begin_rows(struct step_side *s, size_t n)
+{
+    adam_begin(&s->adam);
+    adam_touch(&s->adam, s->x, s->tower->aug ? s->own : NULL, n);
+    adam_catch_up(&s->adam);
+}
+
+/* Augmented inputs: own rows, or the mean of the segment. */
+static void gather_a(struct step_side *s, size_t n)
+{
+    const struct tower *t = s->tower;
+    size_t d = t->shape.d_aug, bytes = d * sizeof(float);
+    for (size_t i = 0; d && i < n; i++) {
+        const float *own = t->aug + s->own[i] * d;
+        const float *mean = t->aug_segment + schema_segment(s->schema, s->x + i * t->shape.n_slots) * d;
+        memcpy(s->own_a + i * d, own, bytes);
+        memcpy(s->a + i * d, s->through[i] ? own : mean, bytes);
+    }
+}
+
+/* Every second user whose id was dropped is answered from its history instead: a_u = mean p_v of a random half of its
+ * positives. Half, so that the pair being learned is often not in the mean. */
+static void history_a(struct step *s)
+{
+    const struct batch *b = &s->sampler->batch;
+    size_t d = s->model->item.d;
+    for (size_t u = 0; u < b->n_users; u++) {
+        if (s->user.through[u] || rng_below(&s->sampler->rng, 2))
+            continue;
+        float *a = s->user.a + u * d;
+        size_t n = 0;
+        for (size_t i = b->pos_off[u]; i < b->pos_off[u + 1]; i++) {
+            if (rng_below(&s->sampler->rng, 2))
+                continue;
+            const float *p = s->item.pass.p + b->pos[i] * d;
+            for (size_t c = 0; c < d; c++)
+                a[c] = (n ? a[c] : 0) + p[c];
+            n++;
+        }
+        for (size_t c = 0; n && c < d; c++)
+            a[c] /= (float)n;
+    }
+}
+
+static void forward(struct step *s)
+{
+    const struct batch *b = &s->sampler->batch;
+    const struct recipe *r = s->recipe;
+    gather_x(&s->item, b->item, b->n_items, r, &s->sampler->rng);
+    gather_x(&s->user, b->user, b->n_users, r, &s->sampler->rng);
+    begin_rows(&s->item, b->n_items);
+    begin_rows(&s->user, b->n_users);
+    gather_a(&s->item, b->n_items);
+    gather_a(&s->user, b->n_users);
+    tower_pass_forward(&s->item.pass, s->item.tower, s->item.x, s->item.a, b->n_items);
+    if (s->user.tower->shape.d_aug && r->oov_dropout > 0 && r->batching == BATCH_USERS)
+        history_a(s);
+    tower_pass_forward(&s->user.pass, s->user.tower, s->user.x, s->user.a, b->n_users);
+}
+
+// -------------------------------------------------------------------------------------------------------- losses
+
+/* The mimic gradient reaches the own rows only; p is a constant there. */
+static void scatter_mimic(struct step_side *s, size_t n)
+{
+    size_t d = s->tower->shape.d_aug;
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; s->own[i] && c < d; c++)
+            s->adam.grad.aug[s->own[i] * d + c] += s->da[i * d + c];
+}
+
+static void mimic_losses(struct step *s, const struct loss_io *io)
+{
+    const struct batch *b = io->b;
+    memset(s->user.da, 0, b->n_users * io->d * sizeof(float));
+    memset(s->item.da, 0, b->n_items * io->d * sizeof(float));
+    s->parts.mimic_u = loss_mimic_user(io, s->user.own_a, s->user.own, s->recipe->lambda1, s->user.da);
+    s->parts.mimic_v = loss_mimic_item(io, s->item.own_a, s->item.own, s->recipe->lambda2, s->item.da);
+    scatter_mimic(&s->user, b->n_users);
+    scatter_mimic(&s->item, b->n_items);
+}
+
+static void cal_term(struct step *s, const struct loss_io *io)
+{
+    const struct batch *b = io->b;
+    for (size_t i = 0; i < b->n_items; i++)
+        s->category[i] = s->data->item_category[b->item[i]];
+    s->parts.cal = cal_loss(&s->cal, io->pv, s->category, b->rows, b->n_items, s->recipe->lambda3, io->dpv);
+}
+
+/* Adam on log(scale), so that one rate suits any size of it; kept within 1 and 100. */
+static double scale_gradient(const struct step *s, const struct loss_io *io)
+{
+    return s->recipe->learn_scale ? loss_scale_grad(io) * io->scale : 0;
+}
+
+static void step_scale(struct step *s, double g)
+{
+    double t = s->user.adam.step, lr = s->user.adam.p.lr;
+    s->scale_m = 0.9 * s->scale_m + 0.1 * g;
+    s->scale_v = 0.999 * s->scale_v + 0.001 * g * g;
+    double move = lr * (s->scale_m / (1 - pow(0.9, t))) / (sqrt(s->scale_v / (1 - pow(0.999, t))) + 1e-8);
+    double scale = exp(log(s->model->logit_scale) - move);
+    s->model->logit_scale = (float)(scale < 1 ? 1 : scale > 100 ? 100 : scale);
+}
+
+static double zero_share(const struct tower_pass *p)
+{
+    size_t zero = 0;
+    for (size_t i = 0; i < p->n; i++)
+        zero += p->inv_norm[i] == 0;
+    return p->n ? (double)zero / (double)p->n : 0;
+}
+
+/* Cosines of up to 512 positives and of the same users with some other item of the batch. */
+static double score_spread(const struct loss_io *io)
+{
+    const struct batch *b = io->b;
+    float min = 2, max = -2;
+    size_t step = b->n_pos / 512 + 1;
+    for (size_t u = 0, i = 0; i < b->n_pos; i += step) {
+        while (i >= b->pos_off[u + 1])
+            u++;
+        size_t items[2] = {b->pos[i], (i * 2654435761u) % b->n_items};
+        for (size_t k = 0; k < 2; k++) {
+            float s = 0;
+            for (size_t c = 0; c < io->d; c++)
+                s += io->pu[u * io->d + c] * io->pv[items[k] * io->d + c];
+            min = s < min ? s : min;
+            max = s > max ? s : max;
+        }
+    }
+    return max > min ? max - min : 0;
+}
+
+static void take_health(struct step *s, const struct loss_io *io)
+{
+    s->health.zero_users = zero_share(&s->user.pass);
+    s->health.zero_items = zero_share(&s->item.pass);
+    s->health.spread = score_spread(io);
+    s->health.finite = isfinite(s->parts.total) && isfinite(adam_grad_norm2(&s->user.adam)) &&
+                       isfinite(adam_grad_norm2(&s->item.adam));
+}
+
+void step_gradients(struct step *s)
+{
+    const struct batch *b = &s->sampler->batch;
+    const struct recipe *r = s->recipe;
+    size_t d = s->model->item.d;
+    forward(s);
+    struct loss_io io = {b, s->user.pass.p, s->item.pass.p, d, s->model->logit_scale, s->user.dp, s->item.dp};
+    memset(io.dpu, 0, b->n_users * d * sizeof(float));
+    memset(io.dpv, 0, b->n_items * d * sizeof(float));
+    s->parts = (struct loss_parts){.main = r->loss == LOSS_BCE ? loss_bce(&io) : loss_softmax(&io, &s->loss)};
+    s->scale_grad = scale_gradient(s, &io);
+    if (s->use_mimic)
+        mimic_losses(s, &io);
+    if (s->use_cal)
+        cal_term(s, &io);
+    s->parts.total =
+        s->parts.main + r->lambda1 * s->parts.mimic_u + r->lambda2 * s->parts.mimic_v + r->lambda3 * s->parts.cal;
+    tower_pass_backward(&s->user.pass, s->user.tower, io.dpu, s->user.through, &s->user.adam.grad);
+    tower_pass_backward(&s->item.pass, s->item.tower, io.dpv, s->item.through, &s->item.adam.grad);
+    take_health(s, &io);
+}
+
+void step_update(struct step *s)
+{
+    adam_step(&s->user.adam);
+    adam_step(&s->item.adam);
+    if (s->recipe->learn_scale)
+        step_scale(s, s->scale_grad);
+}
+
+// ------------------------------------------------------------------------------------------------- segment means
+
+/* Trained entities: those with a row of their own and a training interaction. */
+static bool trained(const struct step *s, bool user_side, uint32_t i)
+{
+    return user_side ? s->data->train.off[i + 1] > s->data->train.off[i] : s->data->item_count[i] > 0;
+}
+
+static void add_row(float *sum, double *n, const float *a, size_t d)
+{
+    *n += 1;
+    for (size_t c = 0; c < d; c++)
+        sum[c] += (a[c] - sum[c]) / (float)*n; // running mean
+}
+
+static void segment_means(const struct step *s, struct step_side *side, bool user_side, double *count)
+{
+    const struct tower *t = side->tower;
+    size_t d = t->shape.d_aug, n_seg = t->shape.n_segments;
+    uint32_t n = user_side ? s->data->n_users : s->data->n_items, slots = t->shape.n_slots;
+    uint32_t id_slot = side->schema->field[side->schema->id_field].slot;
+    float *all = side->da; // [d], scratch: at least one row
+    double n_all = 0;
+    memset(all, 0, d * sizeof(*all));
+    memset(t->aug_segment, 0, n_seg * d * sizeof(float));
+    memset(count, 0, n_seg * sizeof(*count));
+    for (uint32_t i = 0; i < n; i++) {
+        const uint32_t *x = side->all_x + (size_t)i * slots;
+        if (!x[id_slot] || !trained(s, user_side, i))
+            continue;
+        uint32_t seg = schema_segment(side->schema, x);
+        add_row(t->aug_segment + seg * d, &count[seg], t->aug + x[id_slot] * d, d);
+        add_row(all, &n_all, t->aug + x[id_slot] * d, d);
+    }
+    for (size_t q = 0; q < n_seg; q++)
+        if (count[q] == 0)
+            memcpy(t->aug_segment + q * d, all, d * sizeof(*all));
+}
+
+bool step_segment_means(struct step *s, struct err *err)
+{
+    struct step_side *side[] = {&s->user, &s->item};
+    for (size_t k = 0; s->user.tower->shape.d_aug && k < 2; k++) {
+        double *count = mem_array(side[k]->tower->shape.n_segments, sizeof(*count), err);
+        if (!count)
+            return false;
+        segment_means(s, side[k], k == 0, count);
+        free(count);
+    }
+    return true;
+}

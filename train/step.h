@@ -1,0 +1,79 @@
+/* step.h - one training step of both towers: rows in, losses (2)-(5), gradients, Adam.
+ * Source:  DAT eq. (1)-(5); docs/model.md maps each to its function.
+ *
+ *     batch -> gather x (ids dropped to row 0 here) -> adam_catch_up -> p_v -> p_u -> main + mimic + CAL -> backward -> adam_step
+ *
+ * Items go first, because a user whose id is dropped may get the mean of some of its items' p_v as a_u, which is how an
+ * unknown user with a history is answered in serving.
+ * Threads: one user at a time; the parts run over the pool. */
+#ifndef DUET_TRAIN_STEP_H
+#define DUET_TRAIN_STEP_H
+
+#include "core/model.h"
+#include "train/adam.h"
+#include "train/backward.h"
+#include "train/cal.h"
+#include "train/loss.h"
+#include "train/recipe.h"
+#include "train/sampler.h"
+
+struct loss_parts {
+    double total; // eq. (5)
+    double main, mimic_u, mimic_v, cal; // unweighted
+};
+
+/* What tells a dead or blown-up model from a learning one, over one batch. */
+struct step_health {
+    double zero_users, zero_items; // share of rows with p = 0
+    double spread;                 // largest minus smallest cosine among pairs looked at
+    bool finite;                   // losses and gradients
+};
+
+/* One tower's buffers of a batch. */
+struct step_side {
+    struct tower *tower;
+    const struct schema_side *schema;
+    const uint32_t *all_x; // [entities][n_slots] of the dataset
+    struct tower_pass pass;
+    struct adam adam;
+    uint32_t *x;       // [max][n_slots] with dropped ids
+    uint32_t *own;     // [max] the entity's own row of `aug`, 0 = none
+    uint32_t *through; // [max] row of `aug` that z holds: own, or 0 where a is a mean
+    float *a;          // [max][d_aug] what z holds
+    float *own_a;      // [max][d_aug] aug[own]
+    float *da;         // [max][d_aug] gradient of the mimic loss
+    float *dp;         // [max][d]
+};
+
+struct step {
+    const struct recipe *recipe;
+    const struct dataset *data;
+    struct model *model;
+    struct sampler *sampler;
+    struct pool *pool;
+    struct step_side user, item;
+    struct loss_ws loss;
+    struct cal cal;
+    bool use_mimic, use_cal;
+    uint32_t *category;      // [max_items] of the batch's items
+    double scale_m, scale_v, scale_grad; // Adam moments and gradient of log(scale)
+    struct loss_parts parts; // of the last step
+    struct step_health health;
+};
+
+/* Borrows everything. */
+bool step_init(struct step *s, const struct recipe *r, const struct dataset *d, struct model *m, struct sampler *sampler,
+               struct pool *pool, struct err *err);
+void step_fini(struct step *s); // accepts zeroed
+
+/* Weights (Xavier), biases 0, tables N(0, init_std) with rows 0 at zero, drawn from rng. */
+void step_init_params(struct model *m, const struct recipe *r, struct rng *rng);
+
+/* The sampler's current batch: losses and gradients (in adam.grad of each side), no update. */
+void step_gradients(struct step *s);
+void step_update(struct step *s);
+
+/* aug_segment of both towers := mean of the trained rows of each segment; of all rows where a segment has none. */
+bool step_segment_means(struct step *s, struct err *err);
+
+#endif

@@ -1,0 +1,326 @@
+#include "train/trainer.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/fio.h"
+#include "core/base/mem.h"
+#include "train/collapse.h"
+#include "train/embed.h"
+#include "train/resume.h"
+
+#define COLLAPSE_EVERY 100 // batches between two looks within an epoch
+#define REPORT_EVERY_S 0.5
+
+struct trainer {
+    const struct trainer_params *p;
+    struct recipe recipe;
+    struct pool *pool;
+    struct model *model;
+    struct sampler sampler;
+    struct step step;
+    struct progress progress;
+
+    uint32_t *valid_user; // [n_valid_users] with at least one validation item
+    size_t n_valid_users;
+    float *pu, *pv, *rank; // of validation
+    size_t n_rank;
+    struct metrics_spec spec;
+    FILE *log; // train.jsonl
+};
+
+static double now_s(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+// ------------------------------------------------------------------------------------------------------- set-up
+
+static struct schema *copy_schema(const struct schema *s, struct err *err)
+{
+    json_t *o = schema_to_json(s, err);
+    struct schema *copy = o ? schema_from_json(o, err) : NULL;
+    json_decref(o);
+    return copy;
+}
+
+static bool make_model(struct trainer *t, struct err *err)
+{
+    struct schema *schema = copy_schema(t->p->data->schema, err);
+    struct tower_params shape = recipe_tower(&t->recipe);
+    t->model = schema ? model_new(t->recipe.model, schema, &shape, &shape, err) : NULL;
+    return t->model != NULL;
+}
+
+static bool prepare_validation(struct trainer *t, struct err *err)
+{
+    const struct dataset *d = t->p->data;
+    t->spec = (struct metrics_spec){{50, 100}, 2};
+    if (!(t->valid_user = mem_array(d->n_users, sizeof(*t->valid_user), err)))
+        return false;
+    for (uint32_t u = 0; u < d->n_users; u++)
+        if (d->valid.off[u + 1] > d->valid.off[u])
+            t->valid_user[t->n_valid_users++] = u;
+    t->n_rank = (size_t)d->valid.off[d->n_users];
+    t->pu = mem_array(t->n_valid_users, t->model->user.d * sizeof(float), err);
+    t->pv = mem_array(d->n_items, t->model->item.d * sizeof(float), err);
+    t->rank = mem_array(t->n_rank, sizeof(*t->rank), err);
+    return t->pu && t->pv && t->rank;
+}
+
+static bool open_out(struct trainer *t, struct err *err)
+{
+    char path[PATH_MAX], state[PATH_MAX];
+    if (!t->p->out_dir)
+        return true;
+    if (!fio_mkdirs(t->p->out_dir, err) || !fio_join(path, t->p->out_dir, "train.jsonl", err) ||
+        !fio_join(state, t->p->out_dir, "optimizer.safetensors", err))
+        return false;
+    bool resume = t->p->resume && fio_exists(state);
+    if (!resume && fio_exists(state) && unlink(state) != 0)
+        return err_errno(err, "remove %s", state);
+    t->log = fopen(path, resume ? "a" : "w");
+    if (!t->log)
+        return err_errno(err, "open %s", path);
+    return !resume || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+}
+
+static bool trainer_init(struct trainer *t, const struct trainer_params *p, struct err *err)
+{
+    *t = (struct trainer){.p = p, .recipe = p->recipe};
+    if (!recipe_check(&t->recipe, err) || !(t->pool = pool_new(t->recipe.threads, err)) || !make_model(t, err) ||
+        !sampler_init(&t->sampler, p->data, &t->recipe, err) ||
+        !step_init(&t->step, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
+        return false;
+    step_init_params(t->model, &t->recipe, &t->sampler.rng);
+    return step_segment_means(&t->step, err) && prepare_validation(t, err) && open_out(t, err);
+}
+
+static void trainer_fini(struct trainer *t)
+{
+    if (t->log)
+        fclose(t->log);
+    step_fini(&t->step);
+    sampler_fini(&t->sampler);
+    model_free(t->model);
+    pool_free(t->pool);
+    free(t->valid_user);
+    free(t->pu);
+    free(t->pv);
+    free(t->rank);
+}
+
+// --------------------------------------------------------------------------------------------------- validation
+
+static struct rank_input validation_input(const struct trainer *t)
+{
+    const struct dataset *d = t->p->data;
+    return (struct rank_input){.pu = t->pu,
+                               .user = t->valid_user,
+                               .n_users = t->n_valid_users,
+                               .pv = t->pv,
+                               .n_items = d->n_items,
+                               .d = t->model->user.d,
+                               .target = &d->valid,
+                               .exclude = {&d->train, NULL}};
+}
+
+static bool validate(struct trainer *t, struct metrics *out, struct err *err)
+{
+    const struct dataset *d = t->p->data;
+    const struct model *m = t->model;
+    struct rank_input in = validation_input(t);
+    if (!embed_rows(&m->user, &m->schema->user, d->user_x, t->valid_user, t->n_valid_users, EMBED_OWN, NULL, t->pool,
+                    t->pu, err) ||
+        !embed_rows(&m->item, &m->schema->item, d->item_x, NULL, d->n_items, EMBED_OWN, NULL, t->pool, t->pv, err) ||
+        !rank_targets(&in, t->pool, t->rank, err))
+        return err_prefix(err, "validation");
+    *out = metrics_of(&t->spec, t->rank, NULL, t->n_rank);
+    return true;
+}
+
+/* Popularity as a model with d = 1: p_u = 1, p_v = count. */
+static bool popularity_hr100(struct trainer *t, double *hr, struct err *err)
+{
+    const struct dataset *d = t->p->data;
+    struct rank_input in = validation_input(t);
+    in.d = 1;
+    for (uint32_t i = 0; i < d->n_items; i++)
+        t->pv[i] = (float)d->item_count[i];
+    for (size_t u = 0; u < t->n_valid_users; u++)
+        t->pu[u] = 1;
+    if (!rank_targets(&in, t->pool, t->rank, err))
+        return false;
+    *hr = metrics_of(&t->spec, t->rank, NULL, t->n_rank).hr[1];
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- epochs
+
+static void add_parts(struct loss_parts *sum, const struct loss_parts *p)
+{
+    sum->total += p->total;
+    sum->main += p->main;
+    sum->mimic_u += p->mimic_u;
+    sum->mimic_v += p->mimic_v;
+    sum->cal += p->cal;
+}
+
+static struct loss_parts mean_parts(const struct loss_parts *sum, size_t n)
+{
+    double f = n ? 1 / (double)n : 0;
+    return (struct loss_parts){sum->total * f, sum->main * f, sum->mimic_u * f, sum->mimic_v * f, sum->cal * f};
+}
+
+static void report(struct trainer *t, struct trainer_report *r, const struct loss_parts *sum, size_t pairs,
+                   double started)
+{
+    r->parts = mean_parts(sum, r->batch);
+    r->health = t->step.health;
+    r->seconds = now_s() - started;
+    r->pairs_per_s = r->seconds > 0 ? (double)pairs / r->seconds : 0;
+    r->logit_scale = t->model->logit_scale;
+    double done = (double)r->batch / (double)r->n_batches;
+    r->eta_s = done > 0 ? r->seconds / done * ((double)(r->epochs - r->epoch) + 1 - done) : 0;
+    if (t->p->progress)
+        t->p->progress(t->p->progress_user, r);
+}
+
+static bool dead(struct trainer *t, struct trainer_result *out)
+{
+    if (out->collapsed || !collapse_seen(&t->recipe, &t->step.parts, &t->step.health, out->reason, sizeof(out->reason)))
+        return false;
+    out->collapsed = true;
+    return true;
+}
+
+static void set_rate(struct trainer *t)
+{
+    float lr = (float)(t->recipe.lr * pow(t->recipe.lr_decay, t->progress.epoch));
+    t->step.user.adam.p.lr = t->step.item.adam.p.lr = lr;
+}
+
+/* One epoch of steps; ends early where the model is found dead (unless that is to be ignored). */
+static void run_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out)
+{
+    struct loss_parts sum = {0};
+    size_t pairs = 0;
+    double started = now_s(), told = started;
+    set_rate(t);
+    for (sampler_epoch(&t->sampler); sampler_next(&t->sampler);) {
+        step_gradients(&t->step);
+        if (!t->step.health.finite && dead(t, out) && !t->p->keep_going)
+            break;
+        step_update(&t->step);
+        add_parts(&sum, &t->step.parts);
+        pairs += t->sampler.batch.n_pos;
+        r->batch++;
+        if ((r->batch % COLLAPSE_EVERY == 0 || r->batch == r->n_batches) && dead(t, out) && !t->p->keep_going)
+            break;
+        if (now_s() - told > REPORT_EVERY_S && r->batch < r->n_batches) {
+            report(t, r, &sum, pairs, started);
+            told = now_s();
+        }
+    }
+    adam_flush(&t->step.user.adam);
+    adam_flush(&t->step.item.adam);
+    report(t, r, &sum, pairs, started);
+}
+
+static void write_log(struct trainer *t, const struct trainer_report *r)
+{
+    if (!t->log)
+        return;
+    json_t *o = json_pack("{s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o,s:b}", "epoch", (int)r->epoch, "loss",
+                          r->parts.total, "main", r->parts.main, "mimic_u", r->parts.mimic_u, "mimic_v",
+                          r->parts.mimic_v, "cal", r->parts.cal, "logit_scale", (double)r->logit_scale, "zero_outputs",
+                          fmax(r->health.zero_users, r->health.zero_items), "seconds", r->seconds, "pairs_per_s",
+                          r->pairs_per_s, "validation", metrics_to_json(&r->spec, &r->valid), "best", r->best);
+    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
+    if (text)
+        fprintf(t->log, "%s\n", text);
+    fflush(t->log);
+    free(text);
+    json_decref(o);
+}
+
+static bool save(struct trainer *t, const struct trainer_result *out, bool best, const struct metrics *valid,
+                 struct err *err)
+{
+    struct checkpoint_info info = {
+        .recipe = t->recipe, .epoch = t->progress.epoch, .spec = t->spec, .valid = *valid, .collapsed = out->collapsed};
+    snprintf(info.dataset_hash, sizeof(info.dataset_hash), "%s", t->p->data->hash);
+    snprintf(info.reason, sizeof(info.reason), "%s", out->reason);
+    if (!t->p->out_dir)
+        return true;
+    return (!best || checkpoint_save(t->p->out_dir, t->model, &info, err)) &&
+           resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+}
+
+/* Validate, remember the best, write the checkpoint. A dead model is saved too: what it is, its checkpoint says. */
+static bool end_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out, struct err *err)
+{
+    if (!step_segment_means(&t->step, err) || !validate(t, &r->valid, err))
+        return false;
+    t->progress.epoch = r->epoch;
+    r->best = t->progress.best_epoch == 0 || r->valid.hr[1] > t->progress.best || r->valid.n == 0;
+    if (r->best) {
+        t->progress.best = r->valid.hr[1];
+        t->progress.best_epoch = r->epoch;
+        out->valid = r->valid;
+    }
+    if (!save(t, out, r->best || out->collapsed, &r->valid, err))
+        return false;
+    write_log(t, r);
+    if (t->p->progress)
+        t->p->progress(t->p->progress_user, r);
+    return true;
+}
+
+static bool out_of_patience(const struct trainer *t)
+{
+    return t->recipe.patience && t->progress.epoch >= t->progress.best_epoch + t->recipe.patience;
+}
+
+static bool run(struct trainer *t, struct trainer_result *out, struct err *err)
+{
+    bool stop = false;
+    if (!popularity_hr100(t, &out->popularity_hr100, err))
+        return false;
+    while (!stop && t->progress.epoch < t->recipe.epochs && !out_of_patience(t)) {
+        struct trainer_report r = {.epoch = t->progress.epoch + 1,
+                                   .epochs = t->recipe.epochs,
+                                   .n_batches = t->sampler.n_batches,
+                                   .spec = t->spec};
+        run_epoch(t, &r, out);
+        stop = out->collapsed && !t->p->keep_going;
+        r.batch = r.n_batches;
+        if (!end_epoch(t, &r, out, err))
+            return false;
+    }
+    out->epochs_done = t->progress.epoch;
+    out->best_epoch = t->progress.best_epoch;
+    out->spec = t->spec;
+    return true;
+}
+
+bool trainer_run(const struct trainer_params *p, struct trainer_result *out, struct err *err)
+{
+    struct trainer *t = mem_array(1, sizeof(*t), err);
+    double started = now_s();
+    *out = (struct trainer_result){0};
+    bool ok = t && trainer_init(t, p, err) && run(t, out, err);
+    if (t)
+        trainer_fini(t);
+    free(t);
+    out->seconds = now_s() - started;
+    return ok;
+}
