@@ -10,6 +10,7 @@ static const struct {
     int (*run)(int argc, char **argv);
 } commands[] = {
     // In the order of the work; one line a command.
+    {"synth", "made-up city services: raw logs to try things on", cmd_synth},
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
     {"train", "dataset -> checkpoint: two-tower or DAT", cmd_train},
     {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},

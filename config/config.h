@@ -61,7 +61,7 @@ struct config {
     } load;
     char *state_path; // "" = no state file
     struct {
-        char *level, *format, *access;
+        char *level, *format;
         uint64_t slow_ms, sample;
     } log;
     struct {
@@ -90,8 +90,12 @@ void config_free(struct config *c); // NULL is fine
 void config_dump(const struct config *c, struct buf *out);
 /* The sample file: every key with its default, range and meaning. deploy/duetd.yaml is this text (a test compares). */
 void config_sample(struct buf *out);
+/* The same as a Markdown table, which docs/operations.md holds (a test compares). */
+void config_table(struct buf *out);
 
 /* Keys that differ between the two and cannot change while running, comma-separated ("data.port, limits.k"), into out; "" if none. */
 void config_frozen_changes(const struct config *now, const struct config *next, struct buf *out);
+/* Give `next` the values of `now` for those keys, since they are what goes on being in force. */
+bool config_keep_frozen(struct config *next, const struct config *now, struct err *err); // false: out of memory
 
 #endif

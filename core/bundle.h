@@ -14,7 +14,10 @@
 #include "core/users.h"
 #include "index/hnsw.h"
 
-enum bundle_load_mode { BUNDLE_PRIVATE, BUNDLE_SHARED }; // read into own memory, or mmap
+/* PRIVATE: read once into memory of our own; what happens to the files afterwards does not matter. SHARED: embeddings, items and
+ * users are mapped, for a folder that the operator vouches for: sizes and hashes are checked by reading, so a file that is cut
+ * before or while that happens is a failed load; one that is cut later, while it is mapped, ends the process by SIGBUS. */
+enum bundle_load_mode { BUNDLE_PRIVATE, BUNDLE_SHARED };
 
 struct bundle_manifest {
     char model[65];       // name, [A-Za-z0-9._-]{1,64}
@@ -36,8 +39,11 @@ struct bundle {
     struct users *users;
     struct hnsw *hnsw;    // label = item_idx
     const float *emb;     // [n_items][d] p_v, by item_idx
-    size_t emb_bytes;
+    size_t emb_bytes;     // of the file that holds them
     bool emb_mapped;
+    void *emb_file;       // that file's bytes; `emb` points into them
+    struct probes *probes;
+    uint64_t users_revision;
 };
 
 struct bundle_load_params {
@@ -55,10 +61,13 @@ size_t bundle_memory(const struct bundle *b); // bytes it holds
 /* Touch every page and run each probe once, so that the first request after a swap is not the slow one. */
 void bundle_warm(const struct bundle *b);
 
+/* The same for a folder that is not in its place yet: publish.c checks its work before the rename. */
+struct bundle *bundle_load_unplaced(const char *dir, const struct bundle_load_params *p, struct err *err);
+
 /* Versions under <repository>/<model>, ascending; *n = 0 if the folder is missing or empty. For free(). NULL on failure only. */
 uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err);
 
-/* Bytes that loading `dir` will need, from the manifest alone: the free-memory check before a reload. */
+/* Bytes that loading `dir` will need at most, for a while, from the manifest alone: the free-memory check before a reload. */
 bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err);
 
 #endif

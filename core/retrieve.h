@@ -16,8 +16,10 @@
 enum retrieve_fallback {
     FALLBACK_NONE,       // stored user: own features and a_u
     FALLBACK_FEATURES,   // unknown user, features given: OOV id row, a_u = mean of the segment
-    FALLBACK_HISTORY,    // unknown user, `history` given: a_u = mean of the items' p_v (docs/model.md)
-    FALLBACK_POPULAR     // nothing known: most popular items, score = share of training interactions
+    FALLBACK_HISTORY,    // unknown user, `history` given: a_u = mean of the items' p_v (docs/model.md), features as given; a model
+                         // without a_u: the normalised mean itself is the query vector
+    FALLBACK_POPULAR     // nothing known: most popular items, score = share of training interactions (min_score, which bounds
+                         // inner products, is not applied: an unknown user is never answered with nothing)
 };
 const char *retrieve_fallback_name(enum retrieve_fallback f); // NULL for FALLBACK_NONE; "features", "history", "popular"
 
@@ -27,7 +29,7 @@ struct retrieve_feature {
 
 struct retrieve_query {
     struct str user_id;                       // .p = NULL: none given
-    const struct retrieve_feature *feature;   // override stored features
+    const struct retrieve_feature *feature;   // override stored features; the user keeps its a_u and id
     size_t n_features;
     const uint32_t *history;                  // item_idx, newest last; used for unknown users
     size_t n_history;
@@ -61,16 +63,20 @@ struct retrieve_result {
     uint64_t embed_ns, search_ns;             // time spent, monotonic
 };
 
+/* Scratch of one caller for one bundle, which must outlive it. */
 struct retrieve_ws;
 struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err);
 void retrieve_ws_free(struct retrieve_ws *ws);
 
-/* p_u of the query and the a_u used. ERR_ARG names an unknown or display feature. FALLBACK_POPULAR: no vector, p_u zeroed.
+/* p_u of the query and the a_u used. ERR_ARG names a feature that there is not, or that no tower reads (display, the id).
+ * FALLBACK_POPULAR and `vector`: no a_u, zeroed; FALLBACK_POPULAR: no vector either, p_u zeroed.
  *   p_u [d], a_u [d_aug] (may be NULL) */
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
                     struct retrieve_result *r, struct err *err);
 
-/* Top k, best first, ties by item_idx. hit has room for q->k. */
+/* Top k, best first, ties by item_idx. hit has room for q->k. A category filter that leaves few items is answered by scanning just
+ * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back. ERR_ARG for k out of range, an
+ * item or category that there is not, a vector that is not finite. */
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
                    struct retrieve_result *r, struct err *err);
 

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what Duet needs from Debian's packages. This is the one place that names them.
 #
-#   sh deploy/setup.sh [build] [run] [test] [data]     default: build
+#   sh deploy/setup.sh [build] [run] [test] [data] [golden]     default: build
 #
 #   build   compiler, CMake and the libraries' headers     test   what the test suite needs beside that
 #   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
+#   golden  PyTorch, to export models trained with it and to make the golden files of tests/golden again (large; tests do without)
 #
 # Asks nothing; works as root or through sudo; installs only what is missing, and says what.
 set -eu
@@ -13,6 +14,7 @@ build="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libjansson
 run="libmicrohttpd12 libjansson4 libyaml-0-2 libopenblas0-pthread libxxhash0 zlib1g libcurl4"
 test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib"
 data="r-cran-dslabs"
+golden="python3-torch python3-numpy"
 
 packages=""
 for group in "${@:-build}"; do
@@ -21,7 +23,8 @@ for group in "${@:-build}"; do
     run) packages="$packages $run" ;;
     test) packages="$packages $test" ;;
     data) packages="$packages $data" ;;
-    *) echo "setup: unknown group '$group'; want build, run, test or data" >&2; exit 2 ;;
+    golden) packages="$packages $golden" ;;
+    *) echo "setup: unknown group '$group'; want build, run, test, data or golden" >&2; exit 2 ;;
     esac
 done
 

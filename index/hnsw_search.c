@@ -192,7 +192,8 @@ static size_t search_graph(const struct hnsw *h, const float *q, const struct hn
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for the walk");
     if (end != WALK_DONE)
         return 0;
-    qsort(ws->best.key, ws->best.n, sizeof(uint64_t), by_key_descending);
+    if (ws->best.n)
+        qsort(ws->best.key, ws->best.n, sizeof(uint64_t), by_key_descending);
     return keys_to_hits(h, ws->best.key, ws->best.n, p, ws, hit);
 }
 

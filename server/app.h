@@ -17,7 +17,8 @@
 
 struct app;
 struct admission;
-struct access;       // app.c: access log and request metrics
+struct access;       // access.h: access log and request metrics
+struct app_live;
 struct generations;  // generation.h
 struct reloads;      // reload.h
 struct serve_state;  // the serving side's part of a loop's state
@@ -63,13 +64,16 @@ struct app {
     const struct service *service;
     struct generations *generations; // the serving side sets and frees these two
     struct reloads *reloads;
-    struct http *data, *admin;
+    _Atomic(struct http *) data, admin; // NULL until they listen: handlers of the first may run before the second is there
     char *admin_token;       // NULL: admin is open (loopback only)
     uint64_t start_ns;       // CLOCK_MONOTONIC
     int64_t start_unix_s;
     _Atomic unsigned next_shard;
+    bool service_started;    // service.start was called: app_fini owes it a stop
     _Atomic bool serving;    // service.start has returned true
     _Atomic bool draining;
+    struct app_live *live;   // app.c: the configuration in force
+    _Atomic uint64_t drain_delay_ms, drain_timeout_ms;
     int wake_fd;             // eventfd: app_request_drain wakes the main loop with it
 };
 
@@ -82,6 +86,24 @@ void app_config_dump(struct app *app, struct buf *out);
 /* A bearer token equal to the configured one? Compared in constant time. True if none is configured. */
 bool app_admin_allowed(const struct app *app, const struct http_request *r);
 
+/* NULL while it is not there. */
+struct http *app_listener(struct app *app, bool admin);
+
 uint64_t app_now_ns(void); // CLOCK_MONOTONIC
+
+// ------------------------------------------------------------------------------------- for main.c and tests
+
+/* Metrics, admission, access log and token from `c`, which the app takes (freed on failure too). */
+bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err);
+/* Both listeners, bound and open; app_start_service is the next step. */
+bool app_listen(struct app *app, struct err *err);
+bool app_start_service(struct app *app, struct err *err);
+/* SIGHUP: takes `next`. False: nothing has changed. `frozen` gets the keys that differ but need a restart. */
+bool app_reconfigure(struct app *app, struct config *next, struct buf *frozen, struct err *err);
+/* From here on: not ready, and every answer says Connection: close. */
+void app_begin_drain(struct app *app);
+/* Nothing in flight, and nothing has been for quiet_ms? */
+bool app_is_quiet(struct app *app, uint64_t quiet_ms);
+void app_fini(struct app *app); // stops the service and both listeners; zeroed and half-initialised are fine
 
 #endif

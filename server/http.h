@@ -27,6 +27,7 @@ struct http_request {
     uint64_t start_ns;          // CLOCK_MONOTONIC when the request's first byte was seen by the loop
     uint64_t deadline_ns;       // start + X-Request-Timeout-Ms, at most the configured one
     bool is_admin;              // arrived on the admin listener
+    bool crowded;               // more than max_connections are open: answer 503, unless this is health or administration
     uint64_t lag_ns;            // from readable to handler
     const char *note;           // static text that the handler may set for `done` (the route's name); NULL before
     void *thread_state;         // made by thread_state_new for this loop; not for use after http_suspend
@@ -69,7 +70,7 @@ struct http_params {
     uint16_t port;              // 0 = any free one
     unsigned threads;           // event loops
     bool is_admin;
-    unsigned max_connections;   // per listener
+    unsigned max_connections;   // per listener: above it requests are marked `crowded`; a quarter above that, clients wait
     size_t max_body;            // 413 above
     unsigned header_ms, body_ms, idle_ms; // absolute deadlines: headers, whole request, idle keep-alive
     unsigned deadline_ms;       // default and largest request deadline
@@ -82,12 +83,14 @@ struct http_params {
 };
 
 struct http;
-struct http *http_start(const struct http_params *p, struct err *err); // listening when it returns
+struct http *http_start(const struct http_params *p, struct err *err); // listening when it returns; ignores SIGPIPE
 uint16_t http_port(const struct http *h);
 unsigned http_in_flight(const struct http *h);   // requests begun and not yet answered
 unsigned http_connections(const struct http *h);
 uint64_t http_loop_age_ms(const struct http *h); // since the slowest loop last turned: liveness
 void http_drain(struct http *h);                 // from now on every answer says Connection: close; goes on accepting
-void http_stop(struct http *h);                  // stops accepting, closes connections, joins, frees; NULL is fine
+/* Stops accepting, finishes what has begun (suspended requests must be completed by their holders; other answers get 2 s), closes
+ * connections, joins, frees; NULL is fine. */
+void http_stop(struct http *h);
 
 #endif

@@ -34,6 +34,7 @@ struct route {
     const char *name;    // label of metrics and logs: "retrieve"
     bool needs_token;    // /v1/admin/*
     bool sheds;          // computes: may be refused with 503 under overload (admission.h)
+    bool while_starting; // answers before service.start has returned (health)
     route_handler handler; // NULL ends a table
 };
 

@@ -30,7 +30,7 @@ struct log_params {
 
 struct log {
     uint32_t n_users, n_items;      // of the source
-    struct raw_event *e;            // [off[n_users]] by user, then time (where all have one), then place in the source
+    struct raw_event *e;            // [off[n_users]] by user, then time and item (where all have times), else by place in the source
     uint64_t *off;                  // [n_users + 1]
     bool has_time;                  // every row has one
     enum split_how how;             // as chosen

@@ -28,6 +28,7 @@ struct pack *pack_open_block(void *block, size_t n, const char *path, const char
 void pack_close(struct pack *p); // NULL is fine
 size_t pack_bytes(const struct pack *p);
 const char *pack_path(const struct pack *p);
+void pack_touch(const struct pack *p); // read a byte of every page, so that none is fetched later
 
 /* A section's data, checked to be of `type` with `cols` columns; its row count goes to *rows.
  * Missing: NULL, and ERR_FORMAT naming it. Use pack_has for optional ones. The data lives as long as the pack. */

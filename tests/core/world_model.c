@@ -1,12 +1,22 @@
 #include "tests/core/support.h"
 #include "tests/core/world.h"
 
+static void fill(float *v, size_t n, float scale, struct rng *r)
+{
+    for (size_t i = 0; v && i < n; i++)
+        v[i] = scale * (float)rng_normal(r);
+}
+
 static void randomise(struct tower *t, struct rng *r)
 {
-    for (size_t i = 0; i < t->block_floats; i++)
-        t->block[i] = 0.5f * (float)rng_normal(r);
-    for (uint32_t s = 0; t->aug && s < t->shape.n_segments * t->shape.d_aug; s++)
-        t->aug_segment[s] *= 0.2f;
+    uint32_t in = t->z_dim;
+    fill(t->emb, t->shape.n_rows * t->shape.k, 0.5f, r);
+    fill(t->aug, (size_t)t->shape.n_ids * t->shape.d_aug, 0.3f, r);
+    fill(t->aug_segment, (size_t)t->shape.n_segments * t->shape.d_aug, 0.1f, r);
+    for (uint32_t l = 0; l < t->shape.n_layers; in = t->shape.width[l++]) {
+        fill(t->w[l], (size_t)t->shape.width[l] * in, 0.4f, r);
+        fill(t->b[l], t->shape.width[l], 0.1f, r);
+    }
 }
 
 struct world *world_new(const struct world_params *p)

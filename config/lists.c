@@ -1,0 +1,299 @@
+#include "config/lists.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/keys.h"
+
+#define NAME_BYTES 64
+#define MODELS_MAX 64      // as many as one generation holds
+#define EXPERIMENTS_MAX 64
+#define VARIANTS_MAX 64
+
+// ------------------------------------------------------------------------------------------------------- entries
+
+/* One member of a list's entry: where it goes, and how it is read. */
+struct member {
+    const char *name;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_VARIANTS } kind;
+    void *out;
+    bool needed;
+};
+
+static bool read_variants(struct config_experiment *e, const struct ynode *list, const char *name, struct err *err);
+
+static bool read_text(const struct ynode *v, const char *name, char **out, struct err *err)
+{
+    const char *s = ynode_str(v, name, err);
+    if (!s)
+        return false;
+    if (!s[0])
+        return ynode_error(v, name, err, "found nothing, want a value");
+    *out = mem_dup(s, strlen(s), err);
+    return *out != NULL;
+}
+
+static bool read_name(const struct ynode *v, const char *name, char **out, struct err *err)
+{
+    if (!read_text(v, name, out, err))
+        return false;
+    size_t n = strlen(*out);
+    if (n <= NAME_BYTES && strspn(*out, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n && (*out)[0] != '.')
+        return true;
+    return ynode_error(v, name, err, "found \"%.80s\", want a name of 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'", *out);
+}
+
+static bool read_version(const struct ynode *v, const char *name, uint64_t *out, struct err *err)
+{
+    const char *s = ynode_str(v, name, err);
+    if (!s)
+        return false;
+    *out = 0;
+    if (strcmp(s, "latest") == 0)
+        return true;
+    return (ynode_uint(v, name, out, NULL) && *out > 0) || ynode_error(v, name, err, "found \"%.60s\", want latest or a version from 1", s);
+}
+
+static bool read_weight(const struct ynode *v, const char *name, double *out, struct err *err)
+{
+    if (!ynode_double(v, name, out, err))
+        return false;
+    return (*out >= 0 && *out <= 100) || ynode_error(v, name, err, "found %g, want a percentage from 0 to 100", *out);
+}
+
+static bool read_member(const struct member *m, const struct ynode *v, const char *name, struct err *err)
+{
+    switch (m->kind) {
+    case M_NAME:
+        return read_name(v, name, m->out, err);
+    case M_TEXT:
+        return read_text(v, name, m->out, err);
+    case M_UINT:
+        return ynode_uint(v, name, m->out, err);
+    case M_VERSION:
+        return read_version(v, name, m->out, err);
+    case M_WEIGHT:
+        return read_weight(v, name, m->out, err);
+    case M_VARIANTS:
+        return read_variants(m->out, v, name, err);
+    }
+    return false;
+}
+
+static const struct member *find_member(const struct member *m, const char *key)
+{
+    for (; m->name; m++)
+        if (strcmp(m->name, key) == 0)
+            return m;
+    return NULL;
+}
+
+static bool unknown_member(const struct member *m, const struct ynode *key, const char *name, const char *what, struct err *err)
+{
+    const char *known[8];
+    size_t n = 0;
+    for (; m->name && n < 8; m++)
+        known[n++] = m->name;
+    const char *near = ynode_nearest(key->text, known, n);
+    return ynode_error(key, name, err, "unknown key %s of %s%s%s%s", key->text, what, near ? "; did you mean " : "", near ? near : "",
+                       near ? "?" : "");
+}
+
+static bool read_entry(const struct ynode *map, const struct member *members, const char *name, const char *what, struct err *err)
+{
+    if (map->kind != YNODE_MAP)
+        return ynode_error(map, name, err, "want %s as a mapping of keys", what);
+    for (size_t i = 0; i < map->n; i++) {
+        const struct member *m = find_member(members, map->key[i].text);
+        if (!m)
+            return unknown_member(members, &map->key[i], name, what, err);
+        if (!read_member(m, &map->child[i], name, err))
+            return false;
+    }
+    for (const struct member *m = members; m->name; m++)
+        if (m->needed && !ynode_get(map, m->name))
+            return ynode_error(map, name, err, "%s without %s", what, m->name);
+    return true;
+}
+
+/* An array with room for the list's entries. An empty value is an empty list. */
+static bool open_list(const struct ynode *list, const char *name, const char *what, size_t most, size_t size, void *out, struct err *err)
+{
+    bool nothing = list->kind == YNODE_SCALAR && !list->text[0] && !list->quoted;
+    if (list->kind != YNODE_SEQ && !nothing)
+        return ynode_error(list, name, err, "%s: want a list", what);
+    if (list->n > most)
+        return ynode_error(list, name, err, "%s: %zu entries, at most %zu allowed", what, list->n, most);
+    return (*(void **)out = mem_array(list->n, size, err)) != NULL;
+}
+
+// ---------------------------------------------------------------------------------------------------------- lists
+
+bool lists_read_models(struct config *c, const struct ynode *list, const char *name, struct err *err)
+{
+    if (!open_list(list, name, "models", MODELS_MAX, sizeof(c->model[0]), &c->model, err))
+        return false;
+    for (size_t i = 0; i < list->n; i++) {
+        struct config_model *m = &c->model[c->n_models++];
+        const struct member members[] = {
+            {"name", M_NAME, &m->name, true}, {"path", M_TEXT, &m->path, true}, {"version", M_VERSION, &m->version, false}, {NULL, M_TEXT, NULL, false}};
+        m->line = list->child[i].line;
+        if (!read_entry(&list->child[i], members, name, "a model", err))
+            return false;
+    }
+    return true;
+}
+
+static bool read_variants(struct config_experiment *e, const struct ynode *list, const char *name, struct err *err)
+{
+    if (!open_list(list, name, "variants", VARIANTS_MAX, sizeof(e->variant[0]), &e->variant, err))
+        return false;
+    for (size_t i = 0; i < list->n; i++) {
+        struct config_variant *v = &e->variant[e->n_variants++];
+        const struct member members[] = {{"name", M_NAME, &v->name, true},
+                                         {"model", M_NAME, &v->model, true},
+                                         {"weight", M_WEIGHT, &v->weight, true},
+                                         {"ef", M_UINT, &v->ef, false},
+                                         {"k", M_UINT, &v->k, false},
+                                         {NULL, M_TEXT, NULL, false}};
+        v->line = list->child[i].line;
+        if (!read_entry(&list->child[i], members, name, "a variant", err))
+            return false;
+    }
+    return true;
+}
+
+bool lists_read_experiments(struct config *c, const struct ynode *list, const char *name, struct err *err)
+{
+    if (!open_list(list, name, "experiments", EXPERIMENTS_MAX, sizeof(c->experiment[0]), &c->experiment, err))
+        return false;
+    for (size_t i = 0; i < list->n; i++) {
+        struct config_experiment *e = &c->experiment[c->n_experiments++];
+        const struct member members[] = {{"name", M_NAME, &e->name, true},
+                                         {"salt", M_TEXT, &e->salt, true},
+                                         {"unit", M_TEXT, &e->unit, false},
+                                         {"variants", M_VARIANTS, e, true},
+                                         {NULL, M_TEXT, NULL, false}};
+        e->line = list->child[i].line;
+        if (!read_entry(&list->child[i], members, name, "an experiment", err))
+            return false;
+        if (!e->unit && !(e->unit = mem_dup("user_id", 7, err)))
+            return false;
+    }
+    return true;
+}
+
+// --------------------------------------------------------------------------------------------------------- checks
+
+static bool known_model(const struct config *c, const char *model)
+{
+    for (size_t i = 0; i < c->n_models; i++)
+        if (strcmp(c->model[i].name, model) == 0)
+            return true;
+    return false;
+}
+
+static bool at(struct err *err, const char *name, int line, const char *what, const char *found, const char *want)
+{
+    return err_set(err, ERR_ARG, "%s:%d: %s \"%s\" %s", name, line, what, found, want);
+}
+
+static bool check_experiment(const struct config *c, const struct config_experiment *e, const char *name, struct err *err)
+{
+    double sum = 0;
+    if (strcmp(e->unit, "user_id") != 0)
+        return at(err, name, e->line, "unit", e->unit, "is not known; want user_id");
+    for (size_t i = 0; i < e->n_variants; i++) {
+        const struct config_variant *v = &e->variant[i];
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(v->name, e->variant[j].name) == 0)
+                return at(err, name, v->line, "variant", v->name, "stands here for the second time");
+        if (!known_model(c, v->model))
+            return at(err, name, v->line, "model", v->model, "of a variant is not in models");
+        sum += v->weight;
+    }
+    if (fabs(sum - 100) > 1e-6)
+        return err_set(err, ERR_ARG, "%s:%d: the weights of experiment \"%s\" sum to %g, want 100", name, e->line, e->name, sum);
+    return true;
+}
+
+bool lists_check(const struct config *c, const char *name, struct err *err)
+{
+    for (size_t i = 0; i < c->n_models; i++)
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(c->model[i].name, c->model[j].name) == 0)
+                return at(err, name, c->model[i].line, "model", c->model[i].name, "stands here for the second time");
+    for (size_t i = 0; i < c->n_experiments; i++) {
+        for (size_t j = 0; j < i; j++)
+            if (strcmp(c->experiment[i].name, c->experiment[j].name) == 0)
+                return at(err, name, c->experiment[i].line, "experiment", c->experiment[i].name, "stands here for the second time");
+        if (!check_experiment(c, &c->experiment[i], name, err))
+            return false;
+    }
+    return true;
+}
+
+// ---------------------------------------------------------------------------------------------------- dump, free
+
+static void dump_pair(struct buf *out, const char *key, const char *value)
+{
+    buf_printf(out, "%s: ", key);
+    key_quote(out, value);
+}
+
+static void dump_variant(const struct config_variant *v, struct buf *out)
+{
+    dump_pair(out, "      - {name", v->name);
+    dump_pair(out, ", model", v->model);
+    buf_printf(out, ", weight: %.17g", v->weight);
+    if (v->ef)
+        buf_printf(out, ", ef: %llu", (unsigned long long)v->ef);
+    if (v->k)
+        buf_printf(out, ", k: %llu", (unsigned long long)v->k);
+    buf_puts(out, "}\n");
+}
+
+void lists_dump(const struct config *c, struct buf *out)
+{
+    buf_puts(out, c->n_models ? "models:\n" : "models: []\n");
+    for (size_t i = 0; i < c->n_models; i++) {
+        dump_pair(out, "  - {name", c->model[i].name);
+        dump_pair(out, ", path", c->model[i].path);
+        if (c->model[i].version)
+            buf_printf(out, ", version: %llu}\n", (unsigned long long)c->model[i].version);
+        else
+            buf_puts(out, ", version: latest}\n");
+    }
+    buf_puts(out, c->n_experiments ? "experiments:\n" : "experiments: []\n");
+    for (size_t i = 0; i < c->n_experiments; i++) {
+        const struct config_experiment *e = &c->experiment[i];
+        dump_pair(out, "  - name", e->name);
+        dump_pair(out, "\n    salt", e->salt);
+        dump_pair(out, "\n    unit", e->unit);
+        buf_puts(out, "\n    variants:\n");
+        for (size_t j = 0; j < e->n_variants; j++)
+            dump_variant(&e->variant[j], out);
+    }
+}
+
+void lists_free(struct config *c)
+{
+    for (size_t i = 0; i < c->n_models; i++) {
+        free(c->model[i].name);
+        free(c->model[i].path);
+    }
+    free(c->model);
+    for (size_t i = 0; i < c->n_experiments; i++) {
+        struct config_experiment *e = &c->experiment[i];
+        for (size_t j = 0; j < e->n_variants; j++) {
+            free(e->variant[j].name);
+            free(e->variant[j].model);
+        }
+        free(e->variant);
+        free(e->name);
+        free(e->salt);
+        free(e->unit);
+    }
+    free(c->experiment);
+}

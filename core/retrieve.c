@@ -1,0 +1,442 @@
+/* A query becomes a vector by the first rung of a ladder that holds:
+ *
+ *     vector given         -> itself
+ *     stored user          -> its features (overridden by given ones), its id row and its a_u -> tower
+ *     history given        -> OOV id, given features, a_u = mean p_v of the history -> tower       (no a_u: the mean itself)
+ *     features given       -> OOV id, given features, a_u = mean of the segment -> tower
+ *     nothing              -> no vector: popularity
+ *
+ * and the vector becomes items by one of three ways: a walk through the graph with a filter, a scan of everything, or, where
+ * a category filter leaves few items, a scan of those. A filtered walk must look at about ef x links / share items to find ef that
+ * pass, a scan at share x n: they cost the same at share^2 = ef x links / n, which is where we change over. */
+#include "core/retrieve.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base/mem.h"
+
+#define K_MAX 10000
+#define BLOCK 256 // items scored at a time by a scan of categories
+#define LINKS 16  // items looked at per step of a walk
+
+struct retrieve_ws {
+    struct tower_ws *tower;
+    struct hnsw_ws *hnsw;
+    uint32_t *x;            // [n_slots]
+    float *a;               // [d_aug]
+    float *p;               // [d]
+    uint64_t *dropped;      // bit set: this query must not return the item; all 0 between queries
+    uint8_t *wanted;        // [category.n] 1 = in the category filter; all 0 between queries
+    struct hnsw_hit *found; // [found_cap]
+    size_t found_cap;
+};
+
+const char *retrieve_fallback_name(enum retrieve_fallback f)
+{
+    static const char *const name[] = {[FALLBACK_FEATURES] = "features", [FALLBACK_HISTORY] = "history", [FALLBACK_POPULAR] = "popular"};
+    return f >= FALLBACK_FEATURES && f <= FALLBACK_POPULAR ? name[f] : NULL;
+}
+
+struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err)
+{
+    struct retrieve_ws *ws = mem_array(1, sizeof(*ws), err);
+    if (!ws)
+        return NULL;
+    ws->tower = tower_ws_new(&b->model->user, 1, err);
+    ws->hnsw = hnsw_ws_new();
+    ws->x = mem_array(b->model->schema->user.n_slots, sizeof(*ws->x), err);
+    ws->a = mem_array(b->model->user.shape.d_aug, sizeof(*ws->a), err);
+    ws->p = mem_array(b->manifest.d, sizeof(*ws->p), err);
+    ws->dropped = mem_array((size_t)b->items->n / 64 + 1, sizeof(*ws->dropped), err);
+    ws->wanted = mem_array(b->items->category.n, sizeof(*ws->wanted), err);
+    if (ws->tower && ws->hnsw && ws->x && ws->a && ws->p && ws->dropped && ws->wanted)
+        return ws;
+    err_set(err, ERR_NOMEM, "retrieve: out of memory");
+    retrieve_ws_free(ws);
+    return NULL;
+}
+
+void retrieve_ws_free(struct retrieve_ws *ws)
+{
+    if (!ws)
+        return;
+    tower_ws_free(ws->tower);
+    hnsw_ws_free(ws->hnsw);
+    free(ws->x);
+    free(ws->a);
+    free(ws->p);
+    free(ws->dropped);
+    free(ws->wanted);
+    free(ws->found);
+    free(ws);
+}
+
+static uint64_t now_ns(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+// ------------------------------------------------------------------------------------------------ query to vector
+
+static bool apply_features(const struct schema_side *side, const struct retrieve_query *q, uint32_t *x, struct retrieve_result *r, struct err *err)
+{
+    for (size_t i = 0; i < q->n_features; i++) {
+        struct str name = q->feature[i].name, value = q->feature[i].value;
+        int shown = (int)(name.n < 64 ? name.n : 64);
+        const struct schema_field *f = schema_find(side, name.p, name.n);
+        if (!f)
+            return err_set(err, ERR_ARG, "feature \"%.*s\": users have none of that name", shown, name.p);
+        if (f->kind == FIELD_ID || f->kind == FIELD_DISPLAY)
+            return err_set(err, ERR_ARG, "feature \"%.*s\": %s", shown, name.p,
+                           f->kind == FIELD_ID ? "the user's id, which is given as the user, not as a feature" : "for display only, no tower reads it");
+        if (!schema_encode_value(side, f, value.p, value.n, x) && r->n_unknown < RETRIEVE_UNKNOWN_MAX)
+            r->unknown_feature[r->n_unknown++] = (uint32_t)i;
+    }
+    return true;
+}
+
+/* Mean p_v of the history; false if there is none to take it of. */
+static bool mean_of_history(const struct bundle *b, const struct retrieve_query *q, float *mean)
+{
+    uint32_t d = b->manifest.d;
+    memset(mean, 0, d * sizeof(*mean));
+    for (size_t i = 0; i < q->n_history; i++)
+        for (uint32_t j = 0; j < d; j++)
+            mean[j] += b->emb[(size_t)q->history[i] * d + j];
+    for (uint32_t j = 0; j < d && q->n_history; j++)
+        mean[j] /= (float)q->n_history;
+    return q->n_history > 0;
+}
+
+/* To unit length; false for a vector without direction. */
+static bool normalise(float *v, uint32_t d)
+{
+    double sum = 0;
+    for (uint32_t j = 0; j < d; j++)
+        sum += (double)v[j] * (double)v[j];
+    if (!(sum > 0))
+        return false;
+    float scale = (float)(1 / sqrt(sum));
+    for (uint32_t j = 0; j < d; j++)
+        v[j] *= scale;
+    return true;
+}
+
+static void embed_unknown(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_result *r)
+{
+    const struct tower *t = &b->model->user;
+    uint32_t d_aug = t->shape.d_aug;
+    if (d_aug == 0 && mean_of_history(b, q, ws->p) && normalise(ws->p, t->d)) {
+        r->fallback = FALLBACK_HISTORY;
+        return;
+    }
+    if (d_aug == t->d && mean_of_history(b, q, ws->a)) {
+        r->fallback = FALLBACK_HISTORY;
+    } else if (q->n_features) {
+        r->fallback = FALLBACK_FEATURES;
+        if (d_aug)
+            memcpy(ws->a, t->aug_segment + (size_t)schema_segment(&b->model->schema->user, ws->x) * d_aug, d_aug * sizeof(*ws->a));
+    } else {
+        r->fallback = FALLBACK_POPULAR;
+        memset(ws->p, 0, t->d * sizeof(*ws->p));
+        return;
+    }
+    tower_forward(t, ws->x, ws->a, 1, ws->tower, ws->p);
+}
+
+static bool take_vector(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct err *err)
+{
+    for (uint32_t j = 0; j < b->manifest.d; j++)
+        if (!isfinite(q->vector[j]))
+            return err_set(err, ERR_ARG, "vector: component %u is not finite", j);
+    memcpy(ws->p, q->vector, b->manifest.d * sizeof(*ws->p));
+    return true;
+}
+
+/* Into ws->p and ws->a. */
+static bool embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_result *r, struct err *err)
+{
+    const struct schema_side *side = &b->model->schema->user;
+    const struct tower *t = &b->model->user;
+    uint32_t u = q->user_id.p ? users_find(b->users, q->user_id.p, q->user_id.n) : STRTAB_NONE;
+    memset(ws->a, 0, t->shape.d_aug * sizeof(*ws->a));
+    for (size_t i = 0; i < q->n_history; i++)
+        if (q->history[i] >= b->items->n)
+            return err_set(err, ERR_ARG, "history: item %u, there are %u", q->history[i], b->items->n);
+    if (q->vector)
+        return take_vector(b, q, ws, err);
+    if (u != STRTAB_NONE && b->users->x)
+        memcpy(ws->x, b->users->x + (size_t)u * side->n_slots, side->n_slots * sizeof(*ws->x));
+    else
+        schema_encode_unknown(side, ws->x);
+    if (!apply_features(side, q, ws->x, r, err))
+        return false;
+    if (u == STRTAB_NONE) {
+        embed_unknown(b, q, ws, r);
+        return true;
+    }
+    if (b->users->aug)
+        memcpy(ws->a, b->users->aug + (size_t)u * t->shape.d_aug, t->shape.d_aug * sizeof(*ws->a));
+    tower_forward(t, ws->x, ws->a, 1, ws->tower, ws->p);
+    return true;
+}
+
+bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
+                    struct retrieve_result *r, struct err *err)
+{
+    uint64_t start = now_ns();
+    *r = (struct retrieve_result){0};
+    if (!embed(b, q, ws, r, err))
+        return false;
+    memcpy(p_u, ws->p, b->manifest.d * sizeof(*p_u));
+    if (a_u)
+        memcpy(a_u, ws->a, b->model->user.shape.d_aug * sizeof(*a_u));
+    r->embed_ns = now_ns() - start;
+    return true;
+}
+
+// ---------------------------------------------------------------------------------------------------------- filter
+
+struct filter {
+    const uint64_t *dropped;
+    const uint8_t *wanted;       // NULL: all categories
+    const uint32_t *category_of;
+    size_t n_matching;           // items of the wanted categories
+    bool any;                    // does it keep anything out?
+};
+
+static bool passes(const struct filter *f, uint32_t i)
+{
+    return !(f->dropped[i >> 6] >> (i & 63) & 1) && (!f->wanted || f->wanted[f->category_of[i]]);
+}
+
+static bool passes_label(const void *ctx, uint64_t label)
+{
+    return passes(ctx, (uint32_t)label);
+}
+
+static void mark(uint64_t *bits, const uint32_t *idx, size_t n, bool on)
+{
+    for (size_t i = 0; i < n; i++)
+        if (on)
+            bits[idx[i] >> 6] |= (uint64_t)1 << (idx[i] & 63);
+        else
+            bits[idx[i] >> 6] = 0;
+}
+
+/* What the stored user has seen: [*n], NULL if nothing is known. */
+static const uint32_t *seen_items(const struct bundle *b, const struct retrieve_query *q, size_t *n)
+{
+    const struct users *s = b->users;
+    uint32_t u = q->exclude_seen && s->seen_off && q->user_id.p ? users_find(s, q->user_id.p, q->user_id.n) : STRTAB_NONE;
+    *n = u == STRTAB_NONE ? 0 : (size_t)(s->seen_off[u + 1] - s->seen_off[u]);
+    return u == STRTAB_NONE ? NULL : s->seen + s->seen_off[u];
+}
+
+static void set_marks(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool on)
+{
+    size_t n;
+    const uint32_t *seen = seen_items(b, q, &n);
+    mark(ws->dropped, seen, n, on);
+    mark(ws->dropped, q->exclude, q->n_exclude, on);
+    for (size_t i = 0; i < q->n_category; i++)
+        ws->wanted[q->category[i]] = on;
+}
+
+static struct filter make_filter(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws)
+{
+    const struct items *it = b->items;
+    size_t n_seen;
+    seen_items(b, q, &n_seen);
+    set_marks(b, q, ws, true);
+    struct filter f = {.dropped = ws->dropped, .wanted = q->n_category ? ws->wanted : NULL, .category_of = it->category_of,
+                       .n_matching = it->n, .any = n_seen || q->n_exclude || q->n_category};
+    if (q->n_category)
+        f.n_matching = 0;
+    for (size_t i = 0; i < q->n_category; i++) { // each category once: 2 = counted
+        uint32_t c = q->category[i];
+        if (ws->wanted[c] == 1)
+            f.n_matching += it->category_off[c + 1] - it->category_off[c];
+        ws->wanted[c] = 2;
+    }
+    return f;
+}
+
+// -------------------------------------------------------------------------------------------------- the three ways
+
+static bool better(struct retrieve_hit a, struct retrieve_hit b)
+{
+    return a.score > b.score || (a.score == b.score && a.item_idx < b.item_idx);
+}
+
+/* Heap with the worst on top. */
+static void sift(struct retrieve_hit *h, size_t n, size_t at)
+{
+    struct retrieve_hit x = h[at];
+    for (size_t child; (child = 2 * at + 1) < n; at = child) {
+        if (child + 1 < n && better(h[child], h[child + 1]))
+            child++;
+        if (!better(x, h[child]))
+            break;
+        h[at] = h[child];
+    }
+    h[at] = x;
+}
+
+static size_t offer(struct retrieve_hit *h, size_t n, size_t k, struct retrieve_hit x)
+{
+    if (n < k) {
+        h[n++] = x;
+        if (n == k)
+            for (size_t i = n / 2; i-- > 0;)
+                sift(h, n, i);
+    } else if (better(x, h[0])) {
+        h[0] = x;
+        sift(h, n, 0);
+    }
+    return n;
+}
+
+static void sort_best_first(struct retrieve_hit *h, size_t n)
+{
+    for (size_t i = n / 2; i-- > 0;)
+        sift(h, n, i);
+    for (size_t end = n; end-- > 1;) {
+        struct retrieve_hit worst = h[0];
+        h[0] = h[end];
+        sift(h, end, 0);
+        h[end] = worst;
+    }
+}
+
+/* The wanted categories' items, in blocks. */
+static size_t scan_categories(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, const struct filter *f,
+                              struct retrieve_hit *hit)
+{
+    const struct items *it = b->items;
+    uint32_t idx[BLOCK];
+    float score[BLOCK];
+    size_t n = 0;
+    for (size_t c = 0; c < q->n_category; c++) {
+        if (ws->wanted[q->category[c]] == 3)
+            continue;
+        ws->wanted[q->category[c]] = 3; // done
+        uint32_t at = it->category_off[q->category[c]], end = it->category_off[q->category[c] + 1];
+        while (at < end) {
+            size_t m = 0;
+            for (; m < BLOCK && at < end; at++)
+                if (passes(f, it->category_item[at]))
+                    idx[m++] = it->category_item[at];
+            hnsw_scores(HNSW_IP, b->manifest.d, ws->p, b->emb, idx, m, score);
+            for (size_t i = 0; i < m; i++)
+                if (!q->has_min_score || score[i] >= q->min_score)
+                    n = offer(hit, n, q->k, (struct retrieve_hit){.item_idx = idx[i], .score = score[i]});
+        }
+    }
+    sort_best_first(hit, n);
+    return n;
+}
+
+static size_t most_popular(const struct bundle *b, const struct retrieve_query *q, const struct filter *f, struct retrieve_hit *hit)
+{
+    const struct items *it = b->items;
+    double sum = it->popularity_sum ? (double)it->popularity_sum : 1;
+    size_t n = 0;
+    for (uint32_t i = 0; i < it->n && n < q->k; i++)
+        if (passes(f, it->by_popularity[i])) {
+            uint32_t item = it->by_popularity[i];
+            hit[n++] = (struct retrieve_hit){.item_idx = item, .score = (float)(it->popularity[item] / sum)};
+        }
+    return n;
+}
+
+static bool grow_found(struct retrieve_ws *ws, size_t k, struct err *err)
+{
+    if (k <= ws->found_cap)
+        return true;
+    struct hnsw_hit *grown = mem_grow(ws->found, k, sizeof(*grown), err);
+    if (!grown)
+        return false;
+    ws->found = grown;
+    ws->found_cap = k;
+    return true;
+}
+
+static bool search_index(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, const struct filter *f,
+                         struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+{
+    struct hnsw_err e = {0};
+    size_t k = q->k < b->items->n ? q->k : b->items->n, ef = q->ef ? q->ef : b->manifest.default_ef;
+    ef = ef < k ? k : ef;
+    struct hnsw_query query = {.k = k, .ef = ef, .filter = f->any ? passes_label : NULL, .filter_ctx = f,
+                               .has_min_score = q->has_min_score, .min_score = q->min_score};
+    if (!grow_found(ws, k, err))
+        return false;
+    r->exact_used = q->exact;
+    r->ef_used = q->exact ? 0 : ef;
+    r->n = (q->exact ? hnsw_search_exact : hnsw_search)(b->hnsw, ws->p, &query, ws->hnsw, ws->found, &e);
+    if (e.code)
+        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
+    for (size_t i = 0; i < r->n; i++)
+        hit[i] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
+    return true;
+}
+
+/* Is scanning the matching items cheaper than walking the graph past the others? See the top of this file. */
+static bool scan_is_cheaper(const struct bundle *b, const struct retrieve_query *q, const struct filter *f)
+{
+    double ef = (double)(q->ef ? q->ef : b->manifest.default_ef), n = (double)f->n_matching;
+    ef = ef < (double)q->k ? (double)q->k : ef;
+    return n * n <= ef * LINKS * (double)b->items->n;
+}
+
+static bool search(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, const struct filter *f,
+                   struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+{
+    if (r->fallback == FALLBACK_POPULAR) {
+        r->n = most_popular(b, q, f, hit);
+        return true;
+    }
+    if (q->n_category && (q->exact || scan_is_cheaper(b, q, f))) {
+        r->exact_used = true;
+        r->n = scan_categories(b, q, ws, f, hit);
+        return true;
+    }
+    return search_index(b, q, ws, f, hit, r, err);
+}
+
+static bool check_query(const struct bundle *b, const struct retrieve_query *q, struct err *err)
+{
+    if (q->k < 1 || q->k > K_MAX)
+        return err_set(err, ERR_ARG, "k: found %zu, want 1 to %d", q->k, K_MAX);
+    if (q->has_min_score && !isfinite(q->min_score))
+        return err_set(err, ERR_ARG, "min_score: not finite");
+    for (size_t i = 0; i < q->n_exclude; i++)
+        if (q->exclude[i] >= b->items->n)
+            return err_set(err, ERR_ARG, "exclude: item %u, there are %u", q->exclude[i], b->items->n);
+    for (size_t i = 0; i < q->n_category; i++)
+        if (q->category[i] >= b->items->category.n)
+            return err_set(err, ERR_ARG, "category: row %u, there are %u", q->category[i], b->items->category.n);
+    return true;
+}
+
+bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
+                   struct retrieve_result *r, struct err *err)
+{
+    uint64_t start = now_ns();
+    *r = (struct retrieve_result){0};
+    if (!check_query(b, q, err) || !embed(b, q, ws, r, err))
+        return false;
+    uint64_t embedded = now_ns();
+    struct filter f = make_filter(b, q, ws);
+    bool ok = search(b, q, ws, &f, hit, r, err);
+    set_marks(b, q, ws, false);
+    r->embed_ns = embedded - start;
+    r->search_ns = now_ns() - embedded;
+    return ok;
+}

@@ -1,0 +1,280 @@
+/* app.c - putting a daemon together and taking it apart. */
+#include "server/app.h"
+
+#include <arpa/inet.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/fio.h"
+#include "server/access.h"
+#include "server/admission.h"
+#include "server/process.h"
+#include "server/route.h"
+
+#define TOKEN_MIN 16
+#define TOKEN_MAX 4096
+
+/* The configuration in force: what SIGHUP brought last. Handlers read modules' copies, so this is for dumps and comparison only. */
+struct app_live {
+    pthread_mutex_t lock; // guards config
+    struct config *config;
+};
+
+uint64_t app_now_ns(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_MONOTONIC, &ts);
+    return (uint64_t)ts.tv_sec * 1000000000u + (uint64_t)ts.tv_nsec;
+}
+
+struct http *app_listener(struct app *app, bool admin)
+{
+    return atomic_load(admin ? &app->admin : &app->data);
+}
+
+// ---------------------------------------------------------------------------------------------------------- token
+
+static bool is_loopback(const char *address)
+{
+    struct in_addr v4;
+    struct in6_addr v6;
+    if (inet_pton(AF_INET, address, &v4) == 1)
+        return (ntohl(v4.s_addr) >> 24) == 127;
+    return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
+}
+
+static bool read_token(struct app *app, struct err *err)
+{
+    const char *path = app->config->admin_token_file;
+    if (!path[0]) {
+        if (is_loopback(app->config->admin.address))
+            return true;
+        return err_set(err, ERR_ARG, "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
+                       app->config->admin.address);
+    }
+    size_t n;
+    char *text = fio_read_all(path, TOKEN_MAX, &n, err);
+    if (!text)
+        return err_prefix(err, "admin.token_file");
+    while (n > 0 && strchr("\r\n \t", text[n - 1]))
+        text[--n] = '\0';
+    app->admin_token = text;
+    if (n >= TOKEN_MIN && strlen(text) == n)
+        return true;
+    return err_set(err, ERR_ARG, "admin.token_file: %s holds %zu characters, want at least %d", path, n, TOKEN_MIN);
+}
+
+/* Time depends on the length of what was sent, not on how much of it is right. */
+static bool same_token(const char *given, const char *want)
+{
+    size_t n = strlen(given), want_n = strlen(want);
+    unsigned differ = (unsigned)(n != want_n);
+    for (size_t i = 0; i < n; i++)
+        differ |= (unsigned)((unsigned char)given[i] ^ (unsigned char)want[i % want_n]);
+    return differ == 0;
+}
+
+bool app_admin_allowed(const struct app *app, const struct http_request *r)
+{
+    if (!app->admin_token)
+        return true;
+    const char *given = http_header(r, "Authorization");
+    return given && strncasecmp(given, "Bearer ", 7) == 0 && same_token(given + 7, app->admin_token);
+}
+
+// ---------------------------------------------------------------------------------------------------- loops' state
+
+static void *thread_new(void *ctx)
+{
+    struct app *app = ctx;
+    struct thread_state *ts = calloc(1, sizeof(*ts));
+    if (!ts)
+        return NULL;
+    ts->app = app;
+    ts->shard = atomic_fetch_add(&app->next_shard, 1) + 1; // 0 is everybody's
+    if (app->service->thread_new)
+        ts->serve = app->service->thread_new(app);
+    return ts;
+}
+
+static void thread_free(void *ctx, void *state)
+{
+    struct app *app = ctx;
+    struct thread_state *ts = state;
+    if (ts->serve && app->service->thread_free)
+        app->service->thread_free(app, ts->serve);
+    free(ts);
+}
+
+// ------------------------------------------------------------------------------------------------------ life cycle
+
+static void init_log(struct app *app)
+{
+    const struct config *c = app->config;
+    enum log_level level = LOG_INFO;
+    log_level_parse(c->log.level, &level); // the key table has checked the word
+    app->log.fd = STDERR_FILENO;
+    app->log.json = strcmp(c->log.format, "json") == 0 || (strcmp(c->log.format, "auto") == 0 && !isatty(STDERR_FILENO));
+    atomic_store(&app->log.level, (int)level);
+}
+
+/* What may change while running, from `c` to the modules that keep it. */
+static void tune(struct app *app, const struct config *c)
+{
+    enum log_level level;
+    if (log_level_parse(c->log.level, &level))
+        atomic_store(&app->log.level, (int)level);
+    access_tune(app->access, c->log.slow_ms, c->log.sample);
+    admission_tune(app->admission, c->admission.max_lag_ms, c->admission.retry_after_s);
+    atomic_store(&app->drain_delay_ms, c->drain.delay_ms);
+    atomic_store(&app->drain_timeout_ms, c->drain.timeout_ms);
+}
+
+static unsigned threads_of(const struct config_listener *l)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return l->threads ? (unsigned)l->threads : cores > 0 ? (unsigned)cores : 1;
+}
+
+bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err)
+{
+    *app = (struct app){.config = c, .service = service, .start_ns = app_now_ns(), .start_unix_s = (int64_t)time(NULL), .wake_fd = -1};
+    init_log(app);
+    if (!(app->live = mem_array(1, sizeof(*app->live), err)))
+        return false;
+    pthread_mutex_init(&app->live->lock, NULL);
+    unsigned n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
+    struct admission_params p = {.n_shards = n_shards};
+    if (!read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) || !(app->access = access_new(app, err)) ||
+        !(app->admission = admission_new(&p, app->metrics, err)))
+        return false;
+    if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
+        return err_errno(err, "eventfd");
+    process_metrics(app->metrics);
+    tune(app, c);
+    return true;
+}
+
+static struct http *listen_on(struct app *app, bool admin, struct err *err)
+{
+    const struct config *c = app->config;
+    const struct config_listener *l = admin ? &c->admin : &c->data;
+    struct http_params p = {.address = l->address,
+                            .port = (uint16_t)l->port,
+                            .threads = threads_of(l),
+                            .is_admin = admin,
+                            .max_connections = (unsigned)l->max_connections,
+                            .max_body = c->limits.body_bytes,
+                            .header_ms = (unsigned)c->http.header_ms,
+                            .body_ms = (unsigned)c->http.body_ms,
+                            .idle_ms = (unsigned)c->http.idle_ms,
+                            .deadline_ms = (unsigned)c->http.deadline_ms,
+                            .handler = route_dispatch,
+                            .ctx = app,
+                            .thread_state_new = thread_new,
+                            .thread_state_free = thread_free,
+                            .done = access_done};
+    struct http *h = http_start(&p, err);
+    if (!h)
+        err_prefix(err, "%s listener", admin ? "admin" : "data");
+    return h;
+}
+
+bool app_listen(struct app *app, struct err *err)
+{
+    struct http *data = listen_on(app, false, err);
+    atomic_store(&app->data, data);
+    if (!data)
+        return false;
+    struct http *admin = listen_on(app, true, err);
+    atomic_store(&app->admin, admin);
+    return admin != NULL;
+}
+
+bool app_start_service(struct app *app, struct err *err)
+{
+    app->service_started = true;
+    if (app->service->start && !app->service->start(app, err))
+        return false;
+    atomic_store_explicit(&app->serving, true, memory_order_release);
+    return true;
+}
+
+bool app_reconfigure(struct app *app, struct config *next, struct buf *frozen, struct err *err)
+{
+    config_frozen_changes(app->config, next, frozen);
+    if (!config_keep_frozen(next, app->config, err) || (app->service->check && !app->service->check(next, err)) ||
+        (app->service->apply && !app->service->apply(app, next, err))) {
+        config_free(next);
+        return false;
+    }
+    tune(app, next);
+    pthread_mutex_lock(&app->live->lock);
+    struct config *old = app->live->config;
+    app->live->config = next;
+    pthread_mutex_unlock(&app->live->lock);
+    config_free(old);
+    return true;
+}
+
+void app_config_dump(struct app *app, struct buf *out)
+{
+    pthread_mutex_lock(&app->live->lock);
+    config_dump(app->live->config ? app->live->config : app->config, out);
+    pthread_mutex_unlock(&app->live->lock);
+}
+
+void app_request_drain(struct app *app)
+{
+    uint64_t one = 1;
+    ssize_t done = write(app->wake_fd, &one, sizeof(one));
+    (void)done; // the counter is full only if it was asked for already
+}
+
+void app_begin_drain(struct app *app)
+{
+    atomic_store(&app->draining, true);
+    for (int admin = 0; admin < 2; admin++)
+        if (app_listener(app, admin))
+            http_drain(app_listener(app, admin));
+}
+
+bool app_is_quiet(struct app *app, uint64_t quiet_ms)
+{
+    if (http_in_flight(app_listener(app, false)) > 0)
+        return false;
+    return app_now_ns() - access_last_answer_ns(app->access) >= quiet_ms * 1000000;
+}
+
+/* The service first answers what it has suspended, since the listeners wait for that; it is taken down when no handler can run. */
+void app_fini(struct app *app)
+{
+    struct http *data = app_listener(app, false), *admin = app_listener(app, true);
+    bool started = app->service_started;
+    if (started && app->service->stop_accepting)
+        app->service->stop_accepting(app);
+    http_stop(data);
+    http_stop(admin);
+    atomic_store(&app->data, NULL);
+    atomic_store(&app->admin, NULL);
+    if (started && app->service->stop)
+        app->service->stop(app);
+    access_free(app->access);
+    admission_free(app->admission);
+    metrics_free(app->metrics);
+    free(app->admin_token);
+    if (app->live) {
+        pthread_mutex_destroy(&app->live->lock);
+        config_free(app->live->config);
+        free(app->live);
+    }
+    if (app->wake_fd >= 0)
+        close(app->wake_fd);
+    config_free((struct config *)(uintptr_t)app->config);
+}

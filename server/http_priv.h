@@ -1,0 +1,116 @@
+/* http_priv.h - shared by http.c (listeners), http_loop.c (event loops, deadlines), http_conn.c (one request's life) and http_guard.c.
+ * Threads: a loop, its connections and their requests belong to the loop's thread. Exceptions are marked _Atomic. */
+#ifndef DUET_SERVER_HTTP_PRIV_H
+#define DUET_SERVER_HTTP_PRIV_H
+
+#include <microhttpd.h>
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "server/http.h"
+
+#define HTTP_CONN_MEMORY 32768  // libmicrohttpd's pool of a connection: request line and headers above it are 414 / 431
+#define HTTP_HEADERS_MAX 64     // 431 above
+#define HTTP_URI_MAX 8192       // 414 above
+#define HTTP_SPARE_MAX 64       // answers and body buffers that a loop keeps for reuse
+#define HTTP_SPARE_BYTES (256u << 10) // a buffer that grew larger is given back
+
+/* Where a connection is, which also says what its deadline means. */
+enum http_phase {
+    CONN_IDLE,      // waiting for a request line: idle_ms (header_ms before the first)
+    CONN_HEAD,      // request line seen: header_ms
+    CONN_BODY,      // headers fine, body arriving: body_ms
+    CONN_HANDLER,   // inside the handler: none
+    CONN_SUSPENDED, // waiting for http_complete: none
+    CONN_ANSWERING  // the answer is being written: body_ms
+};
+
+/* A response with its buffer: from the loop's spares to the handler, to libmicrohttpd, and back. */
+struct http_answer {
+    struct http_answer *next;
+    struct http_loop *loop;
+    struct http_response resp;
+};
+
+struct http_conn {
+    struct http_loop *loop;
+    struct http_conn *prev, *next; // in loop->conns
+    struct http_conn *next_completed;
+    struct MHD_Connection *mhd;
+    int fd;
+    enum http_phase phase;
+    uint64_t deadline_ns;        // 0 = none
+    bool in_flight;              // counted in loop->in_flight
+    bool reaped;
+    struct http_request req;
+    const char *after_uri;       // in libmicrohttpd's memory: where the version stands unless a NUL cut the target
+    struct buf uri;              // raw request target; the query's '?' is replaced by NUL
+    struct buf body;             // from the loop's spares
+    uint64_t body_seen;          // bytes received, also those that were too many
+    struct http_answer *answer;  // SUSPENDED: what http_complete fills
+};
+
+/* http_complete's way into a connection: http_pending is the connection. */
+struct http_pending {
+    struct http_conn conn;
+};
+
+struct http_loop {
+    struct http *h;
+    struct MHD_Daemon *mhd;
+    pthread_t thread;
+    bool thread_started;
+    int listen_fd, epoll_fd, wake_fd;
+    void *thread_state;
+    struct http_conn *conns;
+    uint64_t turn_ns;   // when the present turn began
+    uint64_t ready_ns;  // when what this turn works on became readable, at the latest: turn_ns if the loop had slept, else the turn before
+    uint64_t reap_ns;   // next look at the deadlines
+    uint64_t id_state;  // of request ids
+    struct http_answer *spare_answer;
+    struct buf spare_body[HTTP_SPARE_MAX];
+    unsigned n_spare_answers, n_spare_bodies;
+    _Atomic uint64_t turned_ns; // turn_ns for others
+    _Atomic unsigned in_flight, n_conns;
+    _Atomic(struct http_conn *) completed; // stack of completed suspended requests, newest first
+    _Atomic unsigned completers;           // threads inside http_complete: http_stop waits for them
+};
+
+struct http {
+    struct http_params p;
+    char address[64];
+    uint16_t port;
+    _Atomic bool draining, stopping;
+    unsigned n_loops;
+    struct http_loop loop[]; // [n_loops]
+};
+
+uint64_t http_now_ns(void);
+
+// http_loop.c
+bool http_loop_open(struct http_loop *l, struct err *err);  // daemon, epoll, thread state; listen_fd is set
+bool http_loop_start(struct http_loop *l, struct err *err); // thread
+void http_loop_wake(struct http_loop *l);
+void http_loop_close(struct http_loop *l);                  // after the thread has ended; zeroed and half-opened are fine
+struct http_answer *http_answer_take(struct http_loop *l);  // reset; NULL if out of memory
+void http_answer_put(void *answer);
+
+// http_conn.c: libmicrohttpd's callbacks
+void *http_on_uri(void *cls, const char *uri, struct MHD_Connection *mc);
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version,
+                                const char *upload, size_t *upload_size, void **req_cls);
+void http_on_completed(void *cls, struct MHD_Connection *mc, void **req_cls, enum MHD_RequestTerminationCode code);
+void http_on_connection(void *cls, struct MHD_Connection *mc, void **socket_context, enum MHD_ConnectionNotificationCode code);
+
+// http_guard.c
+struct http_refusal {
+    unsigned status; // 0 = none
+    const char *code, *detail;
+};
+/* What libmicrohttpd lets through and we do not: called once per request, when the headers are complete. */
+struct http_refusal http_guard(const struct http_conn *c, const char *version);
+enum http_method http_method_parse(const char *method);
+/* Request id and deadline of c->req from its headers. */
+struct http_refusal http_guard_limits(struct http_conn *c);
+
+#endif
