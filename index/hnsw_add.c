@@ -401,7 +401,7 @@ static void add_fresh(struct batch *t, struct hnsw_builder *b, size_t i)
 static void report(const struct batch *t, size_t *last)
 {
     size_t done = atomic_load(&t->done);
-    if (!t->progress || (done != t->n && done - *last < t->n / 1000))
+    if (!t->progress || done == t->n || done - *last <= t->n / 1000) // the end is said once all are in
         return;
     *last = done;
     t->progress(t->user, done, t->n);
@@ -471,6 +471,8 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
         pthread_mutex_init(&t.entry_lock, NULL);
         run_workers(&t);
         pthread_mutex_destroy(&t.entry_lock);
+        if (progress)
+            progress(user, n, n);
     }
     batch_fini(&t);
     return ok;

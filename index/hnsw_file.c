@@ -186,6 +186,7 @@ static bool place_upper(struct hnsw *h, const struct hnsw_in *in, uint64_t n_upp
 static bool get_records(struct hnsw *h, struct hnsw_in *in, size_t record, struct hnsw_err *err)
 {
     size_t in_piece = PIECE / record; // a record has at most 18 KiB
+    in_piece = in_piece < h->n ? in_piece : h->n;
     unsigned char *piece = hnsw_mem_block(in_piece, record);
     bool ok = piece || hnsw_fail(err, HNSW_NOMEM, "%s: no memory for reading", in->name);
     for (size_t i = 0; ok && i < h->n; i += in_piece) {

@@ -36,4 +36,7 @@ bool hnsw_out_close(struct hnsw_out *out,
  * step. */
 bool hnsw_load_finish(struct hnsw *h, const char *name, uint64_t base, uint64_t step, struct hnsw_err *err);
 
+/* hnsw_import from an open stream. */
+struct hnsw *hnsw_import_from(struct hnsw_in *in, enum hnsw_metric metric, size_t dim, struct hnsw_err *err);
+
 #endif

@@ -1,8 +1,9 @@
-/* Breaks when searching loses recall, returns fewer than there are, in the wrong order, or something it must not return. */
+/* Breaks when searching loses recall, returns fewer than there are, in the wrong order, or something it must not
+ * return. */
 #include "index_testing.h"
 
-#define N 4000
-#define NQ 50
+#define N 3000
+#define NQ 30
 #define DIM 24
 
 static float *base, *query;
@@ -31,7 +32,8 @@ static struct hnsw *build(enum hnsw_metric metric, unsigned threads)
     return h;
 }
 
-/* The floors are a point below what this data gives with M = 16, efConstruction = 200; hnswlib's own figures are the same. */
+/* The floors are a point below what this data gives with M = 16, efConstruction = 200; hnswlib's own figures are the
+ * same. */
 static void recall_has_a_floor_for_every_metric(void **state)
 {
     (void)state;
@@ -156,8 +158,8 @@ static void an_empty_index_answers(void **state)
     hnsw_free(h);
 }
 
-/* Equal vectors: the cut at k falls within a group of equal scores, which goes to the lowest labels. Few enough for every element to
- * link to every other, so that the graph misses none. */
+/* Equal vectors: the cut at k falls within a group of equal scores, which goes to the lowest labels. Few enough for
+ * every element to link to every other, so that the graph misses none. */
 static void ties_go_to_the_lower_label(void **state)
 {
     (void)state;
@@ -185,10 +187,14 @@ static void ties_go_to_the_lower_label(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(recall_has_a_floor_for_every_metric), cmocka_unit_test(every_kernel_finds_the_same),
-        cmocka_unit_test(hits_are_sorted_distinct_and_scored), cmocka_unit_test(filters_never_return_too_few),
-        cmocka_unit_test(few_or_none_eligible),                cmocka_unit_test(min_score_drops_and_no_more),
-        cmocka_unit_test(an_empty_index_answers),              cmocka_unit_test(ties_go_to_the_lower_label),
+        cmocka_unit_test(recall_has_a_floor_for_every_metric),
+        cmocka_unit_test(every_kernel_finds_the_same),
+        cmocka_unit_test(hits_are_sorted_distinct_and_scored),
+        cmocka_unit_test(filters_never_return_too_few),
+        cmocka_unit_test(few_or_none_eligible),
+        cmocka_unit_test(min_score_drops_and_no_more),
+        cmocka_unit_test(an_empty_index_answers),
+        cmocka_unit_test(ties_go_to_the_lower_label),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }
