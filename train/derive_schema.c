@@ -75,9 +75,10 @@ static enum field_kind kind_of(const char *name, const struct profile *p)
         return FIELD_DISPLAY;
     if (p->barred > 0 && p->barred >= MULTI_SHARE * p->filled)
         return FIELD_MULTI;
+    bool shared = p->shared >= SHARED * p->filled;
     if (p->numbers >= NUMERIC_SHARE * p->filled)
-        return p->distinct > CODES_MAX ? FIELD_NUMERIC : FIELD_CATEGORICAL;
-    return p->shared >= SHARED * p->filled ? FIELD_CATEGORICAL : FIELD_DISPLAY;
+        return p->distinct <= CODES_MAX && shared ? FIELD_CATEGORICAL : FIELD_NUMERIC;
+    return shared ? FIELD_CATEGORICAL : FIELD_DISPLAY;
 }
 
 static bool derive_side(struct side_spec *side, const struct entities *e, const char *id, bool is_item,

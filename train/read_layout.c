@@ -28,6 +28,11 @@ static bool ml_100k_found(const char *dir)
     return has(dir, "u.data");
 }
 
+static bool lightgcn_found(const char *dir)
+{
+    return has(dir, "train.txt");
+}
+
 static bool ml_latest_found(const char *dir)
 {
     return has(dir, "ratings.csv");
@@ -38,6 +43,8 @@ const struct read_layout read_layouts[] = {
     {"ml-1m", "ratings.dat, users.dat, movies.dat", ml_1m_found, read_ml_1m},
     {"ml-100k", "u.data, u.user, u.item", ml_100k_found, read_ml_100k},
     {"ml-latest", "ratings.csv, movies.csv", ml_latest_found, read_ml_latest},
+    {"lightgcn", "train.txt, test.txt", lightgcn_found, read_lightgcn},
+    {"amazon", "reviews as JSON lines: *.json[l][.gz]; meta*.json[l][.gz]", read_amazon_found, read_amazon},
     {NULL, NULL, NULL, NULL},
 };
 
