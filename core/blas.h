@@ -16,7 +16,7 @@ void blas_set_threads(int n);
 void blas_sgemm(bool ta, bool tb, size_t m, size_t n, size_t n_k, float alpha, const float *a, size_t lda, const float *b, size_t ldb,
                 float beta, float *c, size_t ldc);
 
-/* y = A x + beta y; A [m][n]. For one vector towers use matvec.h, which is faster; this is what it is measured against. */
+/* y = A x + beta y; A [m][n]. Towers use dense.h, which is faster; this is what it is measured against. */
 void blas_sgemv(size_t m, size_t n, const float *a, size_t lda, const float *x, float beta, float *y);
 
 /* C = alpha A A' + beta C, or alpha A' A + beta C where `ta`: [n][n], both triangles filled. A has n rows (columns where `ta`)

@@ -7,10 +7,10 @@
 
 #include "core/base/mem.h"
 #include "core/blas.h"
-#include "core/matvec.h"
+#include "core/dense.h"
 
-#define WIDTH_MAX 65536u // of k, d_aug and a layer: far above use, far below overflow
-#define GEMM_MIN 4 // rows from which sgemm is faster than one matrix-vector product a row: bench/results.md, "Tower"
+#define WIDTH_MAX 65536u        // of k, d_aug and a layer: far above use, far below overflow
+#define GEMM_MIN 512            // rows from which sgemm is as fast as our own kernels: bench/results.md, "Tower"
 #define VIEW_ALIGN ((size_t)16) // floats: views begin on 64-byte lines
 
 // ------------------------------------------------------------------------------------------------------- memory
@@ -124,7 +124,7 @@ void tower_fini(struct tower *t)
 struct tower_ws {
     size_t max_batch, block_floats;
     uint32_t z_dim, width; // of the tower it was made for: its z_dim and widest layer
-    matvec_fn *matvec;
+    dense_fn *dense;
     float *z;    // [max_batch][z_dim]
     float *h[2]; // [max_batch][width] each: a layer reads one and writes the other
     float *block;
@@ -148,7 +148,7 @@ struct tower_ws *tower_ws_new(const struct tower *t, size_t max_batch, struct er
     struct tower_ws *ws = mem_array(1, sizeof(*ws), err);
     if (!ws)
         return NULL;
-    *ws = (struct tower_ws){.max_batch = max_batch, .z_dim = t->z_dim, .width = widest(t), .matvec = matvec_best()};
+    *ws = (struct tower_ws){.max_batch = max_batch, .z_dim = t->z_dim, .width = widest(t), .dense = dense_best()};
     size_t at = 0;
     for (int pass = 0; pass < 2; pass++) {
         at = 0;
@@ -172,11 +172,11 @@ void tower_ws_free(struct tower_ws *ws)
     free(ws);
 }
 
-bool tower_ws_use(struct tower_ws *ws, enum matvec_isa isa)
+bool tower_ws_use(struct tower_ws *ws, enum dense_isa isa)
 {
-    matvec_fn *f = matvec_kernel(isa);
+    dense_fn *f = dense_kernel(isa);
     if (f)
-        ws->matvec = f;
+        ws->dense = f;
     return f != NULL;
 }
 
@@ -221,27 +221,31 @@ const float *tower_aug_of(const struct tower *t, const struct schema_side *side,
 
 // ------------------------------------------------------------------------------------------------------- layers
 
-/* Rows of one matrix: h = act(z W' + b), the bias laid in first. */
-static void layer_batch(const struct tower *t, uint32_t l, const float *in, size_t B, bool relu, float *out)
+static void relu_all(float *v, size_t n)
 {
-    size_t n_in = layer_in(t, l), n_out = t->shape.width[l];
-    for (size_t i = 0; i < B; i++)
-        memcpy(out + i * n_out, t->b[l], n_out * sizeof(*out));
-    blas_sgemm(false, true, B, n_out, n_in, 1.0f, in, n_in, t->w[l], n_in, 1.0f, out, n_out);
-    for (size_t i = 0; relu && i < B * n_out; i++)
-        out[i] = out[i] > 0 ? out[i] : 0;
+    for (size_t i = 0; i < n; i++)
+        v[i] = v[i] > 0 ? v[i] : 0;
 }
 
-static void layer(const struct tower *t, uint32_t l, struct tower_ws *ws, const float *in, size_t B, float *out)
+/* Many rows: the bias laid in first, then one product on top. */
+static void layer_gemm(const struct dense *d, const float *in, size_t B, float *out)
 {
-    size_t n_in = layer_in(t, l), n_out = t->shape.width[l];
-    bool relu = l + 1 < t->shape.n_layers || t->shape.relu_out;
-    if (B >= GEMM_MIN) {
-        layer_batch(t, l, in, B, relu, out);
-        return;
-    }
     for (size_t i = 0; i < B; i++)
-        ws->matvec(t->w[l], t->b[l], in + i * n_in, n_out, n_in, relu, out + i * n_out);
+        memcpy(out + i * d->n_out, d->b, d->n_out * sizeof(*out));
+    blas_sgemm(false, true, B, d->n_out, d->n_in, 1.0f, in, d->n_in, d->w, d->n_in, 1.0f, out, d->n_out);
+    if (d->relu)
+        relu_all(out, B * d->n_out);
+}
+
+static void layer(const struct tower *t, uint32_t l, const struct tower_ws *ws, const float *in, size_t B, float *out)
+{
+    bool relu = l + 1 < t->shape.n_layers || t->shape.relu_out;
+    const struct dense d = {
+        .w = t->w[l], .b = t->b[l], .n_out = t->shape.width[l], .n_in = layer_in(t, l), .relu = relu};
+    if (B < GEMM_MIN)
+        ws->dense(&d, in, B, out);
+    else
+        layer_gemm(&d, in, B, out);
 }
 
 /* p = h / |h|. The squares are summed in double, where those of any finite float are in range; a length of 0, or one

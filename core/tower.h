@@ -10,7 +10,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
-#include "core/matvec.h"
+#include "core/dense.h"
 #include "core/schema.h"
 
 #define TOWER_LAYERS_MAX 8
@@ -65,7 +65,7 @@ void tower_fini(struct tower *t);
 struct tower_ws;
 struct tower_ws *tower_ws_new(const struct tower *t, size_t max_batch, struct err *err);
 void tower_ws_free(struct tower_ws *ws);
-bool tower_ws_use(struct tower_ws *ws, enum matvec_isa isa); // another kernel than the best; false if this CPU lacks it
+bool tower_ws_use(struct tower_ws *ws, enum dense_isa isa); // another kernel than the best; false if this CPU lacks it
 
 /* Embed B <= max_batch rows (eq. 1).
  *   x   [B][n_slots]  rows in range (schema_encode_* and schema_check_x guarantee it)

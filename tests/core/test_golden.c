@@ -67,11 +67,11 @@ static void check_side(const json_t *cases, const struct tower *t, const struct 
         const float *own = tower_aug_of(t, side, xi);
         near(json_object_get(c, a_key), own, a_key, i);
         memcpy(a + i * t->shape.d_aug, own, t->shape.d_aug * sizeof(*a));
-        for (int isa = 0; isa < MATVEC_N_ISAS; isa++) {
-            if (!tower_ws_use(ws, (enum matvec_isa)isa))
+        for (int isa = 0; isa < DENSE_N_ISAS; isa++) {
+            if (!tower_ws_use(ws, (enum dense_isa)isa))
                 continue;
             tower_forward_own(t, side, xi, 1, ws, p);
-            near(json_object_get(c, p_key), p, matvec_isa_name((enum matvec_isa)isa), i);
+            near(json_object_get(c, p_key), p, dense_isa_name((enum dense_isa)isa), i);
         }
     }
     tower_forward(t, x, a, n, ws, p);
