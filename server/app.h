@@ -21,6 +21,7 @@ struct access;       // access.h: access log and request metrics
 struct app_live;
 struct generations;  // generation.h
 struct reloads;      // reload.h
+struct service_parts; // service.h
 struct serve_state;  // the serving side's part of a loop's state
 
 /* One per event loop, in http_request.thread_state. Used by that loop's thread alone. */
@@ -62,8 +63,9 @@ struct app {
     struct admission *admission;
     struct access *access;
     const struct service *service;
-    struct generations *generations; // the serving side sets and frees these two
+    struct generations *generations; // the serving side sets and frees these three
     struct reloads *reloads;
+    struct service_parts *parts;
     _Atomic(struct http *) data, admin; // NULL until they listen: handlers of the first may run before the second is there
     char *admin_token;       // NULL: admin is open (loopback only)
     uint64_t start_ns;       // CLOCK_MONOTONIC

@@ -203,6 +203,11 @@ const struct experiment *experiment_table_get(const struct experiment_table *t, 
     return &t->e[i];
 }
 
+void experiment_table_set_metric(struct experiment_table *t, size_t experiment, size_t variant, uint32_t id)
+{
+    t->e[experiment].variant[variant].metric = id;
+}
+
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n)
 {
     for (size_t i = 0; i < t->n; i++)

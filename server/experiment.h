@@ -1,8 +1,11 @@
 /* experiment.h - A/B tests: which variant of each experiment a unit (a user) gets, the same on every replica and after
- * every restart. Assignment: bucket = XXH64(salt 0x1F unit, seed 0) mod 10,000, then the variant that owns the bucket.
- * The table holds explicit bucket ranges; new weights become new ranges from the current ones, moving as few buckets as
- * possible. Layers:  several experiments run at once, independent by their salts; two that set the same parameter are a
- * configuration error. Threads: const once built; counted. */
+ * every restart.
+ * Assignment: bucket = XXH64(salt 0x1F unit, seed 0) mod 10,000, then the variant that owns the bucket. The table
+ *          holds explicit bucket ranges; new weights become new ranges from the current ones, moving as few buckets as
+ *          possible.
+ * Layers:  several experiments run at once, independent by their salts; two that set the same parameter are a
+ *          configuration error.
+ * Threads: const once built; counted. */
 #ifndef DUET_SERVER_EXPERIMENT_H
 #define DUET_SERVER_EXPERIMENT_H
 
@@ -27,6 +30,7 @@ struct experiment_variant {
     uint32_t buckets;                    // weight in hundredths of a percent; a table's sum to 10,000
     char model[EXPERIMENT_NAME_MAX + 1]; // "" = does not set it
     uint32_t ef, k;                      // 0 = does not set it
+    uint32_t metric;                     // id of its counter (metrics.h); set before the table is published
 };
 
 struct experiment {
@@ -50,6 +54,8 @@ void experiment_table_unref(struct experiment_table *t); // NULL is fine
 
 size_t experiment_table_n(const struct experiment_table *t);
 const struct experiment *experiment_table_get(const struct experiment_table *t, size_t i);
+/* While the table has one owner: before it is published. */
+void experiment_table_set_metric(struct experiment_table *t, size_t experiment, size_t variant, uint32_t id);
 /* Index or -1. */
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n);
 

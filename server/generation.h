@@ -1,11 +1,12 @@
 /* generation.h - what serves right now: all models and the experiment table behind one pointer.
  * Place:   published by reload.c and handle_admin.c, read by every handler. A request acquires the current generation
- * once and uses nothing else until it releases it, so one answer never mixes two versions. Life:    loaded (a bundle
- * with its pool of workspaces) and experiment tables are counted and shared from generation to generation; the last
- * holder of a generation hands it to the store's own thread, which frees it: unmapping gigabytes never happens on a
- * request's thread. Threads: `lock` of the store guards `current` and the list of retired generations and is held for a
- * pointer copy and a count; `publish_lock` orders publishers and is taken before it. The lock of a `loaded` guards its
- * pool and is taken alone. */
+ *          once and uses nothing else until it releases it, so one answer never mixes two versions.
+ * Life:    loaded (a bundle with its pool of workspaces) and experiment tables are counted and shared from generation
+ *          to generation; the last holder of a generation hands it to the store's own thread, which frees it:
+ *          unmapping gigabytes never happens on a request's thread.
+ * Threads: `lock` of the store guards `current` and the list of retired generations and is held for a pointer copy and
+ *          a count; `publish_lock` orders publishers and is taken before it. The lock of a `loaded` guards its pool
+ *          and is taken alone. */
 #ifndef DUET_SERVER_GENERATION_H
 #define DUET_SERVER_GENERATION_H
 
@@ -24,8 +25,15 @@
 
 // ---------------------------------------------------------------------------------------------- a bundle in service
 
+/* Ids of a model's series (metrics.h), set before the bundle is published; all 0 = none. */
+struct loaded_metrics {
+    uint32_t answers[4]; // by enum retrieve_fallback
+    uint32_t embed_s, search_s, returned, unknown_values;
+};
+
 struct loaded {
     struct bundle *bundle;
+    struct loaded_metrics metric;
     size_t bytes;      // bundle_memory when loaded
     uint64_t load_ms;  // time it took to load and verify
     int64_t loaded_at; // seconds since 1970

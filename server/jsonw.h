@@ -1,8 +1,10 @@
 /* jsonw.h - JSON written straight into a buffer: strings, integers, scores. The hot path's half of what jansson does
- * elsewhere. Place:   problem.c, handle_retrieve.c and every other answer that is written per request. Rules: structure
- * (braces, commas, keys) is the caller's, as literals. Numbers are correctly rounded: the text equals what
- *          snprintf("%.7g") gives. NaN and infinities, which JSON cannot say, become null; nothing of ours should hold
- * any. Speed:   bench/wire.c. Allocates only when the buffer grows; check buf.failed once at the end. */
+ * elsewhere.
+ * Place:   problem.c, handle_retrieve.c and every other answer that is written per request.
+ * Rules:   structure (braces, commas, keys) is the caller's, as literals. Numbers are correctly rounded: the text
+ *          equals what snprintf("%.7g") gives. NaN and infinities, which JSON cannot say, become null; nothing of ours
+ *          should hold any.
+ * Speed:   bench/wire.c. Allocates only when the buffer grows; check buf.failed once at the end. */
 #ifndef DUET_SERVER_JSONW_H
 #define DUET_SERVER_JSONW_H
 

@@ -3,6 +3,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/base/utf8.h"
 #include "server/jsonw.h"
 
 const char *problem_title(unsigned status)
@@ -39,6 +40,21 @@ const char *problem_title(unsigned status)
     return status < 500 ? "Client Error" : "Server Error";
 }
 
+/* A detail may repeat a header or a query, which need not be UTF-8: then only its ASCII is shown. */
+static void put_detail(struct buf *b, const char *detail)
+{
+    char ascii[640];
+    size_t n = strlen(detail);
+    if (utf8_valid(detail, n)) {
+        jsonw_string(b, detail, n);
+        return;
+    }
+    n = n < sizeof(ascii) ? n : sizeof(ascii);
+    for (size_t i = 0; i < n; i++)
+        ascii[i] = (unsigned char)detail[i] < 0x80 ? detail[i] : '?';
+    jsonw_string(b, ascii, n);
+}
+
 bool problem_write_id(struct http_response *resp, const char *request_id, unsigned status, const char *code,
                       const char *pointer, const char *detail)
 {
@@ -53,12 +69,12 @@ bool problem_write_id(struct http_response *resp, const char *request_id, unsign
     JSONW_LIT(b, ",\"code\":");
     jsonw_text(b, code);
     JSONW_LIT(b, ",\"detail\":");
-    jsonw_text(b, detail);
+    put_detail(b, detail);
     if (pointer) {
         JSONW_LIT(b, ",\"errors\":[{\"pointer\":");
         jsonw_text(b, pointer);
         JSONW_LIT(b, ",\"detail\":");
-        jsonw_text(b, detail);
+        put_detail(b, detail);
         JSONW_LIT(b, "}]");
     }
     JSONW_LIT(b, ",\"request_id\":");

@@ -1,21 +1,301 @@
-/* service.c - what this daemon serves. */
-#include "server/app.h"
+/* service.c - what this daemon serves: routes, and the start, change and end of models and experiments. */
+#include "server/service.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
 #include "server/route.h"
+#include "server/serve.h"
 
 static const struct route routes[] = {
+    {.method = HTTP_POST,
+     .pattern = "/v1/retrieve",
+     .on = ROUTE_DATA,
+     .name = "retrieve",
+     .sheds = true,
+     .handler = handle_retrieve},
+    {.method = HTTP_POST,
+     .pattern = "/v1/users:embed",
+     .on = ROUTE_DATA,
+     .name = "users_embed",
+     .sheds = true,
+     .handler = handle_embed},
+    {.method = HTTP_GET, .pattern = "/v1/models", .on = ROUTE_BOTH, .name = "models", .handler = handle_models},
+    {.method = HTTP_GET, .pattern = "/v1/models/{m}", .on = ROUTE_BOTH, .name = "model", .handler = handle_model},
+    {.method = HTTP_GET,
+     .pattern = "/v1/models/{m}/ready",
+     .on = ROUTE_BOTH,
+     .name = "model_ready",
+     .handler = handle_model_ready},
+    {.method = HTTP_GET,
+     .pattern = "/v1/experiments:assign",
+     .on = ROUTE_BOTH,
+     .name = "experiments_assign",
+     .handler = handle_assign},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/models",
+     .on = ROUTE_ADMIN,
+     .name = "admin_models",
+     .needs_token = true,
+     .handler = handle_admin_models},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/models/{m}:reload",
+     .on = ROUTE_ADMIN,
+     .name = "admin_reload",
+     .needs_token = true,
+     .handler = handle_admin_reload},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/models/{m}:rollback",
+     .on = ROUTE_ADMIN,
+     .name = "admin_rollback",
+     .needs_token = true,
+     .handler = handle_admin_rollback},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/models/{m}:verify",
+     .on = ROUTE_ADMIN,
+     .name = "admin_verify",
+     .needs_token = true,
+     .handler = handle_admin_verify},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/operations",
+     .on = ROUTE_ADMIN,
+     .name = "admin_operations",
+     .needs_token = true,
+     .handler = handle_admin_operations},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/operations/{id}",
+     .on = ROUTE_ADMIN,
+     .name = "admin_operation",
+     .needs_token = true,
+     .handler = handle_admin_operation},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/experiments",
+     .on = ROUTE_ADMIN,
+     .name = "admin_experiments",
+     .needs_token = true,
+     .handler = handle_admin_experiments_get},
+    {.method = HTTP_PUT,
+     .pattern = "/v1/admin/experiments",
+     .on = ROUTE_ADMIN,
+     .name = "admin_experiments",
+     .needs_token = true,
+     .handler = handle_admin_experiments_put},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/config",
+     .on = ROUTE_ADMIN,
+     .name = "admin_config",
+     .needs_token = true,
+     .while_starting = true,
+     .handler = handle_admin_config},
+    {.method = HTTP_PUT,
+     .pattern = "/v1/admin/log-level",
+     .on = ROUTE_ADMIN,
+     .name = "admin_log_level",
+     .needs_token = true,
+     .while_starting = true,
+     .handler = handle_admin_log_level},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/drain",
+     .on = ROUTE_ADMIN,
+     .name = "admin_drain",
+     .needs_token = true,
+     .while_starting = true,
+     .handler = handle_admin_drain},
     {.handler = NULL},
 };
 
+// ------------------------------------------------------------------------------------------------------- experiments
+
+void service_experiment_metrics(struct app *app, struct experiment_table *t)
+{
+    char e_name[EXPERIMENT_NAME_MAX * 2 + 1], v_name[EXPERIMENT_NAME_MAX * 2 + 1], labels[320];
+    for (size_t i = 0; i < experiment_table_n(t); i++) {
+        const struct experiment *e = experiment_table_get(t, i);
+        for (size_t v = 0; v < e->n_variants; v++) {
+            snprintf(labels, sizeof(labels), "experiment=\"%s\",variant=\"%s\"",
+                     metrics_label(e->name, e_name, sizeof(e_name)),
+                     metrics_label(e->variant[v].name, v_name, sizeof(v_name)));
+            experiment_table_set_metric(t, i, v,
+                                        metrics_counter(app->metrics, "duet_experiment_exposures_total",
+                                                        "Answers that exposed a user to a variant.", labels));
+        }
+    }
+}
+
+static size_t model_names(const struct config *c, const char **names)
+{
+    size_t n = c->n_models < GENERATION_MODELS_MAX ? c->n_models : GENERATION_MODELS_MAX;
+    for (size_t i = 0; i < n; i++)
+        names[i] = c->model[i].name;
+    return n;
+}
+
+static size_t model_list(const struct config *c, struct reload_model *list)
+{
+    size_t n = c->n_models < GENERATION_MODELS_MAX ? c->n_models : GENERATION_MODELS_MAX;
+    for (size_t i = 0; i < n; i++)
+        list[i] = (struct reload_model){c->model[i].name, c->model[i].path, c->model[i].version};
+    return n;
+}
+
+/* The table in force for a configuration: the one set through the API, if there is one. Count 1. */
+static struct experiment_table *table_for(struct state *state, const struct config *c, bool *from_state,
+                                          struct err *err)
+{
+    const char *names[GENERATION_MODELS_MAX];
+    struct experiment_table *t = state ? state_experiments(state) : NULL;
+    *from_state = t != NULL;
+    if (!t && !(t = experiment_table_from_config(c->experiment, c->n_experiments, err)))
+        return NULL;
+    if (experiment_table_check_models(t, names, model_names(c, names), err))
+        return t;
+    if (*from_state)
+        err_prefix(err, "the state file's experiments (state.path) do not fit the configured models");
+    experiment_table_unref(t);
+    return NULL;
+}
+
+// ------------------------------------------------------------------------------------------------------- the service
+
+static bool check(const struct config *c, struct err *err)
+{
+    bool from_state;
+    if (c->n_models > GENERATION_MODELS_MAX)
+        return err_set(err, ERR_LIMIT, "%zu models are configured, at most %d can be served", c->n_models,
+                       GENERATION_MODELS_MAX);
+    struct experiment_table *t = table_for(NULL, c, &from_state, err);
+    experiment_table_unref(t);
+    return t != NULL;
+}
+
+static unsigned loops(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return c->data.threads ? (unsigned)c->data.threads : cores > 0 ? (unsigned)cores : 1;
+}
+
+static double read_revision(void *ctx)
+{
+    return (double)state_revision(ctx);
+}
+
+static bool start_loading(struct app *app, struct err *err)
+{
+    const struct config *c = app->config;
+    struct reload_model list[GENERATION_MODELS_MAX];
+    struct reload_params p = {
+        .generations = app->generations,
+        .state = app->parts->state,
+        .log = &app->log,
+        .metrics = app->metrics,
+        .mode = strcmp(c->load.mode, "shared") == 0 ? BUNDLE_SHARED : BUNDLE_PRIVATE,
+        .check_memory = c->load.check_memory,
+        .workspaces = loops(c),
+    };
+    app->reloads = reloads_new(&p, list, model_list(c, list), err);
+    return app->reloads && reloads_start(app->reloads, err);
+}
+
+static bool start(struct app *app, struct err *err)
+{
+    const struct config *c = app->config;
+    const char *names[GENERATION_MODELS_MAX];
+    if (!(app->parts = mem_array(1, sizeof(*app->parts), err)))
+        return false;
+    pthread_mutex_init(&app->parts->experiments_lock, NULL);
+    if (!(app->parts->state = state_open(c->state_path, err)))
+        return false;
+    struct experiment_table *t = table_for(app->parts->state, c, &app->parts->experiments_from_state, err);
+    if (!t)
+        return false;
+    service_experiment_metrics(app, t);
+    if (!(app->generations = generations_new(names, model_names(c, names), err)) ||
+        !generation_swap_experiments(app->generations, t, err)) {
+        experiment_table_unref(t);
+        return false;
+    }
+    metrics_gauge_fn(app->metrics, "duet_state_revision", "Revision of the state file.", NULL, read_revision,
+                     app->parts->state);
+    return start_loading(app, err);
+}
+
+static bool apply_models(struct app *app, const struct config *next, struct experiment_table *t, struct err *err)
+{
+    const char *names[GENERATION_MODELS_MAX], *old[GENERATION_MODELS_MAX];
+    struct reload_model list[GENERATION_MODELS_MAX];
+    const struct generation *g = generation_acquire(app->generations);
+    for (size_t i = 0; i < g->n_models; i++)
+        old[i] = g->model[i].name;
+    struct experiment_table *before = experiment_table_ref(g->experiments);
+    bool ok = generation_swap_names(app->generations, names, model_names(next, names), t, err);
+    if (ok && !reloads_set_models(app->reloads, list, model_list(next, list), err)) {
+        ok = false; // back to what was; the count of `t` went with the generation that is gone again
+        experiment_table_ref(t);
+        if (generation_swap_names(app->generations, old, g->n_models, before, err))
+            before = NULL;
+    }
+    experiment_table_unref(before);
+    generation_release(app->generations, g);
+    return ok;
+}
+
+static bool apply(struct app *app, const struct config *next, struct err *err)
+{
+    bool from_state = false;
+    pthread_mutex_lock(&app->parts->experiments_lock);
+    struct experiment_table *t = table_for(app->parts->state, next, &from_state, err);
+    bool ok = t != NULL;
+    if (ok) {
+        service_experiment_metrics(app, t);
+        ok = apply_models(app, next, t, err);
+        if (!ok)
+            experiment_table_unref(t);
+    }
+    pthread_mutex_unlock(&app->parts->experiments_lock);
+    return ok;
+}
+
 static bool ready(struct app *app, struct buf *why)
 {
-    buf_puts(why, app->config->n_models ? "no model is loaded" : "no models are configured");
-    return false;
+    return reloads_ready(app->reloads, why);
 }
 
 static bool started(struct app *app, struct buf *why)
 {
-    buf_puts(why, "");
-    return app->config->n_models == 0;
+    return reloads_started(app->reloads, why);
 }
 
-const struct service duet_service = {.routes = routes, .ready = ready, .started = started};
+static void stop_accepting(struct app *app)
+{
+    if (app->reloads)
+        reloads_stop_accepting(app->reloads);
+}
+
+static void stop(struct app *app)
+{
+    reloads_free(app->reloads);
+    generations_free(app->generations);
+    app->reloads = NULL;
+    app->generations = NULL;
+    if (!app->parts)
+        return;
+    state_free(app->parts->state);
+    pthread_mutex_destroy(&app->parts->experiments_lock);
+    free(app->parts);
+    app->parts = NULL;
+}
+
+const struct service duet_service = {
+    .routes = routes,
+    .check = check,
+    .start = start,
+    .apply = apply,
+    .ready = ready,
+    .started = started,
+    .stop_accepting = stop_accepting,
+    .stop = stop,
+    .thread_new = serve_state_new,
+    .thread_free = serve_state_free,
+};

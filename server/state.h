@@ -1,8 +1,9 @@
 /* state.h - what an operator has asked for and a restart must not forget: pinned versions and the experiment table,
  * with a growing revision. One JSON file, `state.path` (docs/formats.md, "State"), written to a temporary file, synced
- * and renamed before the answer. Place:   reload.c and handle_admin.c write it, the loader reads it at start. It
- * overrides the configuration. Without a path everything works but nothing is kept: state_persistent tells, and answers
- * say so. Threads: one lock inside guards all fields; a write of the file happens under it. */
+ * and renamed before the answer.
+ * Place:   reload.c and handle_admin.c write it, the loader reads it at start. It overrides the configuration. Without
+ *          a path everything works but nothing is kept: state_persistent tells, and answers say so.
+ * Threads: one lock inside guards all fields; a write of the file happens under it. */
 #ifndef DUET_SERVER_STATE_H
 #define DUET_SERVER_STATE_H
 

@@ -1,9 +1,9 @@
-/* wire.h - a strict JSON reader that pulls values out of a request's body without building a tree: the hot path's
- * parser. Place:   query.c reads /v1/retrieve and /v1/users:embed with it; cold paths use jansson (core/base/json.h).
- * Strict:  RFC 8259, UTF-8 only, no NUL (escaped neither), no lone surrogates, nothing behind the value, depth <=
- * max_depth. Memory:  strings without escapes are views into the body; others are decoded into the caller's scratch,
- * which needs as many bytes as the body has. Allocates nothing. Errors:  the first one is kept, with its place as a
- * JSON pointer; everything afterwards returns false.
+/* wire.h - a strict JSON reader that pulls values out of a request's body without building a tree: the hot path's parser.
+ * Place:   query.c reads /v1/retrieve and /v1/users:embed with it; cold paths use jansson (core/base/json.h).
+ * Strict:  RFC 8259, UTF-8 only, no NUL (escaped neither), no lone surrogates, nothing behind the value, depth <= max_depth.
+ * Memory:  strings without escapes are views into the body; others are decoded into the caller's scratch, which needs as many
+ *          bytes as the body has. Allocates nothing.
+ * Errors:  the first one is kept, with its place as a JSON pointer; everything afterwards returns false.
  *
  *     struct str key;                          wire_next_key is false at the end of the object and after an error,
  *     if (!wire_enter_object(w)) return false; so wire_ok tells which

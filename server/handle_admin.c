@@ -1,0 +1,302 @@
+/* handle_admin.c - what an operator may ask for. The route table asks for the token; everything here is cold. */
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/yaml.h"
+#include "core/base/utf8.h"
+#include "server/problem.h"
+#include "server/serve.h"
+#include "server/service.h"
+
+#define VERSION_MAX INT64_MAX
+
+// ------------------------------------------------------------------------------------------------------- bodies
+
+/* The body as an object with no members but those of `known`. NULL: answered. An empty body is {} where `may_be_empty`.
+ */
+static json_t *read_object(const struct http_request *r, const char *const *known, size_t n, bool may_be_empty,
+                           struct http_response *resp)
+{
+    struct err err = {0};
+    const char *key;
+    json_t *v;
+    if (r->body_len == 0 && may_be_empty)
+        return json_object();
+    json_t *o = json_parse(r->body, r->body_len, &err);
+    if (!o) {
+        problem_write(resp, r, 400, "malformed_json", "", "%s", err.msg);
+        return NULL;
+    }
+    if (!json_is_object(o)) {
+        problem_write(resp, r, 400, "wrong_type", "", "found no object");
+        json_decref(o);
+        return NULL;
+    }
+    json_object_foreach(o, key, v)
+    {
+        size_t i = 0;
+        while (i < n && strcmp(known[i], key) != 0)
+            i++;
+        if (i < n)
+            continue;
+        const char *near = ynode_nearest(key, known, n);
+        char pointer[80];
+        snprintf(pointer, sizeof(pointer), "/%.64s", key);
+        problem_write(resp, r, 400, "unknown_field", utf8_valid(pointer, strlen(pointer)) ? pointer : "",
+                      "unknown field '%.64s'%s%s%s", key, near ? ", did you mean '" : "", near ? near : "",
+                      near ? "'?" : "");
+        json_decref(o);
+        return NULL;
+    }
+    return o;
+}
+
+/* {"version": N} or nothing. False: answered. */
+static bool read_version(const struct http_request *r, uint64_t *version, struct http_response *resp)
+{
+    static const char *const known[] = {"version"};
+    json_t *o = read_object(r, known, 1, true, resp);
+    if (!o)
+        return false;
+    const json_t *v = json_object_get(o, "version");
+    bool ok = !v || (json_is_integer(v) && json_integer_value(v) > 0);
+    *version = v && ok ? (uint64_t)json_integer_value(v) : 0;
+    if (!ok)
+        problem_write(resp, r, 400, "wrong_type", "/version", "'version' must be an integer from 1 to %" PRId64,
+                      VERSION_MAX);
+    json_decref(o);
+    return ok;
+}
+
+/* If-Match: "N" or N or absent. False: answered. */
+static bool read_if_match(const struct http_request *r, uint64_t *revision, struct http_response *resp)
+{
+    const char *h = http_header(r, "If-Match");
+    char *end;
+    *revision = STATE_ANY_REVISION;
+    if (!h || strcmp(h, "*") == 0)
+        return true;
+    bool quoted = *h == '"';
+    h += quoted;
+    *revision = *h >= '0' && *h <= '9' ? strtoull(h, &end, 10) : STATE_ANY_REVISION;
+    if (*revision == STATE_ANY_REVISION || *end != (quoted ? '"' : '\0') || (quoted && end[1]))
+        return !problem_write(resp, r, 400, "invalid_header", NULL, "If-Match must be a revision such as \"12\"");
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- operations
+
+static bool submit_failed(struct app *app, const struct http_request *r, const char *model, const struct err *err,
+                          struct http_response *resp)
+{
+    if (err->code == ERR_NOT_FOUND) {
+        const struct generation *g = generation_acquire(app->generations);
+        serve_unknown_model(r, g, model, strlen(model), NULL, resp);
+        generation_release(app->generations, g);
+        return true;
+    }
+    http_add_header(resp, "Retry-After", "5");
+    return problem_write(resp, r, 409, "operation_in_progress", NULL, "%s", err->msg);
+}
+
+static bool wants_wait(const struct http_request *r)
+{
+    char v[8];
+    return http_query_param(r, "wait", v, sizeof(v)) && strcmp(v, "true") == 0;
+}
+
+/* 202 with the operation's place, or suspended until it has ended. */
+static bool submit(struct app *app, struct http_request *r, enum operation_kind kind, const char *model,
+                   uint64_t version, struct http_response *resp)
+{
+    char id[OPERATION_ID_MAX];
+    struct err err = {0};
+    if (!reloads_submit(app->reloads, kind, model, version, r->id, id, &err))
+        return submit_failed(app, r, model, &err, resp);
+    if (wants_wait(r)) {
+        char request_id[HTTP_REQUEST_ID_MAX + 1];
+        memcpy(request_id, r->id, sizeof(request_id));
+        struct http_pending *p = http_suspend(r);
+        if (p) {
+            reloads_wait(app->reloads, id, request_id, p);
+            return false;
+        }
+    }
+    http_add_header(resp, "Location", "/v1/admin/operations/%s", id);
+    return serve_json(r, resp, 202, reloads_operation(app->reloads, id));
+}
+
+bool handle_admin_reload(struct app *app, struct http_request *r, const struct route_match *m,
+                         struct http_response *resp)
+{
+    uint64_t version;
+    return !read_version(r, &version, resp) || submit(app, r, OPERATION_RELOAD, m->value[0], version, resp);
+}
+
+bool handle_admin_verify(struct app *app, struct http_request *r, const struct route_match *m,
+                         struct http_response *resp)
+{
+    uint64_t version;
+    return !read_version(r, &version, resp) || submit(app, r, OPERATION_VERIFY, m->value[0], version, resp);
+}
+
+bool handle_admin_rollback(struct app *app, struct http_request *r, const struct route_match *m,
+                           struct http_response *resp)
+{
+    json_t *o = read_object(r, NULL, 0, true, resp);
+    json_decref(o);
+    return !o || submit(app, r, OPERATION_ROLLBACK, m->value[0], 0, resp);
+}
+
+bool handle_admin_operations(struct app *app, struct http_request *r, const struct route_match *m,
+                             struct http_response *resp)
+{
+    (void)m;
+    return serve_json(r, resp, 200, reloads_operations(app->reloads));
+}
+
+bool handle_admin_operation(struct app *app, struct http_request *r, const struct route_match *m,
+                            struct http_response *resp)
+{
+    json_t *o = reloads_operation(app->reloads, m->value[0]);
+    if (!o)
+        return problem_write(resp, r, 404, "unknown_operation", NULL,
+                             "no such operation; the last %d of this run are kept", OPERATIONS_KEPT);
+    return serve_json(r, resp, 200, o);
+}
+
+bool handle_admin_models(struct app *app, struct http_request *r, const struct route_match *m,
+                         struct http_response *resp)
+{
+    (void)m;
+    return serve_json(r, resp, 200, reloads_models(app->reloads));
+}
+
+// ------------------------------------------------------------------------------------------------------- experiments
+
+static bool answer_experiments(struct app *app, const struct http_request *r, struct http_response *resp)
+{
+    struct service_parts *s = app->parts;
+    const struct generation *g = generation_acquire(app->generations);
+    pthread_mutex_lock(&s->experiments_lock);
+    uint64_t revision = state_revision(s->state);
+    json_t *o = experiment_table_to_json(g->experiments, NULL);
+    json_object_set_new(o, "revision", json_integer((json_int_t)revision));
+    json_object_set_new(o, "source", json_string(s->experiments_from_state ? "state" : "config"));
+    pthread_mutex_unlock(&s->experiments_lock);
+    generation_release(app->generations, g);
+    http_add_header(resp, "ETag", "\"%" PRIu64 "\"", revision);
+    return serve_json(r, resp, 200, o);
+}
+
+bool handle_admin_experiments_get(struct app *app, struct http_request *r, const struct route_match *m,
+                                  struct http_response *resp)
+{
+    (void)m;
+    return answer_experiments(app, r, resp);
+}
+
+static bool change_failed(const struct http_request *r, const struct err *err, struct http_response *resp)
+{
+    if (err->code == ERR_MISMATCH)
+        return problem_write(resp, r, 412, "revision_mismatch", NULL, "%s", err->msg);
+    if (err->code == ERR_STATE)
+        return problem_write(resp, r, 409, "state_read_only", NULL, "%s", err->msg);
+    if (err->code == ERR_ARG || err->code == ERR_LIMIT)
+        return problem_write(resp, r, 422, "invalid_experiments", "/experiments", "%s", err->msg);
+    return problem_from_err(resp, r, err, NULL);
+}
+
+/* Check against what runs now, write down, then serve. The lock is held. */
+static bool change_experiments(struct app *app, struct service_parts *s, const json_t *o, uint64_t if_match,
+                               struct err *err)
+{
+    const char *names[GENERATION_MODELS_MAX];
+    const struct generation *g = generation_acquire(app->generations);
+    for (size_t i = 0; i < g->n_models; i++)
+        names[i] = g->model[i].name;
+    struct experiment_table *t = experiment_table_from_json(o, g->experiments, err);
+    bool ok = t && experiment_table_check_models(t, names, g->n_models, err);
+    if (ok) {
+        service_experiment_metrics(app, t);
+        ok = state_set_experiments(s->state, t, if_match, NULL, err) &&
+             generation_swap_experiments(app->generations, t, err);
+    }
+    if (!ok)
+        experiment_table_unref(t);
+    s->experiments_from_state = s->experiments_from_state || ok;
+    generation_release(app->generations, g);
+    return ok;
+}
+
+bool handle_admin_experiments_put(struct app *app, struct http_request *r, const struct route_match *m,
+                                  struct http_response *resp)
+{
+    static const char *const known[] = {"experiments", "revision", "source"}; // what GET gives may be put back
+    struct service_parts *s = app->parts;
+    struct err err = {0};
+    uint64_t if_match;
+    (void)m;
+    if (!state_persistent(s->state))
+        return problem_write(resp, r, 409, "state_read_only", NULL,
+                             "state.path is not configured, so a change would be lost: set it, or change the "
+                             "configuration file and send SIGHUP");
+    json_t *o = read_if_match(r, &if_match, resp) ? read_object(r, known, 3, false, resp) : NULL;
+    if (!o)
+        return true;
+    pthread_mutex_lock(&s->experiments_lock);
+    bool ok = change_experiments(app, s, o, if_match, &err);
+    pthread_mutex_unlock(&s->experiments_lock);
+    json_decref(o);
+    if (!ok)
+        return change_failed(r, &err, resp);
+    log_event(&app->log, LOG_INFO, "experiments_changed", LOG_INT("revision", state_revision(s->state)),
+              LOG_STR("request_id", r->id));
+    return answer_experiments(app, r, resp);
+}
+
+// ------------------------------------------------------------------------------------------------------- the daemon
+// itself
+
+bool handle_admin_config(struct app *app, struct http_request *r, const struct route_match *m,
+                         struct http_response *resp)
+{
+    (void)r;
+    (void)m;
+    resp->status = 200;
+    resp->content_type = "application/yaml";
+    app_config_dump(app, &resp->body);
+    return true;
+}
+
+bool handle_admin_log_level(struct app *app, struct http_request *r, const struct route_match *m,
+                            struct http_response *resp)
+{
+    static const char *const known[] = {"level"};
+    enum log_level level;
+    (void)m;
+    json_t *o = read_object(r, known, 1, false, resp);
+    if (!o)
+        return true;
+    const char *name = json_string_value(json_object_get(o, "level"));
+    if (!name || !log_level_parse(name, &level)) {
+        problem_write(resp, r, 400, "invalid_value", "/level", "'level' must be debug, info, warn or error");
+    } else {
+        atomic_store(&app->log.level, (int)level);
+        log_event(&app->log, LOG_WARN, "log_level_changed", LOG_STR("to", name), LOG_STR("request_id", r->id));
+        serve_json(r, resp, 200, json_pack("{s:s}", "level", name));
+    }
+    json_decref(o);
+    return true;
+}
+
+bool handle_admin_drain(struct app *app, struct http_request *r, const struct route_match *m,
+                        struct http_response *resp)
+{
+    (void)m;
+    log_event(&app->log, LOG_WARN, "drain_requested", LOG_STR("request_id", r->id));
+    app_request_drain(app);
+    return serve_json(r, resp, 202, json_pack("{s:b}", "draining", 1));
+}

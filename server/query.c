@@ -1,0 +1,561 @@
+#include "server/query.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "config/yaml.h"
+#include "core/base/mem.h"
+
+void query_init(struct query *q)
+{
+    memset(q, 0, sizeof(*q));
+}
+
+void query_fini(struct query *q)
+{
+    free(q->str);
+    free(q->idx);
+    free(q->text);
+    memset(q, 0, sizeof(*q));
+}
+
+// ------------------------------------------------------------------------------------------------------- memory
+
+static bool no_memory(struct wire *w)
+{
+    return wire_fail(w, 503, "out_of_memory", "out of memory");
+}
+
+/* Room for n elements in *p; contents are kept. */
+static bool room(void **p, size_t *cap, size_t n, size_t size)
+{
+    if (n <= *cap)
+        return true;
+    size_t want = *cap ? *cap : 64;
+    while (want < n)
+        want *= 2;
+    void *grown = mem_grow(*p, want, size, NULL);
+    if (!grown)
+        return false;
+    *p = grown;
+    *cap = want;
+    return true;
+}
+
+static bool add_str(struct query *q, struct wire *w, struct str s)
+{
+    if (q->n_str == q->cap_str && !room((void **)&q->str, &q->cap_str, q->n_str + 1, sizeof(*q->str)))
+        return no_memory(w);
+    q->str[q->n_str++] = s;
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- values
+
+/* A string, or a number's or boolean's own text: what a feature's or an id's value may be. */
+static bool read_text(struct wire *w, bool numbers, bool booleans, const char *wanted, struct str *out)
+{
+    bool b, integer;
+    switch (wire_peek(w)) {
+    case WIRE_STRING:
+        return wire_string(w, out);
+    case WIRE_NUMBER:
+        return numbers ? wire_number_text(w, out, &integer) : wire_wrong_type(w, wanted);
+    case WIRE_BOOL:
+        if (!booleans)
+            return wire_wrong_type(w, wanted);
+        if (!wire_bool(w, &b))
+            return false;
+        *out = b ? (struct str){"true", 4} : (struct str){"false", 5};
+        return true;
+    default:
+        return wire_wrong_type(w, wanted);
+    }
+}
+
+/* An id: a string or an integer, which stands for its decimal form. */
+static bool read_id(struct wire *w, const struct query_limits *lim, struct str *out)
+{
+    static const char wanted[] = "a string or an integer";
+    if (wire_peek(w) == WIRE_NUMBER) {
+        bool integer;
+        if (!wire_number_text(w, out, &integer))
+            return false;
+        if (!integer)
+            return wire_fail(w, 400, "wrong_type", "found the number %.*s, want %s", (int)(out->n < 40 ? out->n : 40),
+                             out->p, wanted);
+        if (out->n == 2 && memcmp(out->p, "-0", 2) == 0)
+            *out = (struct str){"0", 1};
+    } else if (wire_peek(w) != WIRE_STRING) {
+        return wire_wrong_type(w, wanted);
+    } else if (!wire_string(w, out)) {
+        return false;
+    }
+    if (out->n == 0)
+        return wire_fail(w, 400, "invalid_value", "found an empty id, want 1 to %llu bytes",
+                         (unsigned long long)lim->id_bytes);
+    if (out->n > lim->id_bytes)
+        return wire_fail(w, 422, "limit_exceeded", "an id of %zu bytes, at most %llu are allowed (limits.id_bytes)",
+                         out->n, (unsigned long long)lim->id_bytes);
+    return true;
+}
+
+static bool read_ids(struct query *q, struct wire *w, const struct query_limits *lim, uint64_t max, const char *limit,
+                     struct query_list *out)
+{
+    struct str id;
+    out->first = q->n_str;
+    if (!wire_enter_array(w))
+        return false;
+    while (wire_next_item(w)) {
+        if (q->n_str - out->first >= max)
+            return wire_fail(w, 422, "limit_exceeded", "more than %llu ids (limits.%s)", (unsigned long long)max,
+                             limit);
+        if (!read_id(w, lim, &id) || !add_str(q, w, id))
+            return false;
+    }
+    out->n = q->n_str - out->first;
+    return wire_ok(w);
+}
+
+static bool read_strings(struct query *q, struct wire *w, bool numbers, uint64_t max, struct query_list *out)
+{
+    struct str s;
+    out->first = q->n_str;
+    if (!wire_enter_array(w))
+        return false;
+    while (wire_next_item(w)) {
+        if (q->n_str - out->first >= max)
+            return wire_fail(w, 422, "limit_exceeded", "more than %llu values", (unsigned long long)max);
+        if (!read_text(w, numbers, numbers, "a string", &s) || !add_str(q, w, s))
+            return false;
+    }
+    out->n = q->n_str - out->first;
+    return wire_ok(w);
+}
+
+static bool read_count(struct wire *w, uint64_t max, const char *name, uint64_t *out)
+{
+    if (!wire_uint(w, out))
+        return false;
+    if (*out < 1)
+        return wire_fail(w, 422, "limit_exceeded", "%s 0, want 1 to %llu", name, (unsigned long long)max);
+    if (*out > max)
+        return wire_fail(w, 422, "limit_exceeded", "%s %llu, at most %llu are allowed (limits.%s)", name,
+                         (unsigned long long)*out, (unsigned long long)max, name);
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- names
+
+static bool same(struct str s, const char *name, size_t n)
+{
+    return s.n == n && memcmp(s.p, name, n) == 0;
+}
+
+static const char *nearest(struct str s, const char *const *known, size_t n)
+{
+    char word[64];
+    size_t len = s.n < sizeof(word) - 1 ? s.n : sizeof(word) - 1;
+    memcpy(word, s.p, len);
+    word[len] = '\0';
+    return ynode_nearest(word, known, n);
+}
+
+/* Bytes of a client's text that a message repeats: at most 64, whole characters. */
+static int shown(struct str s)
+{
+    size_t n = s.n < 64 ? s.n : 64;
+    while (n < s.n && n > 0 && ((unsigned char)s.p[n] & 0xc0) == 0x80)
+        n--;
+    return (int)n;
+}
+
+static bool unknown_field(struct wire *w, struct str key, const char *const *known, size_t n)
+{
+    const char *near = nearest(key, known, n);
+    if (near)
+        return wire_fail(w, 400, "unknown_field", "unknown field '%.*s', did you mean '%s'?", shown(key), key.p, near);
+    return wire_fail(w, 400, "unknown_field", "unknown field '%.*s'", shown(key), key.p);
+}
+
+static bool duplicate(struct wire *w, struct str key)
+{
+    return wire_fail(w, 400, "duplicate_field", "field '%.*s' is there twice", shown(key), key.p);
+}
+
+// ------------------------------------------------------------------------------------------------------- features
+
+static bool read_feature_value(struct query *q, struct wire *w, struct query_feature *f)
+{
+    struct str s;
+    f->is_list = wire_peek(w) == WIRE_ARRAY;
+    if (f->is_list)
+        return read_strings(q, w, true, 1024, &f->value);
+    f->value = (struct query_list){q->n_str, 1};
+    return read_text(w, true, true, "a string, a number, a boolean or an array of strings", &s) && add_str(q, w, s);
+}
+
+static bool read_features(struct query *q, struct wire *w)
+{
+    struct str key;
+    if (!wire_enter_object(w))
+        return false;
+    while (wire_next_key(w, &key)) {
+        if (q->n_features == QUERY_FEATURES_MAX)
+            return wire_fail(w, 422, "limit_exceeded", "more than %d features", QUERY_FEATURES_MAX);
+        for (size_t i = 0; i < q->n_features; i++)
+            if (same(q->feature[i].name, key.p, key.n))
+                return duplicate(w, key);
+        struct query_feature *f = &q->feature[q->n_features++];
+        f->name = key;
+        if (!read_feature_value(q, w, f))
+            return false;
+    }
+    return wire_ok(w);
+}
+
+// ------------------------------------------------------------------------------------------------------- filter
+
+static const char filter_supported[] = "this version filters by {\"field\":\"category\",\"in\":[..]} alone";
+
+static bool read_filter(struct query *q, struct wire *w, const struct query_limits *lim)
+{
+    static const char *const known[] = {"field", "in",  "and", "or",  "not", "eq",
+                                        "ne",    "gte", "gt",  "lte", "lt",  "exists"};
+    struct str key, field = {0};
+    bool has_in = false;
+    if (!wire_enter_object(w))
+        return false;
+    while (wire_next_key(w, &key)) {
+        if (same(key, "field", 5)) {
+            if (field.p)
+                return duplicate(w, key);
+            if (!wire_string(w, &field))
+                return false;
+            if (!same(field, "category", 8))
+                return wire_fail(w, 422, "filter_unsupported", "field '%.*s': %s", shown(field), field.p,
+                                 filter_supported);
+        } else if (same(key, "in", 2)) {
+            if (has_in)
+                return duplicate(w, key);
+            has_in = true;
+            if (!read_strings(q, w, true, lim->ids, &q->category))
+                return false;
+        } else {
+            for (size_t i = 2; i < sizeof(known) / sizeof(known[0]); i++)
+                if (same(key, known[i], strlen(known[i])))
+                    return wire_fail(w, 422, "filter_unsupported", "'%s': %s", known[i], filter_supported);
+            return unknown_field(w, key, known, sizeof(known) / sizeof(known[0]));
+        }
+    }
+    if (wire_ok(w) && (!field.p || !has_in))
+        return wire_fail(w, 422, "filter_unsupported", "'%s' is missing: %s", field.p ? "in" : "field",
+                         filter_supported);
+    q->has_filter = true;
+    return wire_ok(w);
+}
+
+// ------------------------------------------------------------------------------------------------------- fields of the
+// body
+
+enum field {
+    F_USER_ID,
+    F_MODEL,
+    F_FEATURES,
+    F_HISTORY,
+    F_K,
+    F_EF,
+    F_EXACT,
+    F_EXCLUDE_IDS,
+    F_EXCLUDE_SEEN,
+    F_FILTER,
+    F_MIN_SCORE,
+    F_FIELDS,
+    F_FORMAT,
+    F_N
+};
+#define F_EMBED_N F_K // /v1/users:embed knows those before it
+
+static const char *const field_name[F_N] = {"user_id",   "model",  "features",    "history",      "k",
+                                            "ef",        "exact",  "exclude_ids", "exclude_seen", "filter",
+                                            "min_score", "fields", "format"};
+
+static bool read_min_score(struct query *q, struct wire *w)
+{
+    double v;
+    if (!wire_double(w, &v))
+        return false;
+    if (fabs(v) > (double)FLT_MAX)
+        return wire_fail(w, 400, "wrong_type", "found %g, want a number that a 32-bit float can hold", v);
+    q->min_score = (float)v;
+    q->has_min_score = true;
+    return true;
+}
+
+static bool read_format(struct query *q, struct wire *w)
+{
+    struct str s;
+    if (!wire_string(w, &s))
+        return false;
+    q->columns = same(s, "columns", 7);
+    return q->columns || same(s, "rows", 4) ||
+           wire_fail(w, 400, "invalid_value", "found '%.*s', want 'rows' or 'columns'", shown(s), s.p);
+}
+
+static bool read_model(struct query *q, struct wire *w)
+{
+    if (!wire_string(w, &q->model))
+        return false;
+    return q->model.n ? true : wire_fail(w, 400, "invalid_value", "found an empty name, want a model's");
+}
+
+static bool read_field(struct query *q, struct wire *w, enum field f, const struct query_limits *lim)
+{
+    switch (f) {
+    case F_USER_ID:
+        return read_id(w, lim, &q->user_id);
+    case F_MODEL:
+        return read_model(q, w);
+    case F_FEATURES:
+        return read_features(q, w);
+    case F_HISTORY:
+        return read_ids(q, w, lim, lim->history, "history", &q->history);
+    case F_K:
+        return read_count(w, lim->k, "k", &q->k);
+    case F_EF:
+        return read_count(w, lim->ef, "ef", &q->ef);
+    case F_EXACT:
+        return wire_bool(w, &q->exact);
+    case F_EXCLUDE_IDS:
+        return read_ids(q, w, lim, lim->ids, "ids", &q->exclude_ids);
+    case F_EXCLUDE_SEEN:
+        return wire_bool(w, &q->exclude_seen);
+    case F_FILTER:
+        return read_filter(q, w, lim);
+    case F_MIN_SCORE:
+        return read_min_score(q, w);
+    case F_FIELDS:
+        return read_strings(q, w, false, QUERY_FIELDS_MAX, &q->fields);
+    case F_FORMAT:
+        return read_format(q, w);
+    case F_N:
+        break;
+    }
+    return false;
+}
+
+static void reset(struct query *q)
+{
+    q->user_id = q->model = (struct str){0};
+    q->n_features = 0;
+    q->exclude_ids = q->history = q->category = q->fields = (struct query_list){0};
+    q->has_filter = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
+    q->k = q->ef = 0;
+    q->unknown_history = q->unknown_exclude = q->unknown_category = 0;
+    q->n_str = 0;
+}
+
+static bool read_body(struct query *q, struct wire *w, size_t n_fields, const struct query_limits *lim)
+{
+    struct str key;
+    unsigned seen = 0;
+    if (!wire_enter_object(w))
+        return false;
+    while (wire_next_key(w, &key)) {
+        size_t f = 0;
+        while (f < n_fields && !same(key, field_name[f], strlen(field_name[f])))
+            f++;
+        if (f == n_fields)
+            return unknown_field(w, key, field_name, n_fields);
+        if (seen & 1u << f)
+            return duplicate(w, key);
+        seen |= 1u << f;
+        if (!read_field(q, w, (enum field)f, lim))
+            return false;
+    }
+    return wire_end(w);
+}
+
+bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t n, const struct query_limits *lim,
+                 struct wire_error *e)
+{
+    reset(q);
+    struct wire *w = &q->wire;
+    bool ok = room((void **)&q->text, &q->cap_text, 2 * n + 1, 1); // decoded strings, and joined ones behind them
+    wire_begin(w, body, n, q->text, lim->depth);
+    ok = ok ? read_body(q, w, kind == QUERY_EMBED ? F_EMBED_N : F_N, lim) : no_memory(w);
+    q->text_used = ok && q->text ? (size_t)(w->scratch - q->text) : 0;
+    if (!ok)
+        *e = w->error;
+    return ok;
+}
+
+// ------------------------------------------------------------------------------------------------------- resolving
+
+static bool refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+static bool refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
+{
+    va_list ap;
+    e->status = status;
+    e->code = code;
+    va_start(ap, fmt);
+    vsnprintf(e->detail, sizeof(e->detail), fmt, ap);
+    va_end(ap);
+    return false;
+}
+
+/* "/features/<name>", escaped. */
+static void point_at_feature(struct wire_error *e, struct str name)
+{
+    size_t at = (size_t)snprintf(e->pointer, sizeof(e->pointer), "/features/");
+    for (size_t i = 0; i < name.n && at + 3 < sizeof(e->pointer); i++) {
+        char c = name.p[i];
+        if (c == '~' || c == '/') {
+            e->pointer[at++] = '~';
+            c = c == '~' ? '0' : '1';
+        }
+        e->pointer[at++] = c;
+    }
+    e->pointer[at] = '\0';
+}
+
+static bool unknown_feature(struct wire_error *e, const struct schema_side *side, const struct query_feature *f)
+{
+    const char *known[SCHEMA_FIELDS_MAX];
+    size_t n = 0;
+    for (uint32_t i = 0; i < side->n_fields && n < SCHEMA_FIELDS_MAX; i++)
+        if (side->field[i].kind != FIELD_ID && side->field[i].kind != FIELD_DISPLAY)
+            known[n++] = side->field[i].name;
+    const char *near = nearest(f->name, known, n);
+    point_at_feature(e, f->name);
+    if (near)
+        return refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s', did you mean '%s'?",
+                      shown(f->name), f->name.p, near);
+    return refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s'", shown(f->name), f->name.p);
+}
+
+/* Values of a multi-valued feature as stored text: joined by the field's separator, behind what the text block holds
+ * already. */
+static bool join(struct query *q, const struct query_feature *f, char sep, struct str *out, struct wire_error *e)
+{
+    size_t need = 0;
+    for (size_t i = 0; i < f->value.n; i++)
+        need += q->str[f->value.first + i].n + 1;
+    if (q->text_used + need > q->cap_text) // cannot be: each value took two quotes in the body
+        return refuse(e, 503, "out_of_memory", "out of memory");
+    char *at = q->text + q->text_used, *p = at;
+    for (size_t i = 0; i < f->value.n; i++) {
+        struct str s = q->str[f->value.first + i];
+        if (i)
+            *p++ = sep;
+        memcpy(p, s.p, s.n);
+        p += s.n;
+    }
+    *out = (struct str){at, (size_t)(p - at)};
+    q->text_used += need;
+    return true;
+}
+
+static bool resolve_feature(struct query *q, size_t i, const struct schema_side *side, struct wire_error *e)
+{
+    const struct query_feature *f = &q->feature[i];
+    const struct schema_field *field = schema_find(side, f->name.p, f->name.n);
+    if (!field || field->kind == FIELD_DISPLAY || field->kind == FIELD_ID)
+        return unknown_feature(e, side, f);
+    q->resolved[i].name = f->name;
+    if (!f->is_list) {
+        q->resolved[i].value = q->str[f->value.first];
+        return true;
+    }
+    if (field->kind != FIELD_MULTI) {
+        point_at_feature(e, f->name);
+        return refuse(e, 400, "wrong_type", "found an array, want one value: feature '%s' is not multi-valued",
+                      field->name);
+    }
+    return join(q, f, field->sep, &q->resolved[i].value, e);
+}
+
+static int attr_of(const struct items *it, struct str name)
+{
+    int a = items_attr(it, name.p, name.n);
+    return a < 0 && same(name, "category", 8) ? QUERY_ATTR_CATEGORY : a;
+}
+
+static bool resolve_fields(struct query *q, const struct items *it, struct wire_error *e)
+{
+    for (size_t i = 0; i < q->fields.n; i++) {
+        struct str name = q->str[q->fields.first + i];
+        if ((q->attr[i] = attr_of(it, name)) != -1) {
+            for (size_t j = 0; j < i; j++)
+                if (q->attr[j] == q->attr[i]) {
+                    snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
+                    return refuse(e, 400, "invalid_value", "attribute '%.*s' is there twice", shown(name), name.p);
+                }
+            continue;
+        }
+        const char *known[ITEM_ATTRS_MAX + 1] = {"category"};
+        for (uint32_t a = 0; a < it->n_attrs; a++)
+            known[a + 1] = it->attr[a].name;
+        const char *near = nearest(name, known, it->n_attrs + 1);
+        snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
+        if (near)
+            return refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s', did you mean '%s'?",
+                          shown(name), name.p, near);
+        return refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s'", shown(name), name.p);
+    }
+    return true;
+}
+
+/* Ids that this bundle does not have can neither be excluded nor tell anything: they are counted and dropped. */
+static size_t resolve_ids(const struct query *q, const struct query_list *l, const struct strtab_index *index,
+                          uint32_t *out, size_t *unknown)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < l->n; i++) {
+        struct str id = q->str[l->first + i];
+        uint32_t row = strtab_find(index, id.p, id.n);
+        if (row != STRTAB_NONE)
+            out[n++] = row;
+    }
+    *unknown = l->n - n;
+    return n;
+}
+
+bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
+                   struct retrieve_query *out, struct wire_error *e)
+{
+    const struct items *it = b->items;
+    e->pointer[0] = '\0';
+    if (!room((void **)&q->idx, &q->cap_idx, q->exclude_ids.n + q->history.n + q->category.n + 1, sizeof(*q->idx)))
+        return refuse(e, 503, "out_of_memory", "out of memory");
+    for (size_t i = 0; i < q->n_features; i++)
+        if (!resolve_feature(q, i, &b->model->schema->user, e))
+            return false;
+    if (!resolve_fields(q, it, e))
+        return false;
+    uint32_t *exclude = q->idx, *history = exclude + q->exclude_ids.n, *category = history + q->history.n;
+    *out = (struct retrieve_query){
+        .user_id = q->user_id,
+        .feature = q->resolved,
+        .n_features = q->n_features,
+        .history = history,
+        .n_history = resolve_ids(q, &q->history, &it->by_id, history, &q->unknown_history),
+        .k = (size_t)(q->k ? q->k : k_default),
+        .ef = (size_t)(q->ef ? q->ef : ef_default),
+        .exact = q->exact,
+        .exclude_seen = q->exclude_seen,
+        .exclude = exclude,
+        .n_exclude = resolve_ids(q, &q->exclude_ids, &it->by_id, exclude, &q->unknown_exclude),
+        .category = category,
+        .n_category = resolve_ids(q, &q->category, &it->category_index, category, &q->unknown_category),
+        .has_min_score = q->has_min_score,
+        .min_score = q->min_score,
+    };
+    return true;
+}

@@ -1,0 +1,84 @@
+/* query.h - the bodies of /v1/retrieve and /v1/users:embed: JSON -> struct query -> struct retrieve_query.
+ * Place:   two steps, for what the client wrote must be understood before the bundle that answers it is known:
+ *          query_parse needs the limits only, query_resolve turns ids, features, categories and attributes into
+ *          indices of one bundle.
+ * Memory:  a struct query belongs to one loop's thread and is used again and again; it allocates only while it grows.
+ * Errors:  struct wire_error: status, code, pointer, detail. docs/api.md lists the codes. */
+#ifndef DUET_SERVER_QUERY_H
+#define DUET_SERVER_QUERY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/base/err.h"
+#include "core/bundle.h"
+#include "core/retrieve.h"
+#include "server/wire.h"
+
+enum query_kind { QUERY_RETRIEVE = 1, QUERY_EMBED = 2 };
+
+#define QUERY_FEATURES_MAX 256 // SCHEMA_FIELDS_MAX
+#define QUERY_FIELDS_MAX 64    // attributes asked for
+#define QUERY_K_DEFAULT 100
+#define QUERY_ATTR_CATEGORY (-2) // in attr[]: the item's category
+
+struct query_limits {
+    uint64_t k, ef, ids, id_bytes, history;
+    unsigned depth;
+};
+
+/* Strings in a row of query.str. */
+struct query_list {
+    size_t first, n;
+};
+
+struct query_feature {
+    struct str name;
+    struct query_list value; // one, or several for a multi-valued field
+    bool is_list;
+};
+
+struct query {
+    // what was asked; strings point into the body or into text
+    struct str user_id, model; // .p = NULL: not given
+    size_t n_features;
+    struct query_feature feature[QUERY_FEATURES_MAX];
+    struct query_list exclude_ids, history, category, fields;
+    bool has_filter, has_min_score, exact, exclude_seen, columns;
+    uint64_t k, ef; // 0 = not given
+    float min_score;
+    // what became of it in one bundle
+    struct retrieve_feature resolved[QUERY_FEATURES_MAX];
+    int attr[QUERY_FIELDS_MAX]; // column of items->attr, or QUERY_ATTR_CATEGORY
+    size_t unknown_history, unknown_exclude,
+        unknown_category; // ids that this bundle does not know: ignored, and counted
+    // memory, kept from request to request
+    struct str *str;
+    size_t n_str, cap_str;
+    uint32_t *idx; // [cap_idx] resolved exclude, history, category
+    size_t cap_idx;
+    char *text; // [cap_text] decoded strings and joined values
+    size_t cap_text, text_used;
+    struct wire wire;
+};
+
+void query_init(struct query *q);
+void query_fini(struct query *q);
+
+/* Body of n bytes, NUL behind it. False: *e says why. `q` borrows from `body`. */
+bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t n, const struct query_limits *lim,
+                 struct wire_error *e);
+
+/* out->k and out->ef are set from the query, or from the defaults given (ef 0 = the bundle's). `out` borrows from `q`
+ * and `b`. */
+bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
+                   struct retrieve_query *out, struct wire_error *e);
+
+/* True if the filter names categories and this bundle has none of them: then nothing is eligible. */
+static inline bool query_nothing_eligible(const struct query *q, const struct retrieve_query *r)
+{
+    return q->has_filter && r->n_category == 0;
+}
+
+#endif

@@ -1,0 +1,71 @@
+/* reload_priv.h - shared by reload.c (queue, thread, answers), reload_run.c (what an operation does) and
+ * reload_json.c. */
+#ifndef DUET_SERVER_RELOAD_PRIV_H
+#define DUET_SERVER_RELOAD_PRIV_H
+
+#include <pthread.h>
+
+#include "server/reload.h"
+
+enum operation_state { OPERATION_QUEUED, OPERATION_RUNNING, OPERATION_SUCCEEDED, OPERATION_FAILED };
+
+struct waiter {
+    struct http_pending *pending;
+    char request_id[HTTP_REQUEST_ID_MAX + 1];
+    struct waiter *next;
+};
+
+struct operation {
+    uint64_t seq; // 1, 2, ...; 0 = a free place
+    enum operation_kind kind;
+    enum operation_state state;
+    char model[GENERATION_NAME_MAX + 1];
+    char request_id[HTTP_REQUEST_ID_MAX + 1];
+    uint64_t wanted;        // version asked for, 0 = none
+    uint64_t from, version; // served before; loaded, verified or refused
+    unsigned status;        // as HTTP would say it: 200, 404, 409, 422, 503, 507
+    const char *code;       // static: "swapped", "bundle_invalid", ...
+    char detail[512];
+    bool pinned, persisted;
+    int64_t created, ended; // seconds since 1970
+    uint64_t duration_ms;
+    struct waiter *waiters;
+};
+
+struct rmodel {
+    char name[GENERATION_NAME_MAX + 1];
+    char *path;
+    uint64_t config_version;
+    bool busy, tried, gone; // has an unfinished operation; was loaded or failed once; no longer configured
+    struct loaded *cur;     // what generations serve; one count
+    struct loaded *prev;    // kept for an immediate rollback; one count, NULL if there was no room
+    uint64_t prev_version;  // what a rollback goes to; 0 = the newest below the current one
+    char last_error[512];
+    metric_id version_metric, degraded_metric, since_metric, seconds_metric;
+};
+
+#define RELOAD_MODELS_MAX 256 // configured now or in the past
+
+struct reloads {
+    struct reload_params p;
+    uint64_t boot;        // in ids of operations, so that those of an earlier run are unknown, not confused
+    pthread_mutex_t lock; // guards all below
+    pthread_cond_t work;
+    struct rmodel *model[RELOAD_MODELS_MAX];
+    size_t n_models;
+    struct operation op[OPERATIONS_KEPT]; // [seq % OPERATIONS_KEPT]
+    uint64_t next_seq, next_run;          // those in between are queued
+    bool refuse, stop;
+    pthread_t thread;
+    bool thread_runs;
+};
+
+struct rmodel *reload_find(struct reloads *rl, const char *name); // not the gone ones; the lock is held
+
+/* Do what `op` says (a copy of the loader's own); fills its outcome. Called without the lock, by the loader's thread
+ * alone. */
+void reload_run(struct reloads *rl, struct rmodel *m, struct operation *op);
+
+json_t *operation_to_json(const struct reloads *rl, const struct operation *op);
+
+#endif

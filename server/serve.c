@@ -1,0 +1,291 @@
+#include "server/serve.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <strings.h>
+
+#include "config/yaml.h"
+#include "server/jsonw.h"
+#include "server/problem.h"
+
+// ------------------------------------------------------------------------------------------------------- scratch
+
+struct serve_state *serve_state_new(struct app *app)
+{
+    (void)app;
+    struct serve_state *s = mem_array(1, sizeof(*s), NULL);
+    if (s)
+        query_init(&s->query);
+    return s;
+}
+
+void serve_state_free(struct app *app, struct serve_state *s)
+{
+    (void)app;
+    if (!s)
+        return;
+    query_fini(&s->query);
+    free(s->hit);
+    free(s->vec);
+    free(s);
+}
+
+bool serve_room(void **p, size_t *cap, size_t n, size_t size)
+{
+    if (n <= *cap)
+        return true;
+    void *grown = mem_array(n, size, NULL);
+    if (!grown)
+        return false;
+    free(*p);
+    *p = grown;
+    *cap = n;
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- problems
+
+bool serve_wire_problem(const struct http_request *r, const struct wire_error *e, struct http_response *resp)
+{
+    if (e->status == 503)
+        http_add_header(resp, "Retry-After", "1");
+    return problem_write_id(resp, r->id, e->status, e->code, e->pointer, e->detail);
+}
+
+bool serve_failed(struct app *app, const struct http_request *r, const struct err *err, struct http_response *resp)
+{
+    problem_from_err(resp, r, err,
+                     err->code == ERR_ARG     ? "invalid_query"
+                     : err->code == ERR_NOMEM ? "out_of_memory"
+                                              : NULL);
+    if (resp->status == 503)
+        http_add_header(resp, "Retry-After", "1");
+    if (resp->status >= 500)
+        log_event(&app->log, LOG_ERROR, "request_failed", LOG_STR("request_id", r->id), LOG_STR("path", r->path),
+                  LOG_STR("cause", err->msg));
+    return true;
+}
+
+bool serve_unknown_model(const struct http_request *r, const struct generation *g, const char *name, size_t n,
+                         const char *pointer, struct http_response *resp)
+{
+    const char *known[GENERATION_MODELS_MAX];
+    char word[GENERATION_NAME_MAX + 1];
+    size_t len = n < sizeof(word) - 1 ? n : sizeof(word) - 1;
+    while (len < n && len > 0 && ((unsigned char)name[len] & 0xc0) == 0x80)
+        len--; // whole characters
+    memcpy(word, name, len);
+    word[len] = '\0';
+    for (size_t i = 0; i < g->n_models; i++)
+        known[i] = g->model[i].name;
+    const char *near = ynode_nearest(word, known, g->n_models);
+    if (near)
+        return problem_write(resp, r, 404, "unknown_model", pointer, "no model '%s' is configured, did you mean '%s'?",
+                             word, near);
+    return problem_write(resp, r, 404, "unknown_model", pointer, "no model '%s' is configured", word);
+}
+
+// ------------------------------------------------------------------------------------------------------- reading
+
+static struct query_limits limits_of(const struct app *app)
+{
+    const struct config *c = app->config;
+    return (struct query_limits){
+        .k = c->limits.k,
+        .ef = c->limits.ef,
+        .ids = c->limits.ids,
+        .id_bytes = c->limits.id_bytes < ITEM_ID_MAX ? c->limits.id_bytes : ITEM_ID_MAX,
+        .history = c->limits.history,
+        .depth = (unsigned)c->limits.json_depth,
+    };
+}
+
+/* No Content-Type is taken for JSON; another one is refused, so that a browser's form cannot post here. */
+static bool is_json(const struct http_request *r)
+{
+    static const char json[] = "application/json";
+    const char *type = http_header(r, "Content-Type");
+    if (!type)
+        return true;
+    size_t n = strcspn(type, "; \t");
+    return n == sizeof(json) - 1 && strncasecmp(type, json, n) == 0;
+}
+
+bool serve_read(struct app *app, const struct http_request *r, enum query_kind kind, struct serve_state *s,
+                struct http_response *resp)
+{
+    struct query_limits lim = limits_of(app);
+    struct wire_error e;
+    if (!s) {
+        http_add_header(resp, "Retry-After", "1");
+        return !problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+    }
+    if (!is_json(r))
+        return !problem_write(resp, r, 415, "unsupported_media_type", NULL, "Content-Type must be application/json");
+    if (!query_parse(&s->query, kind, r->body, r->body_len, &lim, &e))
+        return !serve_wire_problem(r, &e, resp);
+    return true;
+}
+
+// ------------------------------------------------------------------------------------------------------- choosing
+
+static bool not_ready(const struct http_request *r, const struct generation_model *m, struct http_response *resp)
+{
+    http_add_header(resp, "Retry-After", "1");
+    return problem_write(resp, r, 503, "model_not_ready", NULL, "model '%s' has no version loaded%s%s", m->name,
+                         m->degraded[0] ? ": " : " yet", m->degraded);
+}
+
+/* Which model by name or by experiment? False: answered. */
+static bool choose_model(const struct http_request *r, const struct query *q, struct serve_choice *c,
+                         struct http_response *resp)
+{
+    struct err err = {0};
+    c->a.n = 0;
+    if (q->model.p) { // named: experiments have no say, and nothing is exposed
+        int i = generation_find(c->g, q->model.p, q->model.n);
+        if (i < 0)
+            return !serve_unknown_model(r, c->g, q->model.p, q->model.n, "/model", resp);
+        c->model = (size_t)i;
+        return true;
+    }
+    if (!experiment_assign(c->g->experiments, q->user_id.p, q->user_id.n, http_header(r, "X-Experiment-Override"),
+                           &c->a, &err))
+        return !problem_write(resp, r, 400, "invalid_override", NULL, "%s", err.msg);
+    int i = c->a.model ? generation_find(c->g, c->a.model, strlen(c->a.model)) : 0;
+    c->model = i < 0 ? 0 : (size_t)i; // tables are checked against the models when they are set
+    return true;
+}
+
+bool serve_choose(struct app *app, const struct http_request *r, const struct query *q, struct serve_choice *c,
+                  struct http_response *resp)
+{
+    struct err err = {0};
+    c->g = generation_acquire(app->generations);
+    c->loaded = NULL;
+    c->ws = NULL;
+    if (app_now_ns() > r->deadline_ns) {
+        problem_write(resp, r, 504, "deadline_exceeded", NULL, "the request's deadline passed before it was begun");
+    } else if (c->g->n_models == 0) {
+        http_add_header(resp, "Retry-After", "5");
+        problem_write(resp, r, 503, "model_not_ready", NULL, "no model is configured");
+    } else if (choose_model(r, q, c, resp)) {
+        const struct generation_model *m = &c->g->model[c->model];
+        c->loaded = m->loaded;
+        if (!c->loaded)
+            not_ready(r, m, resp);
+        else if (!(c->ws = loaded_take_ws(c->loaded, &err)))
+            serve_failed(app, r, &err, resp);
+        else
+            return true;
+    }
+    generation_release(app->generations, c->g);
+    return false;
+}
+
+void serve_choice_done(struct app *app, struct serve_choice *c)
+{
+    loaded_put_ws(c->loaded, c->ws);
+    generation_release(app->generations, c->g);
+}
+
+bool serve_resolve(const struct http_request *r, struct query *q, const struct serve_choice *c,
+                   struct retrieve_query *rq, struct http_response *resp)
+{
+    struct wire_error e;
+    if (query_resolve(q, c->loaded->bundle, c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, c->a.n ? c->a.ef : 0, rq, &e))
+        return true;
+    return !serve_wire_problem(r, &e, resp);
+}
+
+// ------------------------------------------------------------------------------------------------------- answers
+
+static void put_experiment(struct buf *b, const struct serve_choice *c)
+{
+    bool first = true;
+    JSONW_LIT(b, "{");
+    for (size_t i = 0; i < c->a.n; i++) {
+        if (c->a.variant[i] == EXPERIMENT_NO_OWNER)
+            continue;
+        const struct experiment *e = experiment_table_get(c->g->experiments, i);
+        if (!first)
+            JSONW_LIT(b, ",");
+        first = false;
+        jsonw_text(b, e->name);
+        JSONW_LIT(b, ":");
+        jsonw_text(b, e->variant[c->a.variant[i]].name);
+    }
+    JSONW_LIT(b, "}");
+}
+
+/* One more way in which the answer is not what was asked for: "what" or "what:detail". */
+static void put_degraded(struct buf *b, bool *first, const char *what, struct str detail)
+{
+    char text[SCHEMA_NAME_MAX + 64];
+    size_t n = strlen(what), d = detail.n < SCHEMA_NAME_MAX ? detail.n : SCHEMA_NAME_MAX;
+    memcpy(text, what, n);
+    if (d) {
+        text[n++] = ':';
+        memcpy(text + n, detail.p, d);
+        n += d;
+    }
+    if (!*first)
+        JSONW_LIT(b, ",");
+    *first = false;
+    jsonw_string(b, text, n);
+}
+
+static void put_count(struct buf *b, bool *first, const char *what, size_t count)
+{
+    char text[JSONW_NUMBER_MAX];
+    if (count)
+        put_degraded(b, first, what, (struct str){text, (size_t)(jsonw_put_uint(text, count) - text)});
+}
+
+static void put_all_degraded(struct buf *b, const struct serve_choice *c, const struct query *q,
+                             const struct retrieve_query *rq, const struct retrieve_result *res)
+{
+    static const struct str none;
+    bool first = true;
+    JSONW_LIT(b, "[");
+    if (c->g->model[c->model].degraded[0])
+        put_degraded(b, &first, "older_version", none);
+    for (size_t i = 0; i < res->n_unknown; i++)
+        put_degraded(b, &first, "unknown_value", rq->feature[res->unknown_feature[i]].name);
+    put_count(b, &first, "unknown_history_ids", q->unknown_history);
+    put_count(b, &first, "unknown_exclude_ids", q->unknown_exclude);
+    put_count(b, &first, "unknown_category_values", q->unknown_category);
+    if (rq->exclude_seen && !c->loaded->bundle->users->seen_off)
+        put_degraded(b, &first, "seen_not_stored", none);
+    JSONW_LIT(b, "]");
+}
+
+void serve_put_head(struct buf *b, const struct http_request *r, const struct serve_choice *c, const struct query *q,
+                    const struct retrieve_query *rq, const struct retrieve_result *res)
+{
+    JSONW_LIT(b, "{\"request_id\":");
+    jsonw_text(b, r->id);
+    JSONW_LIT(b, ",\"model\":");
+    jsonw_text(b, c->g->model[c->model].name);
+    JSONW_LIT(b, ",\"version\":");
+    jsonw_uint(b, c->loaded->bundle->manifest.version);
+    JSONW_LIT(b, ",\"experiment\":");
+    put_experiment(b, c);
+    JSONW_LIT(b, ",\"fallback\":");
+    jsonw_text(b, retrieve_fallback_name(res->fallback));
+    JSONW_LIT(b, ",\"degraded\":");
+    put_all_degraded(b, c, q, rq, res);
+}
+
+bool serve_json(const struct http_request *r, struct http_response *resp, unsigned status, json_t *v)
+{
+    char *text = v ? json_text(v, NULL) : NULL;
+    json_decref(v);
+    if (!text)
+        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+    resp->status = status;
+    buf_puts(&resp->body, text);
+    JSONW_LIT(&resp->body, "\n");
+    free(text);
+    return true;
+}

@@ -1,0 +1,37 @@
+/* world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [no_seen]]] - publish a bundle of a made-up world
+ * (tests/core/world.h) for the end-to-end tests of the daemon. Prints its folder. */
+#include "tests/core/support.h"
+
+#include <limits.h>
+
+#include "tests/core/world.h"
+
+static uint32_t number(int argc, char **argv, int i)
+{
+    return argc > i ? (uint32_t)strtoul(argv[i], NULL, 10) : 0;
+}
+
+int main(int argc, char **argv)
+{
+    struct err err = {0};
+    char dir[PATH_MAX];
+    uint64_t version;
+    struct world_params wp = {0};
+    if (argc < 6 || !model_kind_parse(argv[5], &wp.kind)) {
+        fprintf(stderr, "usage: world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [no_seen]]]\n");
+        return 2;
+    }
+    wp.seed = strtoull(argv[4], NULL, 10);
+    wp.n_items = number(argc, argv, 6);
+    wp.n_users = number(argc, argv, 7);
+    wp.no_seen = argc > 8;
+    struct publish_params p = {.repository = argv[1], .name = argv[2], .version = strtoull(argv[3], NULL, 10), .threads = 1, .seed = wp.seed};
+    struct world *w = world_new(&wp);
+    bool ok = bundle_publish(&w->in, &p, &version, dir, &err);
+    world_free(w);
+    if (!ok)
+        fprintf(stderr, "world_bundle: %s\n", err.msg);
+    else
+        puts(dir);
+    return ok ? 0 : 1;
+}
