@@ -14,6 +14,10 @@ static const struct {
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
     {"train", "dataset -> checkpoint: two-tower or DAT", cmd_train},
     {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},
+    {"publish", "checkpoint -> bundle: a new version in a repository", cmd_publish},
+    {"inspect", "what is in a dataset, a checkpoint or a bundle", cmd_inspect},
+    {"verify", "may this bundle serve?", cmd_verify},
+    {"query", "candidates out of a bundle, without a daemon", cmd_query},
     {NULL, NULL, NULL},
 };
 
