@@ -115,7 +115,8 @@ static void row_idle(const struct adam_params *p, struct adam_rows *r, size_t ro
     if (n == 0)
         return;
     r->last[row] = to;
-    float keep = (float)pow(1 - (double)p->lr * p->weight_decay, n);
+    double decay = 1 - (double)p->lr * p->weight_decay;
+    float keep = (float)pow(decay, n);
     float *x = r->param + row * r->cols, *m = r->m + row * r->cols, *v = r->v + row * r->cols;
     if (from == 0) { // never had a gradient: only the decay
         for (uint32_t c = 0; c < r->cols; c++)
@@ -123,8 +124,10 @@ static void row_idle(const struct adam_params *p, struct adam_rows *r, size_t ro
         return;
     }
     double ratio = p->beta1 / sqrt(p->beta2), power = 1, move = 0;
-    for (uint32_t j = 1; j <= n && j <= MISSED_MAX; j++)
-        move += (power *= ratio) * step_rate(p, from + j);
+    uint32_t near = n < MISSED_MAX ? n : MISSED_MAX;
+    for (uint32_t j = 1; j <= near; j++)
+        move = move * decay + (power *= ratio) * step_rate(p, from + j);
+    move *= pow(decay, n - near);
     float eps = step_eps(p, from + 1), m_left = (float)pow(p->beta1, n), v_left = (float)pow(p->beta2, n);
     for (uint32_t c = 0; c < r->cols; c++) {
         x[c] = x[c] * keep - (float)move * m[c] / (sqrtf(v[c]) + eps);

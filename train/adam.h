@@ -2,7 +2,7 @@
  * A step touches only the rows that the batch names; a row that was left out is brought up to date when it is next read: with
  * a zero gradient, n missed steps move a parameter by
  *     -lr * m / sqrt(v) * sum_{j=1..n} (b1 / sqrt(b2))^j * sqrt(1 - b2^(s+j)) / (1 - b1^(s+j))        s = its last step
- * and multiply m by b1^n, v by b2^n: the same result as dense Adam (to the eps of the denominator), at the cost of the rows
+ *, decayed on the way, and multiply m by b1^n, v by b2^n: the same result as dense Adam (to the eps of the denominator), at the cost of the rows
  * in the batch. Weight decay is decoupled (AdamW) and meant for the tables only.
  * Order of a step:  adam_begin, adam_touch for each row, adam_catch_up, (forward, backward into grad), adam_step.
  * Threads: one user at a time; loops are split over the pool by rows, with the same result for any number of threads. */

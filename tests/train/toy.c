@@ -146,6 +146,46 @@ void toy_init(struct toy *t, uint32_t n_users, uint32_t n_items, uint64_t seed)
     draw_all(t, seed);
 }
 
+/* Moves what is withheld from one split to the end of `held`'s rows of the same user. */
+static void withhold(struct toy *t, int split, uint64_t *held_n)
+{
+    uint64_t out = 0;
+    for (uint32_t u = 0; u < t->d.n_users; u++) {
+        uint64_t lo = t->off[split][u], hi = t->off[split][u + 1];
+        t->off[split][u] = out;
+        for (uint64_t q = lo; q < hi; q++) {
+            uint32_t v = t->item[split][q];
+            if (t->user_held[u] || t->item_held[v]) {
+                t->item[3][u * 16 + held_n[u]++] = v;
+                t->count[v] -= split == 0;
+            } else {
+                t->item[split][out++] = v;
+            }
+        }
+    }
+    t->off[split][t->d.n_users] = out;
+}
+
+void toy_hold_out(struct toy *t, uint32_t n_users, uint32_t n_items)
+{
+    uint64_t *held_n = calloc(t->d.n_users, sizeof(*held_n)), out = 0;
+    free(t->item[3]);
+    t->d.held.item = t->item[3] = calloc((size_t)t->d.n_users * 16, sizeof(uint32_t));
+    for (uint32_t u = 0; u < n_users; u++)
+        t->user_held[u] = 1;
+    for (uint32_t i = 0; i < n_items; i++)
+        t->item_held[i] = 1;
+    withhold(t, 0, held_n);
+    withhold(t, 1, held_n);
+    for (uint32_t u = 0; u < t->d.n_users; u++) {
+        memmove(t->item[3] + out, t->item[3] + (size_t)u * 16, held_n[u] * sizeof(uint32_t));
+        t->off[3][u] = out;
+        out += held_n[u];
+    }
+    t->off[3][t->d.n_users] = out;
+    free(held_n);
+}
+
 void toy_fini(struct toy *t)
 {
     for (int k = 0; k < 4; k++) {

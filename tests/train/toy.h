@@ -22,6 +22,9 @@ struct toy {
 void toy_init(struct toy *t, uint32_t n_users, uint32_t n_items, uint64_t seed);
 void toy_fini(struct toy *t);
 
+/* The first n_users users' and n_items items' training and validation rows become `held`, as `duet prepare --hold-out` does. */
+void toy_hold_out(struct toy *t, uint32_t n_users, uint32_t n_items);
+
 /* A copy of the toy's schema, and a model over it, weights drawn. */
 struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t seed);
 

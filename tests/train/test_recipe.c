@@ -1,0 +1,120 @@
+/* Recipes. If this fails, "paper" is no longer the paper's, or a checkpoint does not say how it was trained. */
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "train/recipe.h"
+
+static void paper_is_the_text_to_the_letter(void **state)
+{
+    (void)state;
+    struct recipe r;
+    assert_true(recipe_named("paper", MODEL_DAT, 1000000, &r));
+    assert_int_equal(r.loss, LOSS_BCE);
+    assert_int_equal(r.batching, BATCH_PAIRS);
+    assert_int_equal(r.batch, 256);
+    assert_int_equal(r.negatives, 4);
+    assert_int_equal(r.k, 32);
+    assert_int_equal(r.n_layers, 3);
+    assert_memory_equal(r.width, ((uint32_t[]){256, 128, 32}), 3 * sizeof(uint32_t));
+    assert_true(r.relu_out && r.amm && r.cal && !r.learn_scale && !r.cal_weighted && !r.cal_positives &&
+                !r.cal_detach_major);
+    assert_float_equal(r.scale, 1, 0);
+    assert_float_equal(r.lambda1, 0.5, 0);
+    assert_float_equal(r.lambda2, 0.5, 0);
+    assert_float_equal(r.lambda3, 1, 0);
+    assert_true(r.oov_dropout == 0 && r.feature_dropout == 0 && r.weight_decay == 0);
+}
+
+static void duet_samples_large_catalogues(void **state)
+{
+    (void)state;
+    struct recipe r;
+    assert_true(recipe_named("duet", MODEL_DAT, 3706, &r));
+    assert_int_equal(r.loss, LOSS_SOFTMAX);
+    assert_true(recipe_named("duet", MODEL_DAT, SOFTMAX_ITEMS_MAX + 1, &r));
+    assert_int_equal(r.loss, LOSS_SAMPLED);
+    assert_true(r.in_batch && r.logq && r.negatives > 0);
+    assert_false(recipe_named("pap", MODEL_DAT, 10, &r));
+}
+
+static void the_towers_of_a_recipe(void **state)
+{
+    (void)state;
+    struct recipe r;
+    recipe_named("duet", MODEL_DAT, 10, &r);
+    assert_int_equal(recipe_tower(&r).d_aug, 32);
+    r.model = MODEL_TWO_TOWER;
+    assert_int_equal(recipe_tower(&r).d_aug, 0);
+}
+
+static void json_brings_every_value_back(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    const char *names[] = {"paper", "duet"};
+    for (int i = 0; i < 2; i++) {
+        struct recipe r, back;
+        recipe_named(names[i], MODEL_DAT, 10, &r);
+        r.seed = 1234567890123;
+        r.threads = 3;
+        r.lr = 0.1234;
+        r.learn_scale = r.cal_positives = true;
+        json_t *o = recipe_to_json(&r);
+        assert_true(recipe_from_json(o, &back, &err));
+        json_t *again = recipe_to_json(&back);
+        assert_true(json_equal(o, again));
+        assert_int_equal(back.seed, r.seed);
+        json_decref(o);
+        json_decref(again);
+    }
+}
+
+static void refused(const char *key, json_t *value, const char *word)
+{
+    struct recipe r, back;
+    struct err err = {0};
+    recipe_named("duet", MODEL_DAT, 10, &r);
+    json_t *o = recipe_to_json(&r);
+    if (value)
+        json_object_set_new(o, key, value);
+    else
+        json_object_del(o, key);
+    assert_false(recipe_from_json(o, &back, &err));
+    if (!strstr(err.msg, word))
+        fail_msg("%s: \"%s\" does not name %s", key, err.msg, word);
+    json_decref(o);
+}
+
+static void bad_values_are_refused_by_name(void **state)
+{
+    (void)state;
+    refused("lr", NULL, "lr");
+    refused("lr", json_real(0), "lr");
+    refused("lr", json_string("fast"), "lr");
+    refused("batch", json_integer(0), "batch");
+    refused("loss", json_string("hinge"), "hinge");
+    refused("model", json_string("fm"), "fm");
+    refused("batching", json_string("rows"), "rows");
+    refused("widths", json_pack("[]"), "widths");
+    refused("widths", json_pack("[i,i]", 8, 100000), "width");
+    refused("widths", json_pack("[s]", "8"), "width");
+    refused("oov_dropout", json_real(1), "oov-dropout");
+    refused("threads", json_integer(0), "threads");
+    refused("cal_min_rows", json_integer(1), "cal-min-rows");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(paper_is_the_text_to_the_letter), cmocka_unit_test(duet_samples_large_catalogues),
+        cmocka_unit_test(the_towers_of_a_recipe),          cmocka_unit_test(json_brings_every_value_back),
+        cmocka_unit_test(bad_values_are_refused_by_name),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
