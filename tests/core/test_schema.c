@@ -1,17 +1,10 @@
 /* If this fails, values reach the wrong rows of embedding tables (answers silently wrong), or a damaged schema or a row
  * out of range gets past the checks that all array accesses of the towers rely on. */
 #include <math.h>
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
 #include <unistd.h>
-#include <cmocka.h>
 
 #include "core/schema.h"
+#include "tests/core/support.h"
 
 static const char good[] =
     "{\"format\": \"duet-schema\", \"format_version\": 1,"
@@ -339,6 +332,41 @@ static void saves_and_loads_the_same(void **state)
     unlink(path);
 }
 
+static void survives_lack_of_memory(void **state)
+{
+    (void)state;
+    json_t *v = json_parse(good, strlen(good), NULL);
+    bool done = false;
+    for (size_t i = 1; !done; i++) {
+        struct err err = {0};
+        alloc_fail_at(i);
+        struct schema *s = schema_from_json(v, &err);
+        done = !alloc_failed();
+        alloc_fail_at(0);
+        assert_int_equal(s != NULL, done);
+        assert_int_equal(err.code, done ? ERR_OK : ERR_NOMEM);
+        schema_free(s);
+    }
+    json_decref(v);
+}
+
+/* What serving does with values that clients send: encoding allocates nothing. */
+static void encoding_allocates_nothing(void **state)
+{
+    (void)state;
+    struct schema *s = parse_good();
+    uint32_t x[5];
+    alloc_fail_at(1);
+    schema_encode_unknown(&s->item, x);
+    encode(&s->item, "genres", "War|Opera|Drama", x);
+    encode(&s->item, "class", "food", x);
+    encode(&s->item, "price", "12.5", x);
+    bool allocated = alloc_failed();
+    alloc_fail_at(0);
+    assert_false(allocated);
+    schema_free(s);
+}
+
 static void kinds_have_names(void **state)
 {
     (void)state;
@@ -353,12 +381,19 @@ static void kinds_have_names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(places_slots_and_rows),     cmocka_unit_test(encodes_single_values),
-        cmocka_unit_test(buckets_numbers),           cmocka_unit_test(encodes_multi_values),
-        cmocka_unit_test(checks_rows_from_files),    cmocka_unit_test(refuses_each_broken_rule),
-        cmocka_unit_test(refuses_too_many_fields),   cmocka_unit_test(seal_checks_hand_built_ones),
-        cmocka_unit_test(bounds_survive_their_text), cmocka_unit_test(saves_and_loads_the_same),
+        cmocka_unit_test(places_slots_and_rows),
+        cmocka_unit_test(encodes_single_values),
+        cmocka_unit_test(buckets_numbers),
+        cmocka_unit_test(encodes_multi_values),
+        cmocka_unit_test(checks_rows_from_files),
+        cmocka_unit_test(refuses_each_broken_rule),
+        cmocka_unit_test(refuses_too_many_fields),
+        cmocka_unit_test(seal_checks_hand_built_ones),
+        cmocka_unit_test(bounds_survive_their_text),
+        cmocka_unit_test(saves_and_loads_the_same),
         cmocka_unit_test(kinds_have_names),
+        cmocka_unit_test(survives_lack_of_memory),
+        cmocka_unit_test(encoding_allocates_nothing),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,12 +1,7 @@
 /* If this fails, p_u and p_v are not what docs/model.md says: training, publishing and serving all stand on this
  * function. */
-#include <setjmp.h>
-#include <stdarg.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <cmocka.h>
-
 #include "core/base/json.h"
+#include "tests/core/support.h"
 #include "tests/core/tower_ref.h"
 
 #define ROWS 520 // past every block size of the kernels, and past the size from which sgemm takes over
@@ -243,6 +238,48 @@ static void refuses_bad_shapes(void **state)
     schema_free(s);
 }
 
+/* Any allocation while it is set to fail would be noticed; the result must be the same as before. */
+static void forward_allocates_nothing(void **state)
+{
+    (void)state;
+    struct fixture *f = setup(&shapes[0]);
+    struct tower_ws *ws = tower_ws_new(&f->t, ROWS, NULL);
+    float *p = calloc(ROWS, 32 * sizeof(float)), *q = calloc(ROWS, 32 * sizeof(float));
+    for (size_t B = 1; B <= ROWS; B += ROWS - 1) {
+        tower_forward(&f->t, f->x, f->a, B, ws, p);
+        alloc_fail_at(1);
+        tower_forward(&f->t, f->x, f->a, B, ws, q);
+        bool allocated = alloc_failed();
+        alloc_fail_at(0);
+        assert_false(allocated);
+        assert_memory_equal(p, q, B * 32 * sizeof(float));
+    }
+    free(p);
+    free(q);
+    tower_ws_free(ws);
+    teardown(f);
+}
+
+static void survives_lack_of_memory(void **state)
+{
+    (void)state;
+    struct schema *s = make_schema();
+    bool done = false;
+    for (size_t i = 1; !done; i++) {
+        struct err err = {0};
+        struct tower t;
+        alloc_fail_at(i);
+        struct tower_ws *ws = tower_init(&t, &s->user, &shapes[2], &err) ? tower_ws_new(&t, 3, &err) : NULL;
+        done = !alloc_failed();
+        alloc_fail_at(0);
+        assert_int_equal(ws != NULL, done);
+        assert_int_equal(err.code, done ? ERR_OK : ERR_NOMEM);
+        tower_ws_free(ws);
+        tower_fini(&t);
+    }
+    schema_free(s);
+}
+
 static void scratch_has_limits(void **state)
 {
     (void)state;
@@ -265,6 +302,8 @@ int main(void)
         cmocka_unit_test(views_lie_in_one_block),
         cmocka_unit_test(refuses_bad_shapes),
         cmocka_unit_test(scratch_has_limits),
+        cmocka_unit_test(forward_allocates_nothing),
+        cmocka_unit_test(survives_lack_of_memory),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
