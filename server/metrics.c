@@ -191,7 +191,7 @@ void metrics_hide(struct metrics *m, metric_id id)
 const char *metrics_label(const char *value, char *out, size_t cap)
 {
     size_t o = 0;
-    for (; *value && o + 3 < cap; value++) {
+    for (; *value && o + 2 < cap; value++) {
         if (*value == '\\' || *value == '"' || *value == '\n')
             out[o++] = '\\';
         out[o++] = *value == '\n' ? 'n' : *value;
