@@ -11,10 +11,11 @@
 #include "core/blas.h"
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
+#include "train/evaluate_bundle.h"
 #include "train/report.h"
 
 static const char usage[] =
-    "duet evaluate --data FILE [--checkpoint DIR]... [options]   or   duet evaluate --show FILE.json";
+    "duet evaluate --data FILE [--checkpoint DIR]... [--bundle DIR]... [options]   or   duet evaluate --show FILE.json";
 static const char about[] =
     "Ranks the whole catalogue for every held-out interaction and prints HR@K and MRR beside popularity; also what "
     "strangers get.\n"
@@ -23,10 +24,10 @@ static const char about[] =
 #define REPORT_MAX ((size_t)64 << 20)
 
 struct args {
-    const char *data, *split, *json, *csv, *show, *k;
-    struct opt_list checkpoint;
+    const char *data, *split, *json, *csv, *show, *k, *through;
+    struct opt_list checkpoint, bundle;
     bool per_category;
-    uint64_t threads;
+    uint64_t threads, ef;
 };
 
 // --------------------------------------------------------------------------------------------------------- options
@@ -51,6 +52,8 @@ static bool read_params(const struct args *a, struct evaluation_params *p, struc
 {
     if (strcmp(a->split, "test") != 0 && strcmp(a->split, "valid") != 0)
         return err_set(err, ERR_ARG, "--split \"%s\", want test or valid", a->split);
+    if (strcmp(a->through, "exact") != 0 && strcmp(a->through, "index") != 0)
+        return err_set(err, ERR_ARG, "--through \"%s\", want exact or index", a->through);
     p->valid = strcmp(a->split, "valid") == 0;
     p->per_category = a->per_category;
     return parse_ks(a->k, &p->spec, err);
@@ -91,6 +94,15 @@ static bool add_checkpoint(struct evaluation *e, const char *dir, json_t *system
     return ok;
 }
 
+static bool add_bundle(const struct args *a, struct evaluation *e, const char *dir, json_t *systems, struct err *err)
+{
+    const struct evaluate_bundle_params p = {strcmp(a->through, "index") == 0, (size_t)a->ef};
+    struct bundle *b = bundle_load(dir, &(struct bundle_load_params){.mode = BUNDLE_PRIVATE}, err);
+    json_t *o = b ? evaluation_bundle(e, dir, b, &p, err) : NULL;
+    bundle_free(b);
+    return o && json_array_append_new(systems, o) == 0;
+}
+
 static bool add_all(const struct args *a, struct evaluation *e, json_t *systems, struct err *err)
 {
     json_t *popularity = evaluation_popularity(e, err);
@@ -99,6 +111,9 @@ static bool add_all(const struct args *a, struct evaluation *e, json_t *systems,
     json_array_append_new(systems, popularity);
     for (size_t i = 0; i < a->checkpoint.n; i++)
         if (!add_checkpoint(e, a->checkpoint.v[i], systems, err))
+            return false;
+    for (size_t i = 0; i < a->bundle.n; i++)
+        if (!add_bundle(a, e, a->bundle.v[i], systems, err))
             return false;
     return true;
 }
@@ -167,12 +182,16 @@ static int run(const struct args *a)
 
 int cmd_evaluate(int argc, char **argv)
 {
-    struct args a = {.split = "test", .k = "50,100"};
+    struct args a = {.split = "test", .k = "50,100", .through = "exact"};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     a.threads = cpus < 1 ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
     const struct opt opts[] = {
         {"data", OPT_STR, &a.data, "FILE", "dataset of `duet prepare`", 0, 0},
         {"checkpoint", OPT_LIST, &a.checkpoint, "DIR", "folder of `duet train`; may be given several times", 0, 0},
+        {"bundle", OPT_LIST, &a.bundle, "DIR",
+         "version folder of a bundle, asked as the daemon asks; may be given several times", 0, 0},
+        {"through", OPT_STR, &a.through, "HOW", "bundles: exact, or index (and what it costs)", 0, 0},
+        {"ef", OPT_UINT, &a.ef, "N", "bundles through the index: default the bundle's own", 0, 20000},
         {"split", OPT_STR, &a.split, "NAME", "test or valid", 0, 0},
         {"k", OPT_STR, &a.k, "LIST", "K of HR@K", 0, 0},
         {"per-category", OPT_FLAG, &a.per_category, NULL, "each category of the target item for itself", 0, 0},

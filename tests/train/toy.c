@@ -61,6 +61,16 @@ static struct schema *make_schema(uint32_t n_users, uint32_t n_items)
     return s;
 }
 
+static struct strtab name_all(struct strtab_builder *b, char prefix, uint32_t n)
+{
+    for (uint32_t i = 0; i < n; i++) {
+        char id[16];
+        int len = snprintf(id, sizeof(id), "%c%u", prefix, i);
+        strtab_add(b, id, (size_t)len, NULL, NULL);
+    }
+    return strtab_view(b);
+}
+
 static void encode_users(struct toy *t)
 {
     const struct schema_side *s = &t->d.schema->user;
@@ -141,6 +151,8 @@ void toy_init(struct toy *t, uint32_t n_users, uint32_t n_items, uint64_t seed)
     for (int i = 0; i < N_CLASSES; i++)
         strtab_add(&t->category, (char[]){'k', (char)('0' + i)}, 2, NULL, NULL);
     d->category = strtab_view(&t->category);
+    d->user_id = name_all(&t->user_id, 'u', n_users);
+    d->item_id = name_all(&t->item_id, 'i', n_items);
     encode_users(t);
     encode_items(t);
     draw_all(t, seed);
@@ -199,6 +211,8 @@ void toy_fini(struct toy *t)
     free(t->user_held);
     free(t->item_held);
     strtab_builder_fini(&t->category);
+    strtab_builder_fini(&t->user_id);
+    strtab_builder_fini(&t->item_id);
     schema_free(t->d.schema);
 }
 

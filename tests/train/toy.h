@@ -13,7 +13,7 @@ struct toy {
     uint32_t *item[4];
     uint32_t *user_x, *item_x, *category_of, *count;
     uint8_t *user_held, *item_held;
-    struct strtab_builder category;
+    struct strtab_builder category, user_id, item_id; // ids: "u<n>", "i<n>"
 };
 
 /* Users: uid, city (segment), age (numeric). Items: iid, class (category, segment), price (numeric), tags (multi-valued).
