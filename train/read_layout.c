@@ -50,17 +50,15 @@ const struct read_layout read_layouts[] = {
 
 static const struct read_layout *by_name(const char *name, struct err *err)
 {
-    struct buf known = {0};
-    const struct read_layout *found = NULL;
-    for (const struct read_layout *l = read_layouts; l->name; l++) {
-        buf_printf(&known, "%s%s", l == read_layouts ? "" : ", ", l->name);
+    for (const struct read_layout *l = read_layouts; l->name; l++)
         if (strcmp(l->name, name) == 0)
-            found = l;
-    }
-    if (!found)
-        err_set(err, ERR_ARG, "unknown layout \"%s\"; want one of %s", name, known.data ? known.data : "");
+            return l;
+    struct buf known = {0};
+    for (const struct read_layout *l = read_layouts; l->name; l++)
+        buf_printf(&known, "%s%s", l == read_layouts ? "" : ", ", l->name);
+    err_set(err, ERR_ARG, "unknown layout \"%s\"; want one of %s", name, known.data ? known.data : "");
     buf_fini(&known);
-    return found;
+    return NULL;
 }
 
 static void nothing_found(const char *dir, struct err *err)
