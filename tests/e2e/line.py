@@ -2,7 +2,7 @@
 
 What breaks when it fails: two parts no longer agree on a file, an option or a field, and the quickstart does not run.
 Uses the programs in DUET_BIN_DIR, works in a temporary folder, binds port 0 only.
-    python3 line.py [synthetic|RAW_FOLDER]
+    python3 line.py [DATASET]     a folder of DUET_TEST_DATA (skipped, exit 77, without it); none: generated data
 """
 import json
 import os
@@ -163,11 +163,16 @@ def flipped_bit_is_refused(daemon, data, work):
 
 
 def main():
-    raw = sys.argv[1] if len(sys.argv) > 1 else "synthetic"
+    raw = None
+    if len(sys.argv) > 1:
+        raw = os.path.join(os.environ.get("DUET_TEST_DATA", ""), sys.argv[1])
+        if not os.path.isdir(raw):
+            print(f"line: no dataset {sys.argv[1]} in DUET_TEST_DATA: skipped")
+            sys.exit(77)
     work = tempfile.mkdtemp(prefix="duet-line-")
     daemon = None
     try:
-        if raw == "synthetic":
+        if raw is None:
             raw = os.path.join(work, "raw")
             duet("synth", "--out", raw, "--users", "300", "--items", "400", "--interactions", "9000")
         data = release(raw, work)
