@@ -12,8 +12,22 @@
 
 // ---------------------------------------------------------------------------------------------------------- help
 
+/* A default outside the range is a mark for "not given": the command decides, so there is none to print. */
+static bool has_default(const struct opt *o)
+{
+    bool ranged = o->min < o->max;
+    if (o->kind == OPT_UINT) {
+        uint64_t v = *(const uint64_t *)o->out;
+        return v != UINT64_MAX && (!ranged || ((double)v >= o->min && (double)v <= o->max));
+    }
+    double v = o->kind == OPT_NUM ? *(const double *)o->out : 0;
+    return o->kind != OPT_NUM || (isfinite(v) && (!ranged || (v >= o->min && v <= o->max)));
+}
+
 static void print_default(const struct opt *o)
 {
+    if (!has_default(o))
+        return;
     switch (o->kind) {
     case OPT_FLAG:
         if (*(const bool *)o->out)

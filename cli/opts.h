@@ -19,7 +19,7 @@ struct opt_list {
 struct opt {
     const char *name; // without dashes; NULL ends the table
     enum opt_kind kind;
-    void *out;         // bool *, const char **, uint64_t *, double *, struct opt_list *: holds the default before parsing
+    void *out;         // bool *, const char **, uint64_t *, double *, struct opt_list *: holds the default before parsing; UINT64_MAX, NAN or one outside the range: none, help shows nothing
     const char *value; // placeholder in help ("FILE"); NULL for flags
     const char *help;
     double min, max;   // UINT, NUM: range if min < max

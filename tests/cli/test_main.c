@@ -67,6 +67,10 @@ static void tells_its_commands(void **state)
     prints("--in DIR");
     prints("--split HOW");
     prints("(default auto)");
+    assert_int_equal(duet("train --help"), 0); // values that the recipe decides have no default of their own
+    prints("--batch N");
+    assert_null(strstr(out, "18446744073709551615"));
+    assert_null(strstr(out, "default -1"));
 }
 
 static void goes_from_nothing_to_a_dataset(void **state)
