@@ -1,0 +1,345 @@
+/* If this fails, a bad bundle reaches traffic, a good one does not, a rollback goes to the wrong version, or a restart forgets it. */
+#include "tests/core/support.h"
+
+#include <time.h>
+#include <unistd.h>
+
+#include "core/base/fio.h"
+#include "server/reload.h"
+#include "tests/core/world.h"
+
+struct fixture {
+    char *repository; // with model m, versions 1 to 3
+    char path[PATH_MAX];
+    struct generations *g;
+    struct state *state;
+    struct reloads *rl;
+    struct log log;
+};
+static struct fixture f;
+static uint64_t memory_left = UINT64_MAX;
+
+static uint64_t memory(void)
+{
+    return memory_left;
+}
+
+static void publish(uint64_t version)
+{
+    struct err e = {0};
+    struct world *w =
+        world_new(&(struct world_params){.kind = MODEL_DAT, .seed = version, .n_items = 60, .n_users = 12});
+    struct publish_params p = {.repository = f.repository, .name = "m", .version = version, .threads = 1};
+    assert_ok(bundle_publish(&w->in, &p, &version, NULL, &e), &e);
+    world_free(w);
+}
+
+static const char *version_file(uint64_t version, const char *name)
+{
+    static char out[PATH_MAX + 64];
+    snprintf(out, sizeof(out), "%s/%llu/%.30s", f.path, (unsigned long long)version, name);
+    return out;
+}
+
+static int setup(void **state)
+{
+    tmp_setup(state);
+    f.repository = *state;
+    f.log = (struct log){.fd = -1, .level = LOG_ERROR + 1};
+    snprintf(f.path, sizeof(f.path), "%s/m", f.repository);
+    for (uint64_t v = 1; v <= 3; v++)
+        publish(v);
+    memory_left = UINT64_MAX;
+    return 0;
+}
+
+static void start(uint64_t config_version, const char *state_path)
+{
+    struct err e = {0};
+    static const char *const names[] = {"m"};
+    struct reload_model m = {"m", f.path, config_version};
+    assert_ok(f.g = generations_new(names, 1, &e), &e);
+    assert_ok(f.state = state_open(state_path, &e), &e);
+    struct reload_params p = {.generations = f.g,
+                              .state = f.state,
+                              .log = &f.log,
+                              .mode = BUNDLE_PRIVATE,
+                              .check_memory = true,
+                              .workspaces = 1,
+                              .memory_available = memory};
+    assert_ok(f.rl = reloads_new(&p, &m, 1, &e), &e);
+    assert_ok(reloads_start(f.rl, &e), &e);
+}
+
+static void stop(void)
+{
+    reloads_free(f.rl);
+    generations_free(f.g);
+    state_free(f.state);
+    f.rl = NULL;
+}
+
+static int teardown(void **state)
+{
+    if (f.rl)
+        stop();
+    return tmp_teardown(state);
+}
+
+static void wait_a_little(void)
+{
+    nanosleep(&(struct timespec){.tv_nsec = 2000000}, NULL);
+}
+
+static void until_idle(void)
+{
+    for (int i = 0; i < 10000; i++) {
+        json_t *o = reloads_operations(f.rl), *first = json_array_get(json_object_get(o, "operations"), 0);
+        const char *state = json_string_value(json_object_get(first, "state"));
+        bool idle = state && (strcmp(state, "succeeded") == 0 || strcmp(state, "failed") == 0);
+        json_decref(o);
+        if (idle)
+            return;
+        wait_a_little();
+    }
+    fail_msg("an operation does not end");
+}
+
+static uint64_t serving(void)
+{
+    const struct generation *g = generation_acquire(f.g);
+    uint64_t v = g->model[0].loaded ? g->model[0].loaded->bundle->manifest.version : 0;
+    generation_release(f.g, g);
+    return v;
+}
+
+/* Run one operation to its end and compare how it ended. */
+static void expect(enum operation_kind kind, uint64_t version, int status, const char *code, const char *says)
+{
+    char id[OPERATION_ID_MAX];
+    struct err e = {0};
+    assert_ok(reloads_submit(f.rl, kind, "m", version, "r1", id, &e), &e);
+    until_idle();
+    json_t *o = reloads_operation(f.rl, id);
+    assert_non_null(o);
+    const char *detail = json_string_value(json_object_get(o, "detail")),
+               *found = json_string_value(json_object_get(o, "code"));
+    if (json_integer_value(json_object_get(o, "status")) != status || strcmp(found, code) || !strstr(detail, says))
+        fail_msg("found %s: %s, want %d %s: %s", found, detail, status, code, says);
+    json_decref(o);
+}
+
+static void newest_first_then_reload_and_rollback(void **state)
+{
+    (void)state;
+    start(0, NULL);
+    until_idle();
+    assert_int_equal(serving(), 3);
+    struct buf why = {0};
+    assert_true(reloads_ready(f.rl, &why) && reloads_started(f.rl, &why));
+    buf_fini(&why);
+    expect(OPERATION_RELOAD, 0, 200, "unchanged", "");
+    expect(OPERATION_RELOAD, 1, 200, "swapped", "");
+    assert_int_equal(serving(), 1);
+    assert_int_equal(state_pin(f.state, "m"), 1);
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 3); // what served before, not what is below
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 2); // nothing is remembered now: the newest below
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", "");
+    expect(OPERATION_ROLLBACK, 0, 404, "no_previous_version", "no older version");
+    assert_int_equal(serving(), 1);
+    expect(OPERATION_RELOAD, 0, 200, "swapped", ""); // back to the newest, no pin
+    assert_int_equal(serving(), 3);
+    assert_int_equal(state_pin(f.state, "m"), 0);
+    expect(OPERATION_RELOAD, 9, 404, "unknown_version", "no version 9");
+    assert_true(generation_settle(f.g, 5000));
+}
+
+static void a_restart_keeps_what_was_pinned(void **state)
+{
+    const char *path = tmp_path(state, "state.json");
+    start(0, path);
+    until_idle();
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 2);
+    stop();
+    start(0, path);
+    until_idle();
+    assert_int_equal(serving(), 2);
+    stop();
+    start(1, path); // the state file wins over the configuration
+    until_idle();
+    assert_int_equal(serving(), 2);
+    stop();
+    start(1, NULL);
+    until_idle();
+    assert_int_equal(serving(), 1);
+}
+
+static void a_flipped_bit_in_any_file_is_refused(void **state)
+{
+    (void)state;
+    static const char *const files[] = {"manifest.json",     "schema.json", "model.safetensors", "items.pack",
+                                        "items.safetensors", "index.hnsw",  "users.pack",        "probes.pack"};
+    start(1, NULL);
+    until_idle();
+    for (size_t i = 0; i < sizeof(files) / sizeof(files[0]); i++) {
+        const char *path = version_file(2, files[i]);
+        uint64_t size;
+        assert_true(fio_size(path, &size, NULL));
+        flip_bit(path, size / 2, 3);
+        expect(OPERATION_RELOAD, 2, 422, "bundle_invalid", files[i]);
+        expect(OPERATION_VERIFY, 2, 422, "bundle_invalid", files[i]);
+        assert_int_equal(serving(), 1);
+        flip_bit(version_file(2, files[i]), size / 2, 3);
+    }
+    expect(OPERATION_VERIFY, 2, 200, "valid", "");
+    assert_int_equal(serving(), 1);
+}
+
+static void a_broken_newest_version_falls_back(void **state)
+{
+    (void)state;
+    flip_bit(version_file(3, "users.pack"), 200, 1);
+    start(0, NULL);
+    until_idle();
+    assert_int_equal(serving(), 2);
+    const struct generation *g = generation_acquire(f.g);
+    assert_non_null(strstr(g->model[0].degraded, "version 3"));
+    generation_release(f.g, g);
+    publish(4);
+    expect(OPERATION_RELOAD, 0, 200, "swapped", "");
+    g = generation_acquire(f.g);
+    assert_string_equal(g->model[0].degraded, "");
+    generation_release(f.g, g);
+}
+
+static void no_version_that_verifies(void **state)
+{
+    (void)state;
+    struct buf why = {0};
+    for (uint64_t v = 1; v <= 3; v++)
+        assert_int_equal(unlink(version_file(v, "index.hnsw")), 0);
+    start(0, NULL);
+    until_idle();
+    assert_int_equal(serving(), 0);
+    assert_false(reloads_ready(f.rl, &why));
+    assert_false(reloads_started(f.rl, &why));
+    assert_non_null(strstr(why.data, "no version could be loaded"));
+    buf_fini(&why);
+    publish(4);
+    expect(OPERATION_RELOAD, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 4);
+}
+
+static void too_little_memory(void **state)
+{
+    (void)state;
+    start(1, NULL);
+    until_idle();
+    memory_left = 1000;
+    expect(OPERATION_RELOAD, 2, 507, "insufficient_memory", "load.check_memory");
+    assert_int_equal(serving(), 1);
+    memory_left = UINT64_MAX;
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+}
+
+static void previous_stays_in_memory_if_it_fits(void **state)
+{
+    (void)state;
+    start(1, NULL);
+    until_idle();
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    assert_int_equal(fio_remove_tree(version_file(1, ""), NULL), true);
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", ""); // version 1 is gone from disk
+    assert_int_equal(serving(), 1);
+}
+
+static void one_at_a_time(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    char id[OPERATION_ID_MAX];
+    start(0, NULL); // the first load is under way
+    unsigned busy = 0;
+    for (int i = 0; i < 50; i++) {
+        e = (struct err){0};
+        if (!reloads_submit(f.rl, OPERATION_VERIFY, "m", 1, "r", id, &e)) {
+            assert_int_equal(e.code, ERR_STATE);
+            busy++;
+        }
+    }
+    assert_true(busy >= 45);
+    assert_false(reloads_submit(f.rl, OPERATION_VERIFY, "n", 1, "r", id, &e));
+    until_idle();
+    reloads_stop_accepting(f.rl);
+    assert_err(reloads_submit(f.rl, OPERATION_VERIFY, "m", 1, "r", id, &e), &e, ERR_STATE, "draining");
+}
+
+static void only_the_last_operations_are_kept(void **state)
+{
+    (void)state;
+    char first[OPERATION_ID_MAX], id[OPERATION_ID_MAX];
+    struct err e = {0};
+    start(0, NULL);
+    until_idle();
+    assert_ok(reloads_submit(f.rl, OPERATION_RELOAD, "m", 99, "r", first, &e), &e);
+    until_idle();
+    for (int i = 0; i < OPERATIONS_KEPT; i++) {
+        assert_ok(reloads_submit(f.rl, OPERATION_RELOAD, "m", 99, "r", id, &e), &e);
+        until_idle();
+    }
+    json_t *o = reloads_operations(f.rl);
+    assert_int_equal(json_array_size(json_object_get(o, "operations")), OPERATIONS_KEPT);
+    json_decref(o);
+    assert_null(reloads_operation(f.rl, first));
+    json_decref(o = reloads_operation(f.rl, id));
+    assert_non_null(o);
+    const char *bad[] = {"", "1", "-", "0-1", "ffff-", "zz"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
+        assert_null(reloads_operation(f.rl, bad[i]));
+}
+
+static void a_new_list_of_models(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    const char *names[] = {"other", "m"};
+    start(1, NULL);
+    until_idle();
+    struct reload_model list[] = {{"other", f.path, 2}, {"m", f.path, 1}};
+    assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), &e), &e);
+    assert_ok(reloads_set_models(f.rl, list, 2, &e), &e);
+    until_idle();
+    const struct generation *g = generation_acquire(f.g);
+    assert_int_equal(g->model[0].loaded->bundle->manifest.version, 2);
+    assert_int_equal(g->model[1].loaded->bundle->manifest.version, 1);
+    generation_release(f.g, g);
+    assert_ok(generation_swap_names(f.g, names, 1, experiment_table_new(&e), &e), &e);
+    assert_ok(reloads_set_models(f.rl, list, 1, &e), &e);
+    char id[OPERATION_ID_MAX];
+    assert_err(reloads_submit(f.rl, OPERATION_RELOAD, "m", 0, "r", id, &e), &e, ERR_NOT_FOUND, "'m'");
+    json_t *o = reloads_models(f.rl);
+    assert_int_equal(json_array_size(json_object_get(o, "models")), 1);
+    json_decref(o);
+}
+
+#define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(newest_first_then_reload_and_rollback),
+        TEST(a_restart_keeps_what_was_pinned),
+        TEST(a_flipped_bit_in_any_file_is_refused),
+        TEST(a_broken_newest_version_falls_back),
+        TEST(no_version_that_verifies),
+        TEST(too_little_memory),
+        TEST(previous_stays_in_memory_if_it_fits),
+        TEST(one_at_a_time),
+        TEST(only_the_last_operations_are_kept),
+        TEST(a_new_list_of_models),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
