@@ -194,13 +194,13 @@ static void drop_previous(struct reloads *rl, struct rmodel *m)
     loaded_unref(drop);
 }
 
-/* Serve op->version from now on. */
+/* Serve op->version from now on. A rollback takes what was kept in memory; a reload means what is on disk. */
 static bool replace(struct reloads *rl, struct rmodel *m, uint64_t pin_to, uint64_t prev_version, struct operation *op)
 {
     struct loaded *l;
     if (m->cur && m->cur->bundle->manifest.version == op->version)
         return pin(rl, m, pin_to, op) && done(op, "unchanged");
-    if (m->prev && m->prev->bundle->manifest.version == op->version) {
+    if (op->kind == OPERATION_ROLLBACK && m->prev && m->prev->bundle->manifest.version == op->version) {
         l = m->prev; // O(1): its count moves from prev to cur
     } else {
         drop_previous(rl, m); // three bundles of one model are never in memory

@@ -25,7 +25,8 @@ int main(int argc, char **argv)
     wp.n_items = number(argc, argv, 6);
     wp.n_users = number(argc, argv, 7);
     wp.no_seen = argc > 8;
-    struct publish_params p = {.repository = argv[1], .name = argv[2], .version = strtoull(argv[3], NULL, 10), .threads = 1, .seed = wp.seed};
+    struct publish_params p = {
+        .repository = argv[1], .name = argv[2], .version = strtoull(argv[3], NULL, 10), .threads = 1, .seed = wp.seed};
     struct world *w = world_new(&wp);
     bool ok = bundle_publish(&w->in, &p, &version, dir, &err);
     world_free(w);
