@@ -50,10 +50,10 @@ struct config {
         uint64_t header_ms, body_ms, idle_ms, deadline_ms;
     } http;
     struct {
-        uint64_t body_bytes, json_depth, k, ef, batch, ids, filter_nodes, id_bytes, history;
+        uint64_t body_bytes, json_depth, k, ef, ids, id_bytes, history;
     } limits;
     struct {
-        uint64_t max_lag_ms, retry_after_s, workers, queue;
+        uint64_t max_lag_ms, retry_after_s;
     } admission;
     struct {
         char *mode; // private | shared

@@ -10,9 +10,9 @@
 #include <string.h>
 
 #include "server/http_priv.h"
+#include "server/problem.h"
 
 static const char content_json[] = "application/json";
-static const char content_problem[] = "application/problem+json";
 
 static uint64_t after_ms(const struct http_loop *l, uint64_t ms)
 {
@@ -47,11 +47,13 @@ static void leave_flight(struct http_conn *c)
     c->in_flight = false;
 }
 
-/* A body buffer goes back to the loop's spares, unless there are enough or it grew unusually large. */
+/* A body buffer goes back to the loop's spares, unless they have enough. */
 static void body_release(struct http_conn *c)
 {
     struct http_loop *l = c->loop;
-    if (c->body.data && c->body.cap <= HTTP_SPARE_BYTES && l->n_spare_bodies < HTTP_SPARE_MAX && !c->body.failed) {
+    bool room = l->n_spare_bodies < HTTP_SPARE_MAX && l->spare_bytes + c->body.cap <= HTTP_SPARE_BYTES;
+    if (room && c->body.data && !c->body.failed) {
+        l->spare_bytes += c->body.cap;
         buf_reset(&c->body);
         l->spare_body[l->n_spare_bodies++] = c->body;
     } else {
@@ -95,15 +97,6 @@ void http_add_header(struct http_response *resp, const char *name, const char *f
     resp->extra[resp->n_extra++].name = name;
 }
 
-static void write_problem(struct http_response *resp, const struct http_request *r, unsigned status, const char *code, const char *detail)
-{
-    buf_reset(&resp->body);
-    resp->status = status;
-    resp->content_type = content_problem;
-    buf_printf(&resp->body, "{\"type\":\"about:blank\",\"status\":%u,\"code\":\"%s\",\"detail\":\"%s\",\"request_id\":\"%s\"}\n", status, code,
-               detail, r->id);
-}
-
 static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const struct http_response *resp)
 {
     bool ok = MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : content_json) == MHD_YES;
@@ -122,12 +115,12 @@ static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
     struct http_loop *l = c->loop;
     struct http_response *resp = &a->resp;
     if (resp->status == 0)
-        write_problem(resp, &c->req, 500, "no_answer", "the handler gave no answer");
+        problem_write_id(resp, c->req.id, 500, "no_answer", NULL, "the handler gave no answer");
     if (resp->body.failed) {
         buf_fini(&resp->body);
         resp->body = (struct buf){0};
         resp->n_extra = 0;
-        write_problem(resp, &c->req, 503, "out_of_memory", "no memory for the answer");
+        problem_write_id(resp, c->req.id, 503, "out_of_memory", NULL, "no memory for the answer");
     }
     unsigned status = resp->status;
     size_t bytes = resp->body.len;
@@ -151,7 +144,7 @@ static enum MHD_Result refuse(struct http_conn *c, struct http_refusal no)
     struct http_answer *a = http_answer_take(c->loop);
     if (!a)
         return MHD_NO;
-    write_problem(&a->resp, &c->req, no.status, no.code, no.detail);
+    problem_write_id(&a->resp, c->req.id, no.status, no.code, NULL, no.detail);
     a->resp.close = true;
     return queue_answer(c, a);
 }
@@ -196,13 +189,8 @@ static enum MHD_Result on_headers(struct http_conn *c, const char *method, const
     c->phase = CONN_BODY;
     c->deadline_ns = after_ms(l, l->h->p.body_ms);
     c->req.method = http_method_parse(method);
-    struct http_refusal limits = http_guard_limits(c), no = http_guard(c, version);
-    if (no.status || limits.status)
-        return refuse(c, no.status ? no : limits);
-    const char *length = http_header(&c->req, "Content-Length");
-    if (length && strtoull(length, NULL, 10) > l->h->p.max_body)
-        return refuse(c, (struct http_refusal){413, "body_too_large", "the body is larger than limits.body_bytes"});
-    return MHD_YES;
+    struct http_refusal no = http_guard(c, version);
+    return no.status ? refuse(c, no) : MHD_YES;
 }
 
 static enum MHD_Result on_body(struct http_conn *c, const char *data, size_t n)
@@ -211,8 +199,10 @@ static enum MHD_Result on_body(struct http_conn *c, const char *data, size_t n)
     c->body_seen += n;
     if (c->body_seen > l->h->p.max_body) // chunked: read on, so that 413 can be answered, but not for ever
         return c->body_seen / 4 > l->h->p.max_body ? MHD_NO : MHD_YES;
-    if (!c->body.data && l->n_spare_bodies)
+    if (!c->body.data && l->n_spare_bodies) {
         c->body = l->spare_body[--l->n_spare_bodies];
+        l->spare_bytes -= c->body.cap;
+    }
     buf_put(&c->body, data, n);
     return MHD_YES;
 }

@@ -44,6 +44,7 @@ struct http_answer *http_answer_take(struct http_loop *l)
     }
     l->spare_answer = a->next;
     l->n_spare_answers--;
+    l->spare_bytes -= a->resp.body.cap;
     struct http_response *r = &a->resp;
     buf_reset(&r->body);
     r->status = r->n_extra = 0;
@@ -58,11 +59,12 @@ void http_answer_put(void *answer)
     if (!a)
         return;
     struct http_loop *l = a->loop;
-    if (l->n_spare_answers >= HTTP_SPARE_MAX || a->resp.body.cap > HTTP_SPARE_BYTES || a->resp.body.failed) {
+    if (l->n_spare_answers == HTTP_SPARE_MAX || l->spare_bytes + a->resp.body.cap > HTTP_SPARE_BYTES || a->resp.body.failed) {
         buf_fini(&a->resp.body);
         free(a);
         return;
     }
+    l->spare_bytes += a->resp.body.cap;
     a->next = l->spare_answer;
     l->spare_answer = a;
     l->n_spare_answers++;

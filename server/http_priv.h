@@ -12,8 +12,8 @@
 #define HTTP_CONN_MEMORY 32768  // libmicrohttpd's pool of a connection: request line and headers above it are 414 / 431
 #define HTTP_HEADERS_MAX 64     // 431 above
 #define HTTP_URI_MAX 8192       // 414 above
-#define HTTP_SPARE_MAX 64       // answers and body buffers that a loop keeps for reuse
-#define HTTP_SPARE_BYTES (256u << 10) // a buffer that grew larger is given back
+#define HTTP_SPARE_MAX 512      // answers, and body buffers, that a loop keeps for reuse: about as many as one turn may touch
+#define HTTP_SPARE_BYTES (8u << 20) // capacity of them all together; what would pass it is given back
 
 /* Where a connection is, which also says what its deadline means. */
 enum http_phase {
@@ -70,6 +70,7 @@ struct http_loop {
     struct http_answer *spare_answer;
     struct buf spare_body[HTTP_SPARE_MAX];
     unsigned n_spare_answers, n_spare_bodies;
+    size_t spare_bytes;
     _Atomic uint64_t turned_ns; // turn_ns for others
     _Atomic unsigned in_flight, n_conns;
     _Atomic(struct http_conn *) completed; // stack of completed suspended requests, newest first
@@ -107,10 +108,9 @@ struct http_refusal {
     unsigned status; // 0 = none
     const char *code, *detail;
 };
-/* What libmicrohttpd lets through and we do not: called once per request, when the headers are complete. */
-struct http_refusal http_guard(const struct http_conn *c, const char *version);
+/* Called once per request, when the headers are complete: refuses what libmicrohttpd lets through and we do not, and what is declared
+ * too long; sets the request's id and deadline. */
+struct http_refusal http_guard(struct http_conn *c, const char *version);
 enum http_method http_method_parse(const char *method);
-/* Request id and deadline of c->req from its headers. */
-struct http_refusal http_guard_limits(struct http_conn *c);
 
 #endif
