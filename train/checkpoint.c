@@ -89,6 +89,16 @@ bool checkpoint_save(const char *dir, const struct model *m, const struct checkp
     return ok;
 }
 
+bool checkpoint_flag(const char *dir, const char *reason, struct err *err)
+{
+    char path[PATH_MAX];
+    json_t *o = fio_join(path, dir, "checkpoint.json", err) ? json_read_file(path, JSON_MAX, err) : NULL;
+    bool ok = o && json_object_set_new(o, "collapsed", json_true()) == 0 &&
+              json_object_set_new(o, "reason", json_string(reason)) == 0 && write_json(path, o, err);
+    json_decref(o);
+    return ok;
+}
+
 // -------------------------------------------------------------------------------------------------------- loading
 
 /* The metrics that info_to_json wrote; members that are missing count as 0: they are for people. */

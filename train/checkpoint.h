@@ -32,6 +32,9 @@ struct checkpoint {
 /* Writes schema.json, model.safetensors and checkpoint.json into an existing folder. */
 bool checkpoint_save(const char *dir, const struct model *m, const struct checkpoint_info *info, struct err *err);
 
+/* Notes in an existing checkpoint.json that the run it is from collapsed later; the model stays. */
+bool checkpoint_flag(const char *dir, const char *reason, struct err *err);
+
 /* ERR_NOT_FOUND where there is none, ERR_MISMATCH where the model is not the one that checkpoint.json names. */
 struct checkpoint *checkpoint_load(const char *dir, struct err *err);
 void checkpoint_free(struct checkpoint *c); // NULL is fine

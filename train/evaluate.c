@@ -1,5 +1,6 @@
 #include "train/evaluate.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -220,16 +221,33 @@ static bool embed_users(struct views *v, const struct target_set *set, enum embe
            rank_set(v->e, set, v->pu, v->pv, v->m->user.d, err);
 }
 
+/* A model without a_u: the mean itself, normalised, is the query, as retrieve.c has it. */
+static void means_to_queries(float *a, size_t n, size_t d, float *pu)
+{
+    for (size_t i = 0; i < n; i++) {
+        float norm = 0;
+        for (size_t c = 0; c < d; c++)
+            norm += a[i * d + c] * a[i * d + c];
+        for (size_t c = 0; c < d; c++)
+            pu[i * d + c] = norm > 0 ? a[i * d + c] / sqrtf(norm) : 0;
+    }
+}
+
 static bool history_view(struct views *v, const struct target_set *set, const struct interactions *past,
                          const char *name, json_t *cold, struct err *err)
 {
-    size_t d = v->m->user.shape.d_aug;
-    float *a = d ? mem_array(set->n_users, d * sizeof(*a), err) : NULL;
-    if (!d)
-        return true;
-    if (a)
-        history_means(set, past, v->pv, d, a);
-    bool ok = a && embed_users(v, set, EMBED_GIVEN, a, err);
+    size_t d = v->m->user.d;
+    float *a = mem_array(set->n_users, d * sizeof(*a), err);
+    if (!a)
+        return false;
+    history_means(set, past, v->pv, d, a);
+    bool ok;
+    if (v->m->user.shape.d_aug) {
+        ok = embed_users(v, set, EMBED_GIVEN, a, err);
+    } else {
+        means_to_queries(a, set->n_users, d, v->pu);
+        ok = rank_set(v->e, set, v->pu, v->pv, d, err);
+    }
     free(a);
     if (ok)
         put_cold(v->e, cold, name, set->keep_known, set->n);

@@ -261,11 +261,14 @@ static bool save(struct trainer *t, const struct trainer_result *out, bool best,
     snprintf(info.reason, sizeof(info.reason), "%s", out->reason);
     if (!t->p->out_dir)
         return true;
-    return (!best || checkpoint_save(t->p->out_dir, t->model, &info, err)) &&
-           resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+    if (best ? !checkpoint_save(t->p->out_dir, t->model, &info, err)
+             : out->collapsed && !checkpoint_flag(t->p->out_dir, out->reason, err))
+        return false;
+    return resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
 }
 
-/* Validate, remember the best, write the checkpoint. A dead model is saved too: what it is, its checkpoint says. */
+/* Validate, remember the best, write the checkpoint. Where no epoch was better than a dead model, that is saved, and
+ * says so. */
 static bool end_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out, struct err *err)
 {
     if (!step_segment_means(&t->step, err) || !validate(t, &r->valid, err))
@@ -277,7 +280,7 @@ static bool end_epoch(struct trainer *t, struct trainer_report *r, struct traine
         t->progress.best_epoch = r->epoch;
         out->valid = r->valid;
     }
-    if (!save(t, out, r->best || out->collapsed, &r->valid, err))
+    if (!save(t, out, r->best, &r->valid, err))
         return false;
     write_log(t, r);
     if (t->p->progress)
