@@ -36,7 +36,7 @@ static struct schema *make_schema(const struct world_params *p)
 }
 
 /* A few values of each field, unknown and missing ones among them. */
-static void encode(const struct schema_side *side, uint32_t idx, struct rng *r, uint32_t *x)
+static void encode(const struct schema_side *side, uint32_t idx, bool rare, struct rng *r, uint32_t *x)
 {
     static const char *const values[] = {"SH", "BJ", "\xe4\xb8\x8a\xe6\xb5\xb7", "5", "19", "44", "tea,cats", "rock", "a|c", "b|d|a", "hotel", ""};
     schema_encode_unknown(side, x);
@@ -44,7 +44,7 @@ static void encode(const struct schema_side *side, uint32_t idx, struct rng *r, 
         const char *v = values[rng_below(r, 12)];
         schema_encode_value(side, &side->field[f], v, strlen(v), x);
     }
-    if (side->id_field >= 0 && idx % 10 != 9) // every tenth was too rare for a row of its own
+    if (side->id_field >= 0 && !(rare && idx % 10 == 9)) // every tenth was too rare for a row of its own
         x[side->field[side->id_field].slot] = idx + 1;
 }
 
@@ -59,7 +59,7 @@ static void make_users(struct world *w, const struct world_params *p, struct rng
     uint64_t n = 0;
     for (uint32_t u = 0; u < p->n_users; u++) {
         must(strtab_add(&w->user_id, id, (size_t)snprintf(id, sizeof(id), "u%u", u), NULL, &e), &e);
-        encode(side, u, r, w->user_x + (size_t)u * side->n_slots);
+        encode(side, u, !p->no_rare, r, w->user_x + (size_t)u * side->n_slots);
         for (uint32_t i = rng_below(r, 8), step = 1 + p->n_items / 12; i < p->n_items && u % 7 != 3; i += 1 + rng_below(r, step)) {
             w->seen[n++] = i;
             w->item_count[i]++;
@@ -84,7 +84,7 @@ static void make_items(struct world *w, const struct world_params *p, struct rng
         uint32_t *x = w->item_x + (size_t)i * side->n_slots, c = rng_below(r, 10);
         must(strtab_add(&w->item_id, text, (size_t)snprintf(text, sizeof(text), "i%u", i), NULL, &e), &e);
         c = c < 6 ? 1 : c < 8 ? 2 : c < 9 ? 3 : 0; // uneven, as real ones are
-        encode(side, i, r, x);
+        encode(side, i, !p->no_rare, r, x);
         schema_encode_value(side, class, names[c], strlen(names[c]), x);
         w->item_category[i] = c;
         int n = i % 5 ? snprintf(text, sizeof(text), "Title \"%u\" \xc3\xa9", i) : 0;

@@ -12,6 +12,7 @@ struct world_params {
     enum model_kind kind;
     bool plain_users;          // users have no feature but their id
     bool no_seen;
+    bool no_rare;              // every id has a row of its own, so no two items embed alike
     uint64_t seed;
 };
 
