@@ -1,9 +1,10 @@
-/* http.c - what does our listener cost over a bare libmicrohttpd handler, and what do routes, admission, metrics and log add?
+/* http.c - what does our listener cost over a bare libmicrohttpd handler, and what do routes, admission, metrics and
+ * log add?
  *
  *     bench_http [rounds] [connections] [requests per round]
  *
- * Variants are interleaved within each round. One client thread keeps all connections busy with one small POST each; the server's CPU
- * time is the process's less the client thread's, so other work on the machine hardly matters. */
+ * Variants are interleaved within each round. One client thread keeps all connections busy with one small POST each;
+ * the server's CPU time is the process's less the client thread's, so other work on the machine hardly matters. */
 #include <arpa/inet.h>
 #include <microhttpd.h>
 #include <netinet/in.h>
@@ -24,14 +25,15 @@
 #include "server/http.h"
 #include "server/route.h"
 
-static const char request[] = "POST /v1/null HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
-                              "{\"user_id\":\"253\",\"k\":100,\"fields\":[\"title\"],\"x\":1}";
+static const char request[] =
+    "POST /v1/null HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 50\r\n\r\n"
+    "{\"user_id\":\"253\",\"k\":100,\"fields\":[\"title\"],\"x\":1}";
 static const char answer[] = "{\"request_id\":\"0123456789abcdef\",\"items\":[]}\n";
 
 // ------------------------------------------------------------------------------------------------- bare libmicrohttpd
 
-static enum MHD_Result bare(void *cls, struct MHD_Connection *c, const char *url, const char *method, const char *version,
-                            const char *upload, size_t *size, void **req)
+static enum MHD_Result bare(void *cls, struct MHD_Connection *c, const char *url, const char *method,
+                            const char *version, const char *upload, size_t *size, void **req)
 {
     static int seen;
     (void)cls, (void)url, (void)method, (void)version, (void)upload;
@@ -43,7 +45,8 @@ static enum MHD_Result bare(void *cls, struct MHD_Connection *c, const char *url
         *size = 0;
         return MHD_YES;
     }
-    struct MHD_Response *r = MHD_create_response_from_buffer(sizeof(answer) - 1, (void *)(uintptr_t)answer, MHD_RESPMEM_PERSISTENT);
+    struct MHD_Response *r =
+        MHD_create_response_from_buffer(sizeof(answer) - 1, (void *)(uintptr_t)answer, MHD_RESPMEM_PERSISTENT);
     MHD_add_response_header(r, "Content-Type", "application/json");
     enum MHD_Result ok = MHD_queue_response(c, 200, r);
     MHD_destroy_response(r);
@@ -71,7 +74,8 @@ static uint16_t bare_port(struct MHD_Daemon *d)
     return MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT)->port;
 }
 
-// ---------------------------------------------------------------------------------------------- our listener, our daemon
+// ---------------------------------------------------------------------------------------------- our listener, our
+// daemon
 
 static bool null_handler(void *ctx, struct http_request *r, struct http_response *resp)
 {
@@ -88,7 +92,12 @@ static bool null_route(struct app *app, struct http_request *r, const struct rou
 }
 
 static const struct route routes[] = {
-    {.method = HTTP_POST, .pattern = "/v1/null", .on = ROUTE_DATA, .name = "null", .sheds = true, .handler = null_route},
+    {.method = HTTP_POST,
+     .pattern = "/v1/null",
+     .on = ROUTE_DATA,
+     .name = "null",
+     .sheds = true,
+     .handler = null_route},
     {.handler = NULL},
 };
 static const struct service service = {.routes = routes};
@@ -102,7 +111,8 @@ static void die(const char *what)
 static void start_app(struct app *app)
 {
     struct err err = {0};
-    struct config_override set[] = {{"data.port=0"}, {"admin.port=0"}, {"data.threads=1"}, {"log.level=error"}, {"http.deadline_ms=60000"}};
+    struct config_override set[] = {
+        {"data.port=0"}, {"admin.port=0"}, {"data.threads=1"}, {"log.level=error"}, {"http.deadline_ms=60000"}};
     struct config *c = config_read(NULL, NULL, set, 5, &err);
     if (!c || !app_init(app, c, &service, &err) || !app_listen(app, &err) || !app_start_service(app, &err))
         die(err.msg);
@@ -203,8 +213,15 @@ int main(int argc, char **argv)
     if (rounds < 1 || rounds > 1000 || connections < 1 || n < 1)
         die("usage: bench_http [rounds] [connections] [requests per round]");
     struct MHD_Daemon *mhd = MHD_start_daemon(MHD_USE_EPOLL, 0, NULL, NULL, bare, NULL, MHD_OPTION_END);
-    struct http_params p = {.address = "127.0.0.1", .threads = 1, .max_connections = 4096, .max_body = 1 << 20, .header_ms = 10000,
-                            .body_ms = 10000, .idle_ms = 60000, .deadline_ms = 60000, .handler = null_handler};
+    struct http_params p = {.address = "127.0.0.1",
+                            .threads = 1,
+                            .max_connections = 4096,
+                            .max_body = 1 << 20,
+                            .header_ms = 10000,
+                            .body_ms = 10000,
+                            .idle_ms = 60000,
+                            .deadline_ms = 60000,
+                            .handler = null_handler};
     struct err err = {0};
     struct http *http = http_start(&p, &err);
     struct app app;
@@ -228,7 +245,8 @@ int main(int argc, char **argv)
         qsort(column, (size_t)rounds, sizeof(column[0]), ascending);
         double median = column[rounds / 2];
         first = v ? first : median;
-        printf("%-36s median %6.2f  best %6.2f  requests/CPU s %7.0f  of bare %.2f\n", names[v], median, column[0], 1e6 / median, first / median);
+        printf("%-36s median %6.2f  best %6.2f  requests/CPU s %7.0f  of bare %.2f\n", names[v], median, column[0],
+               1e6 / median, first / median);
     }
     free(us);
     bare_stop = true;

@@ -59,16 +59,16 @@ static bool is_section(const char *word)
 
 static bool unknown_section(const struct ynode *at, const char *name, const char *word, struct err *err)
 {
-    static const char *const known[] = {"data", "admin", "http", "limits", "admission", "load", "state", "log", "drain", "models",
-                                        "experiments"};
+    static const char *const known[] = {"data",  "admin", "http",  "limits", "admission",  "load",
+                                        "state", "log",   "drain", "models", "experiments"};
     const char *near = ynode_nearest(word, known, sizeof(known) / sizeof(known[0]));
     if (near)
         return ynode_error(at, name, err, "unknown section %s; did you mean %s?", word, near);
     return ynode_error(at, name, err, "unknown section %s (duetd --sample-config lists all)", word);
 }
 
-static bool read_scalar(struct config *c, const struct ynode *key, const struct ynode *value, const char *section, const char *name,
-                        struct err *err)
+static bool read_scalar(struct config *c, const struct ynode *key, const struct ynode *value, const char *section,
+                        const char *name, struct err *err)
 {
     char full[NAME_MAX_BYTES];
     struct err why = {0};
@@ -77,13 +77,15 @@ static bool read_scalar(struct config *c, const struct ynode *key, const struct 
     if (!k)
         return unknown_key(key, name, full, err);
     if (value->kind != YNODE_SCALAR)
-        return ynode_error(value, name, err, "%s: found a %s, want a single value", full, value->kind == YNODE_MAP ? "mapping" : "list");
+        return ynode_error(value, name, err, "%s: found a %s, want a single value", full,
+                           value->kind == YNODE_MAP ? "mapping" : "list");
     if (key_set(c, k, value->text, &why))
         return true;
     return ynode_error(value, name, err, "%s: %s", full, why.msg);
 }
 
-static bool read_section(struct config *c, const struct ynode *key, const struct ynode *map, const char *name, struct err *err)
+static bool read_section(struct config *c, const struct ynode *key, const struct ynode *map, const char *name,
+                         struct err *err)
 {
     if (!is_section(key->text))
         return unknown_section(key, name, key->text, err);
@@ -125,8 +127,9 @@ static bool set_by_name(struct config *c, const char *key, const char *value, co
     if (!k && (strcmp(key, "models") == 0 || strcmp(key, "experiments") == 0))
         return err_set(err, ERR_ARG, "%s: %s can only be given in the file", where, key);
     if (!k)
-        return err_set(err, ERR_ARG, "%s: unknown key %s%s%s%s", where, key, near ? "; did you mean " : " (duetd --sample-config lists all)",
-                       near ? near : "", near ? "?" : "");
+        return err_set(err, ERR_ARG, "%s: unknown key %s%s%s%s", where, key,
+                       near ? "; did you mean " : " (duetd --sample-config lists all)", near ? near : "",
+                       near ? "?" : "");
     return key_set(c, k, value, &why) || err_set(err, ERR_ARG, "%s: %s: %s", where, key, why.msg);
 }
 
@@ -173,20 +176,20 @@ static bool check_whole(const struct config *c, struct err *err)
         return err_set(err, ERR_ARG, "drain.timeout_ms is %llu, want at least drain.delay_ms (%llu)",
                        (unsigned long long)c->drain.timeout_ms, (unsigned long long)c->drain.delay_ms);
     if (c->data.port && c->data.port == c->admin.port && strcmp(c->data.address, c->admin.address) == 0)
-        return err_set(err, ERR_ARG, "data and admin both want %s port %llu; give them different ports", c->data.address,
-                       (unsigned long long)c->data.port);
+        return err_set(err, ERR_ARG, "data and admin both want %s port %llu; give them different ports",
+                       c->data.address, (unsigned long long)c->data.port);
     return true;
 }
 
 // --------------------------------------------------------------------------------------------------------- public
 
-struct config *config_parse(const char *text, size_t n, const char *name, char *const *environ_, const struct config_override *set,
-                            size_t n_set, struct err *err)
+struct config *config_parse(const char *text, size_t n, const char *name, char *const *environ_,
+                            const struct config_override *set, size_t n_set, struct err *err)
 {
     struct ynode *root = ynode_parse(text, n, FILE_MAX, name, err);
     struct config *c = root ? with_defaults(err) : NULL;
-    bool ok = c && read_tree(c, root, name, err) && read_environment(c, environ_, err) && read_overrides(c, set, n_set, err) &&
-              check_whole(c, err);
+    bool ok = c && read_tree(c, root, name, err) && read_environment(c, environ_, err) &&
+              read_overrides(c, set, n_set, err) && check_whole(c, err);
     ynode_free(root);
     if (ok)
         return c;
@@ -194,7 +197,8 @@ struct config *config_parse(const char *text, size_t n, const char *name, char *
     return NULL;
 }
 
-struct config *config_read(const char *path, char *const *environ_, const struct config_override *set, size_t n_set, struct err *err)
+struct config *config_read(const char *path, char *const *environ_, const struct config_override *set, size_t n_set,
+                           struct err *err)
 {
     if (!path)
         return config_parse("", 0, "defaults", environ_, set, n_set, err);

@@ -8,28 +8,46 @@
 #include "config/yaml.h"
 
 #define AT(field) offsetof(struct config, field)
-#define NUM(key, field, low, high, value, may_change, text)                                                                        \
-    {.name = key, .kind = KEY_UINT, .offset = AT(field), .min = low, .max = high, .def = value, .live = may_change, .help = text}
-#define TEXT(key, field, value, text) {.name = key, .kind = KEY_STR, .offset = AT(field), .def = value, .help = text}
-#define WORD(key, field, choice, value, may_change, text)                                                                          \
-    {.name = key, .kind = KEY_WORD, .offset = AT(field), .words = choice, .def = value, .live = may_change, .help = text}
-#define FLAG(key, field, value, text) {.name = key, .kind = KEY_BOOL, .offset = AT(field), .def = value, .help = text}
+#define NUM(key, field, low, high, value, may_change, text)                                                            \
+    {                                                                                                                  \
+        .name = key, .kind = KEY_UINT, .offset = AT(field), .min = low, .max = high, .def = value, .live = may_change, \
+        .help = text                                                                                                   \
+    }
+#define TEXT(key, field, value, text)                                                                                  \
+    {                                                                                                                  \
+        .name = key, .kind = KEY_STR, .offset = AT(field), .def = value, .help = text                                  \
+    }
+#define WORD(key, field, choice, value, may_change, text)                                                              \
+    {                                                                                                                  \
+        .name = key, .kind = KEY_WORD, .offset = AT(field), .words = choice, .def = value, .live = may_change,         \
+        .help = text                                                                                                   \
+    }
+#define FLAG(key, field, value, text)                                                                                  \
+    {                                                                                                                  \
+        .name = key, .kind = KEY_BOOL, .offset = AT(field), .def = value, .help = text                                 \
+    }
 
 /* In the order of the sample file; keys of a section stand together. */
 const struct key keys[] = {
     TEXT("data.address", data.address, "127.0.0.1", "numeric IPv4 or IPv6 address of the data listener"),
     NUM("data.port", data.port, 0, 65535, "8080", false, "0 takes any free port (see --ports-file)"),
     NUM("data.threads", data.threads, 0, 256, "0", false, "event loops; 0 = one per core"),
-    NUM("data.max_connections", data.max_connections, 16, 200000, "4096", false, "above it requests get 503; well above it clients wait"),
-    TEXT("admin.address", admin.address, "127.0.0.1", "health, /metrics and /v1/admin; off loopback a token is required"),
+    NUM("data.max_connections", data.max_connections, 16, 200000, "4096", false,
+        "above it requests get 503; well above it clients wait"),
+    TEXT("admin.address", admin.address, "127.0.0.1",
+         "health, /metrics and /v1/admin; off loopback a token is required"),
     NUM("admin.port", admin.port, 0, 65535, "8081", false, "0 takes any free port"),
     NUM("admin.threads", admin.threads, 0, 16, "1", false, "event loops; 0 = one per core"),
     NUM("admin.max_connections", admin.max_connections, 16, 200000, "256", false, "as for data"),
-    TEXT("admin.token_file", admin_token_file, "", "file with the bearer token of /v1/admin, at least 16 characters; read at start"),
+    TEXT("admin.token_file", admin_token_file, "",
+         "file with the bearer token of /v1/admin, at least 16 characters; read at start"),
     NUM("http.header_ms", http.header_ms, 100, 600000, "10000", false, "absolute deadline for a request's headers"),
-    NUM("http.body_ms", http.body_ms, 100, 600000, "30000", false, "absolute deadline for a body to arrive, and for an answer to be read"),
-    NUM("http.idle_ms", http.idle_ms, 100, 3600000, "75000", false, "a kept-alive connection without a request is closed after this"),
-    NUM("http.deadline_ms", http.deadline_ms, 1, 600000, "1000", false, "a request's deadline; X-Request-Timeout-Ms may shorten it"),
+    NUM("http.body_ms", http.body_ms, 100, 600000, "30000", false,
+        "absolute deadline for a body to arrive, and for an answer to be read"),
+    NUM("http.idle_ms", http.idle_ms, 100, 3600000, "75000", false,
+        "a kept-alive connection without a request is closed after this"),
+    NUM("http.deadline_ms", http.deadline_ms, 1, 600000, "1000", false,
+        "a request's deadline; X-Request-Timeout-Ms may shorten it"),
     NUM("limits.body_bytes", limits.body_bytes, 1024, 67108864, "1048576", false, "request body"),
     NUM("limits.json_depth", limits.json_depth, 2, 16, "16", false, "nesting of a request"),
     NUM("limits.k", limits.k, 1, 10000, "10000", false, "candidates of a request"),
@@ -37,9 +55,11 @@ const struct key keys[] = {
     NUM("limits.ids", limits.ids, 0, 1000000, "10000", false, "ids of exclude_ids"),
     NUM("limits.id_bytes", limits.id_bytes, 1, 256, "256", false, "one id"),
     NUM("limits.history", limits.history, 0, 100000, "1000", false, "items of a history"),
-    NUM("admission.max_lag_ms", admission.max_lag_ms, 0, 60000, "100", true, "mean wait above which requests are refused; 0 = never"),
+    NUM("admission.max_lag_ms", admission.max_lag_ms, 0, 60000, "100", true,
+        "mean wait above which requests are refused; 0 = never"),
     NUM("admission.retry_after_s", admission.retry_after_s, 1, 3600, "1", true, "Retry-After says once to twice this"),
-    WORD("load.mode", load.mode, "private|shared", "private", false, "read bundles into own memory, or map their files"),
+    WORD("load.mode", load.mode, "private|shared", "private", false,
+         "read bundles into own memory, or map their files"),
     FLAG("load.check_memory", load.check_memory, "true", "refuse a bundle that would not fit into free memory"),
     TEXT("state.path", state_path, "", "file for what is changed while running; empty: such changes are refused"),
     WORD("log.level", log.level, "debug|info|warn|error", "info", true, "debug logs every request"),

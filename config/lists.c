@@ -7,7 +7,7 @@
 #include "config/keys.h"
 
 #define NAME_BYTES 64
-#define MODELS_MAX 64      // as many as one generation holds
+#define MODELS_MAX 64 // as many as one generation holds
 #define EXPERIMENTS_MAX 64
 #define VARIANTS_MAX 64
 
@@ -39,9 +39,12 @@ static bool read_name(const struct ynode *v, const char *name, char **out, struc
     if (!read_text(v, name, out, err))
         return false;
     size_t n = strlen(*out);
-    if (n <= NAME_BYTES && strspn(*out, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n && (*out)[0] != '.')
+    if (n <= NAME_BYTES && strspn(*out, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n &&
+        (*out)[0] != '.')
         return true;
-    return ynode_error(v, name, err, "found \"%.80s\", want a name of 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'", *out);
+    return ynode_error(
+        v, name, err, "found \"%.80s\", want a name of 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'",
+        *out);
 }
 
 static bool read_version(const struct ynode *v, const char *name, uint64_t *out, struct err *err)
@@ -52,7 +55,8 @@ static bool read_version(const struct ynode *v, const char *name, uint64_t *out,
     *out = 0;
     if (strcmp(s, "latest") == 0)
         return true;
-    return (ynode_uint(v, name, out, NULL) && *out > 0) || ynode_error(v, name, err, "found \"%.60s\", want latest or a version from 1", s);
+    return (ynode_uint(v, name, out, NULL) && *out > 0) ||
+           ynode_error(v, name, err, "found \"%.60s\", want latest or a version from 1", s);
 }
 
 static bool read_weight(const struct ynode *v, const char *name, double *out, struct err *err)
@@ -89,18 +93,20 @@ static const struct member *find_member(const struct member *m, const char *key)
     return NULL;
 }
 
-static bool unknown_member(const struct member *m, const struct ynode *key, const char *name, const char *what, struct err *err)
+static bool unknown_member(const struct member *m, const struct ynode *key, const char *name, const char *what,
+                           struct err *err)
 {
     const char *known[8];
     size_t n = 0;
     for (; m->name && n < 8; m++)
         known[n++] = m->name;
     const char *near = ynode_nearest(key->text, known, n);
-    return ynode_error(key, name, err, "unknown key %s of %s%s%s%s", key->text, what, near ? "; did you mean " : "", near ? near : "",
-                       near ? "?" : "");
+    return ynode_error(key, name, err, "unknown key %s of %s%s%s%s", key->text, what, near ? "; did you mean " : "",
+                       near ? near : "", near ? "?" : "");
 }
 
-static bool read_entry(const struct ynode *map, const struct member *members, const char *name, const char *what, struct err *err)
+static bool read_entry(const struct ynode *map, const struct member *members, const char *name, const char *what,
+                       struct err *err)
 {
     if (map->kind != YNODE_MAP)
         return ynode_error(map, name, err, "want %s as a mapping of keys", what);
@@ -118,7 +124,8 @@ static bool read_entry(const struct ynode *map, const struct member *members, co
 }
 
 /* An array with room for the list's entries. An empty value is an empty list. */
-static bool open_list(const struct ynode *list, const char *name, const char *what, size_t most, size_t size, void *out, struct err *err)
+static bool open_list(const struct ynode *list, const char *name, const char *what, size_t most, size_t size, void *out,
+                      struct err *err)
 {
     bool nothing = list->kind == YNODE_SCALAR && !list->text[0] && !list->quoted;
     if (list->kind != YNODE_SEQ && !nothing)
@@ -136,8 +143,10 @@ bool lists_read_models(struct config *c, const struct ynode *list, const char *n
         return false;
     for (size_t i = 0; i < list->n; i++) {
         struct config_model *m = &c->model[c->n_models++];
-        const struct member members[] = {
-            {"name", M_NAME, &m->name, true}, {"path", M_TEXT, &m->path, true}, {"version", M_VERSION, &m->version, false}, {NULL, M_TEXT, NULL, false}};
+        const struct member members[] = {{"name", M_NAME, &m->name, true},
+                                         {"path", M_TEXT, &m->path, true},
+                                         {"version", M_VERSION, &m->version, false},
+                                         {NULL, M_TEXT, NULL, false}};
         m->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "a model", err))
             return false;
@@ -199,7 +208,8 @@ static bool at(struct err *err, const char *name, int line, const char *what, co
     return err_set(err, ERR_ARG, "%s:%d: %s \"%s\" %s", name, line, what, found, want);
 }
 
-static bool check_experiment(const struct config *c, const struct config_experiment *e, const char *name, struct err *err)
+static bool check_experiment(const struct config *c, const struct config_experiment *e, const char *name,
+                             struct err *err)
 {
     double sum = 0;
     if (strcmp(e->unit, "user_id") != 0)
@@ -214,7 +224,8 @@ static bool check_experiment(const struct config *c, const struct config_experim
         sum += v->weight;
     }
     if (fabs(sum - 100) > 1e-6)
-        return err_set(err, ERR_ARG, "%s:%d: the weights of experiment \"%s\" sum to %g, want 100", name, e->line, e->name, sum);
+        return err_set(err, ERR_ARG, "%s:%d: the weights of experiment \"%s\" sum to %g, want 100", name, e->line,
+                       e->name, sum);
     return true;
 }
 
@@ -227,7 +238,8 @@ bool lists_check(const struct config *c, const char *name, struct err *err)
     for (size_t i = 0; i < c->n_experiments; i++) {
         for (size_t j = 0; j < i; j++)
             if (strcmp(c->experiment[i].name, c->experiment[j].name) == 0)
-                return at(err, name, c->experiment[i].line, "experiment", c->experiment[i].name, "stands here for the second time");
+                return at(err, name, c->experiment[i].line, "experiment", c->experiment[i].name,
+                          "stands here for the second time");
         if (!check_experiment(c, &c->experiment[i], name, err))
             return false;
     }

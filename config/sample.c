@@ -17,11 +17,13 @@ void config_sample(struct buf *out)
 {
     const char *section = "";
     size_t section_n = 0;
-    buf_puts(out, "# duetd.yaml - every key of duetd with its default, as `duetd --sample-config` prints it.\n"
-                  "#\n"
-                  "# Any key may also be given as DUET__SECTION__KEY in the environment, which wins over this file, or as\n"
-                  "# --set section.key=value, which wins over both. `duetd --check-config` says whether all is well. SIGHUP reads the\n"
-                  "# file again, all or nothing; what it cannot change while running is named in the log.\n");
+    buf_puts(out,
+             "# duetd.yaml - every key of duetd with its default, as `duetd --sample-config` prints it.\n"
+             "#\n"
+             "# Any key may also be given as DUET__SECTION__KEY in the environment, which wins over this file, or as\n"
+             "# --set section.key=value, which wins over both. `duetd --check-config` says whether all is well. SIGHUP "
+             "reads the\n"
+             "# file again, all or nothing; what it cannot change while running is named in the log.\n");
     for (size_t i = 0; i < n_keys; i++) {
         size_t n = strcspn(keys[i].name, ".");
         if (n != section_n || strncmp(section, keys[i].name, n) != 0)
@@ -36,19 +38,22 @@ void config_sample(struct buf *out)
             buf_puts(out, keys[i].def);
         buf_puts(out, "\n");
     }
-    buf_puts(out, "\n"
-                  "# What is served. `path` is the folder of a model's versions; `version` is `latest` (default) or a number.\n"
-                  "models: []\n"
-                  "#  - {name: dat, path: /var/lib/duet/models/dat}\n"
-                  "#  - {name: two_tower, path: /var/lib/duet/models/two_tower, version: 7}\n"
-                  "\n"
-                  "# Who gets which model. Weights are percentages and sum to 100; `ef` and `k` override the request's defaults.\n"
-                  "experiments: []\n"
-                  "#  - name: main\n"
-                  "#    salt: main-2024\n"
-                  "#    variants:\n"
-                  "#      - {name: control, model: two_tower, weight: 50}\n"
-                  "#      - {name: treatment, model: dat, weight: 50, ef: 200}\n");
+    buf_puts(
+        out,
+        "\n"
+        "# What is served. `path` is the folder of a model's versions; `version` is `latest` (default) or a number.\n"
+        "models: []\n"
+        "#  - {name: dat, path: /var/lib/duet/models/dat}\n"
+        "#  - {name: two_tower, path: /var/lib/duet/models/two_tower, version: 7}\n"
+        "\n"
+        "# Who gets which model. Weights are percentages and sum to 100; `ef` and `k` override the request's "
+        "defaults.\n"
+        "experiments: []\n"
+        "#  - name: main\n"
+        "#    salt: main-2024\n"
+        "#    variants:\n"
+        "#      - {name: control, model: two_tower, weight: 50}\n"
+        "#      - {name: treatment, model: dat, weight: 50, ef: 200}\n");
 }
 
 void config_table(struct buf *out)

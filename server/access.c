@@ -8,12 +8,13 @@
 #include "server/app.h"
 
 /* Every status that we send; others would be counted as the last. */
-static const unsigned statuses[] = {200, 202, 201, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413, 414,
-                                    415, 417, 422, 428, 429, 431, 500, 501, 503, 504, 505, 507, 0};
+static const unsigned statuses[] = {200, 202, 201, 204, 304, 400, 401, 403, 404, 405, 406, 408, 409, 412, 413,
+                                    414, 415, 417, 422, 428, 429, 431, 500, 501, 503, 504, 505, 507, 0};
 #define N_STATUSES (sizeof(statuses) / sizeof(statuses[0]))
 #define ROUTES_MAX 64
 
-/* Histograms by route and status, registered when first needed: most pairs never occur. A route is known by the address of its name. */
+/* Histograms by route and status, registered when first needed: most pairs never occur. A route is known by the address
+ * of its name. */
 struct access {
     struct app *app;
     _Atomic(const char *) route[ROUTES_MAX];
@@ -41,7 +42,8 @@ struct access *access_new(struct app *app, struct err *err)
     if (!a)
         return NULL;
     a->app = app;
-    a->lag = metrics_seconds(m, "duet_loop_lag_seconds", "Time from a request being readable to its handler's start.", "");
+    a->lag =
+        metrics_seconds(m, "duet_loop_lag_seconds", "Time from a request being readable to its handler's start.", "");
     a->bytes = metrics_counter(m, "duet_http_response_bytes_total", "Bytes of response bodies.", "");
     static const char in[] = "Requests begun and not yet answered.", open[] = "Open connections.";
     metrics_gauge_fn(m, "duet_http_requests_in_flight", in, "listener=\"data\"", in_flight, &app->data);
@@ -111,8 +113,8 @@ static const char *method_name(enum http_method m)
 }
 
 /* False: this request is not worth a line. */
-static bool log_as(const struct access *a, struct thread_state *ts, unsigned status, uint64_t total_ns, enum log_level *level,
-                   const char **event)
+static bool log_as(const struct access *a, struct thread_state *ts, unsigned status, uint64_t total_ns,
+                   enum log_level *level, const char **event)
 {
     uint64_t slow = atomic_load_explicit(&a->slow_ns, memory_order_relaxed);
     uint64_t sample = atomic_load_explicit(&a->sample, memory_order_relaxed);
@@ -129,15 +131,17 @@ static bool log_as(const struct access *a, struct thread_state *ts, unsigned sta
     return (int)*level >= atomic_load_explicit(&a->app->log.level, memory_order_relaxed);
 }
 
-static void log_request(struct access *a, enum log_level level, const char *event, const struct http_request *r, const char *route,
-                        unsigned status, size_t bytes, uint64_t total_ns, uint64_t lag_ns)
+static void log_request(struct access *a, enum log_level level, const char *event, const struct http_request *r,
+                        const char *route, unsigned status, size_t bytes, uint64_t total_ns, uint64_t lag_ns)
 {
-    log_event(&a->app->log, level, event, LOG_STR("request_id", r->id), LOG_STR("method", method_name(r->method)), LOG_STR("route", route),
-              LOG_INT("status", status), LOG_INT("bytes", bytes), LOG_INT("body_bytes", r->body_len),
-              LOG_NUM("ms", (double)total_ns / 1e6), LOG_NUM("lag_ms", (double)lag_ns / 1e6));
+    log_event(&a->app->log, level, event, LOG_STR("request_id", r->id), LOG_STR("method", method_name(r->method)),
+              LOG_STR("route", route), LOG_INT("status", status), LOG_INT("bytes", bytes),
+              LOG_INT("body_bytes", r->body_len), LOG_NUM("ms", (double)total_ns / 1e6),
+              LOG_NUM("lag_ms", (double)lag_ns / 1e6));
 }
 
-void access_done(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns, uint64_t lag_ns)
+void access_done(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns,
+                 uint64_t lag_ns)
 {
     struct app *app = ctx;
     struct access *a = app->access;
@@ -148,7 +152,8 @@ void access_done(void *ctx, const struct http_request *r, unsigned status, size_
     metrics_observe_ns(app->metrics, ts->shard, seconds_of(a, route, status), total_ns);
     metrics_observe_ns(app->metrics, ts->shard, a->lag, lag_ns);
     metrics_add(app->metrics, ts->shard, a->bytes, bytes);
-    if (atomic_load_explicit(&app->draining, memory_order_relaxed) && strcmp(route, "health") != 0 && strcmp(route, "metrics") != 0)
+    if (atomic_load_explicit(&app->draining, memory_order_relaxed) && strcmp(route, "health") != 0 &&
+        strcmp(route, "metrics") != 0)
         atomic_store_explicit(&a->last_ns, app_now_ns(), memory_order_relaxed);
     if (log_as(a, ts, status, total_ns, &level, &event))
         log_request(a, level, event, r, route, status, bytes, total_ns, lag_ns);

@@ -6,8 +6,8 @@
 #include "server/app.h"
 #include "server/problem.h"
 
-#define MEAN_SHIFT 5      // moving mean over about 32 requests
-#define SHED_MOST 0.95    // some always get through: they show when it is over
+#define MEAN_SHIFT 5   // moving mean over about 32 requests
+#define SHED_MOST 0.95 // some always get through: they show when it is over
 
 /* One loop's view, on a cache line of its own. */
 struct gate {
@@ -36,7 +36,8 @@ static double worst_lag(void *ctx)
 
 struct admission *admission_new(const struct admission_params *p, struct metrics *m, struct err *err)
 {
-    static const char name[] = "duet_requests_refused_total", help[] = "Requests refused before any work was done, by reason.";
+    static const char name[] = "duet_requests_refused_total",
+                      help[] = "Requests refused before any work was done, by reason.";
     struct admission *a = mem_array(1, sizeof(*a), err);
     if (!a)
         return NULL;
@@ -49,8 +50,8 @@ struct admission *admission_new(const struct admission_params *p, struct metrics
     a->shed_lag = metrics_counter(m, name, help, "reason=\"overload\"");
     a->shed_connections = metrics_counter(m, name, help, "reason=\"connections\"");
     a->late = metrics_counter(m, name, help, "reason=\"deadline\"");
-    metrics_gauge_fn(m, "duet_loop_lag_mean_seconds", "Moving mean of the time from readable to handler, of the slowest event loop.", "",
-                     worst_lag, a);
+    metrics_gauge_fn(m, "duet_loop_lag_mean_seconds",
+                     "Moving mean of the time from readable to handler, of the slowest event loop.", "", worst_lag, a);
     admission_tune(a, p->max_lag_ms, p->retry_after_s);
     return a;
 }
@@ -76,15 +77,16 @@ static double chance(struct gate *g)
     return (double)((x ^ x >> 31) >> 11) / (double)(UINT64_C(1) << 53);
 }
 
-static void refuse(struct admission *a, struct gate *g, const struct http_request *r, struct http_response *resp, const char *code,
-                   const char *detail)
+static void refuse(struct admission *a, struct gate *g, const struct http_request *r, struct http_response *resp,
+                   const char *code, const char *detail)
 {
     uint64_t s = atomic_load_explicit(&a->retry_after_s, memory_order_relaxed);
     problem_write(resp, r, 503, code, NULL, "%s", detail);
     http_add_header(resp, "Retry-After", "%llu", (unsigned long long)(s + (uint64_t)(chance(g) * (double)(s + 1))));
 }
 
-void admission_refuse(struct admission *a, const struct http_request *r, struct http_response *resp, const char *code, const char *detail)
+void admission_refuse(struct admission *a, const struct http_request *r, struct http_response *resp, const char *code,
+                      const char *detail)
 {
     refuse(a, &a->gate[0], r, resp, code, detail);
 }
@@ -114,7 +116,8 @@ bool admission_admit(struct admission *a, unsigned shard, const struct http_requ
     }
     if (app_now_ns() > r->deadline_ns) {
         metrics_add(a->metrics, shard, a->late, 1);
-        return !problem_write(resp, r, 504, "deadline_exceeded", NULL, "the deadline passed before work on the request could begin");
+        return !problem_write(resp, r, 504, "deadline_exceeded", NULL,
+                              "the deadline passed before work on the request could begin");
     }
     if (slow) {
         metrics_add(a->metrics, shard, a->shed_lag, 1);

@@ -20,7 +20,8 @@
 #define TOKEN_MIN 16
 #define TOKEN_MAX 4096
 
-/* The configuration in force: what SIGHUP brought last. Handlers read modules' copies, so this is for dumps and comparison only. */
+/* The configuration in force: what SIGHUP brought last. Handlers read modules' copies, so this is for dumps and
+ * comparison only. */
 struct app_live {
     pthread_mutex_t lock; // guards config
     struct config *config;
@@ -55,7 +56,8 @@ static bool read_token(struct app *app, struct err *err)
     if (!path[0]) {
         if (is_loopback(app->config->admin.address))
             return true;
-        return err_set(err, ERR_ARG, "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
+        return err_set(err, ERR_ARG,
+                       "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
                        app->config->admin.address);
     }
     size_t n;
@@ -120,7 +122,8 @@ static void init_log(struct app *app)
     enum log_level level = LOG_INFO;
     log_level_parse(c->log.level, &level); // the key table has checked the word
     app->log.fd = STDERR_FILENO;
-    app->log.json = strcmp(c->log.format, "json") == 0 || (strcmp(c->log.format, "auto") == 0 && !isatty(STDERR_FILENO));
+    app->log.json =
+        strcmp(c->log.format, "json") == 0 || (strcmp(c->log.format, "auto") == 0 && !isatty(STDERR_FILENO));
     atomic_store(&app->log.level, (int)level);
 }
 
@@ -144,15 +147,16 @@ static unsigned threads_of(const struct config_listener *l)
 
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err)
 {
-    *app = (struct app){.config = c, .service = service, .start_ns = app_now_ns(), .start_unix_s = (int64_t)time(NULL), .wake_fd = -1};
+    *app = (struct app){
+        .config = c, .service = service, .start_ns = app_now_ns(), .start_unix_s = (int64_t)time(NULL), .wake_fd = -1};
     init_log(app);
     if (!(app->live = mem_array(1, sizeof(*app->live), err)))
         return false;
     pthread_mutex_init(&app->live->lock, NULL);
     unsigned n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
     struct admission_params p = {.n_shards = n_shards};
-    if (!read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) || !(app->access = access_new(app, err)) ||
-        !(app->admission = admission_new(&p, app->metrics, err)))
+    if (!read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) ||
+        !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)))
         return false;
     if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         return err_errno(err, "eventfd");
@@ -252,7 +256,8 @@ bool app_is_quiet(struct app *app, uint64_t quiet_ms)
     return app_now_ns() - access_last_answer_ns(app->access) >= quiet_ms * 1000000;
 }
 
-/* The service first answers what it has suspended, since the listeners wait for that; it is taken down when no handler can run. */
+/* The service first answers what it has suspended, since the listeners wait for that; it is taken down when no handler
+ * can run. */
 void app_fini(struct app *app)
 {
     struct http *data = app_listener(app, false), *admin = app_listener(app, true);

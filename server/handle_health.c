@@ -35,7 +35,8 @@ static bool check(struct buf *out, bool ok, const char *what, const char *why)
 static bool check_loops(struct buf *out, const struct http *h, const char *what)
 {
     uint64_t age_ms = h ? http_loop_age_ms(h) : 0;
-    buf_printf(out, "[%c] %s: turned %llu ms ago\n", age_ms < LOOP_STUCK_MS ? '+' : '-', what, (unsigned long long)age_ms);
+    buf_printf(out, "[%c] %s: turned %llu ms ago\n", age_ms < LOOP_STUCK_MS ? '+' : '-', what,
+               (unsigned long long)age_ms);
     return age_ms < LOOP_STUCK_MS;
 }
 
@@ -88,12 +89,20 @@ static bool metrics(struct app *app, struct http_request *r, const struct route_
     return true;
 }
 
-#define HEALTH(path, fn) {.method = HTTP_GET, .pattern = path, .on = ROUTE_BOTH, .name = "health", .while_starting = true, .handler = fn}
+#define HEALTH(path, fn)                                                                                               \
+    {                                                                                                                  \
+        .method = HTTP_GET, .pattern = path, .on = ROUTE_BOTH, .name = "health", .while_starting = true, .handler = fn \
+    }
 
 const struct route health_routes[] = {
     HEALTH("/livez", livez),
     HEALTH("/readyz", readyz),
     HEALTH("/startupz", startupz),
-    {.method = HTTP_GET, .pattern = "/metrics", .on = ROUTE_ADMIN, .name = "metrics", .while_starting = true, .handler = metrics},
+    {.method = HTTP_GET,
+     .pattern = "/metrics",
+     .on = ROUTE_ADMIN,
+     .name = "metrics",
+     .while_starting = true,
+     .handler = metrics},
     {.handler = NULL},
 };

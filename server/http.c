@@ -40,7 +40,8 @@ static socklen_t parse_address(const char *text, uint16_t port, union address *o
     return 0;
 }
 
-/* A bound socket, or -1. `share`: SO_REUSEPORT, so that each loop has one of its own and the kernel spreads connections. */
+/* A bound socket, or -1. `share`: SO_REUSEPORT, so that each loop has one of its own and the kernel spreads
+ * connections. */
 static int bind_socket(const union address *a, socklen_t n, bool share)
 {
     int one = 1, fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
@@ -64,7 +65,8 @@ static uint16_t bound_port(int fd)
     return ntohs(a.sa.sa_family == AF_INET6 ? a.v6.sin6_port : a.v4.sin_port);
 }
 
-/* SO_REUSEPORT would let a second daemon of the same user share a port in silence: a socket without it finds the first one. */
+/* SO_REUSEPORT would let a second daemon of the same user share a port in silence: a socket without it finds the first
+ * one. */
 static bool port_is_free(const union address *a, socklen_t n)
 {
     int fd = bind_socket(a, n, false);

@@ -1,9 +1,13 @@
-/* http_conn.c - the life of one request: request line, headers, body, handler, answer, each a callback of libmicrohttpd.
+/* http_conn.c - the life of one request: request line, headers, body, handler, answer, each a callback of
+ * libmicrohttpd.
  *
- *     on_uri -> on_request (headers: guard) -> on_request (body)* -> on_request (end: handler) -> answer queued -> on_completed
- *                                                                         \-> suspended ... completed by any thread -> on_request -/
+ *     on_uri -> on_request (headers: guard) -> on_request (body)* -> on_request (end: handler) -> answer queued ->
+ * on_completed
+ *                                                                         \-> suspended ... completed by any thread ->
+ * on_request -/
  *
- * All of it runs on the loop's thread but http_complete, which only pushes the connection on the loop's stack and wakes it. */
+ * All of it runs on the loop's thread but http_complete, which only pushes the connection on the loop's stack and wakes
+ * it. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -32,6 +36,7 @@ static void connection_opened(struct http_loop *l, struct MHD_Connection *mc, vo
     c->loop = l;
     c->mhd = mc;
     c->fd = fd ? fd->connect_fd : -1;
+    c->idle_checked = true; // nothing read yet, so no end of stream can have been missed
     c->deadline_ns = after_ms(l, l->h->p.header_ms);
     c->next = l->conns;
     if (l->conns)
@@ -76,7 +81,8 @@ static void connection_closed(struct http_conn *c)
     free(c); // the first member of its http_pending
 }
 
-void http_on_connection(void *cls, struct MHD_Connection *mc, void **socket_context, enum MHD_ConnectionNotificationCode code)
+void http_on_connection(void *cls, struct MHD_Connection *mc, void **socket_context,
+                        enum MHD_ConnectionNotificationCode code)
 {
     if (code == MHD_CONNECTION_NOTIFY_STARTED)
         connection_opened(cls, mc, socket_context);
@@ -99,7 +105,8 @@ void http_add_header(struct http_response *resp, const char *name, const char *f
 
 static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const struct http_response *resp)
 {
-    bool ok = MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : content_json) == MHD_YES;
+    bool ok =
+        MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : content_json) == MHD_YES;
     if (c->req.id[0])
         ok = ok && MHD_add_response_header(m, "X-Request-Id", c->req.id) == MHD_YES;
     for (unsigned i = 0; i < resp->n_extra; i++)
@@ -109,7 +116,8 @@ static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const
     return ok;
 }
 
-/* The body's memory goes to libmicrohttpd as it is and comes back through http_answer_put when it has been sent. MHD_NO closes. */
+/* The body's memory goes to libmicrohttpd as it is and comes back through http_answer_put when it has been sent. MHD_NO
+ * closes. */
 static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
 {
     struct http_loop *l = c->loop;
@@ -124,8 +132,8 @@ static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
     }
     unsigned status = resp->status;
     size_t bytes = resp->body.len;
-    struct MHD_Response *m =
-        MHD_create_response_from_buffer_with_free_callback_cls(bytes, resp->body.data ? resp->body.data : "", http_answer_put, a);
+    struct MHD_Response *m = MHD_create_response_from_buffer_with_free_callback_cls(
+        bytes, resp->body.data ? resp->body.data : "", http_answer_put, a);
     if (!m) {
         http_answer_put(a);
         return MHD_NO;
@@ -234,8 +242,8 @@ static enum MHD_Result on_end(struct http_conn *c)
     return queue_answer(c, a);
 }
 
-enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mc, const char *url, const char *method, const char *version,
-                                const char *upload, size_t *upload_size, void **req_cls)
+enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mc, const char *url, const char *method,
+                                const char *version, const char *upload, size_t *upload_size, void **req_cls)
 {
     (void)cls, (void)mc, (void)url;
     struct http_conn *c = *req_cls;
@@ -269,6 +277,7 @@ void http_on_completed(void *cls, struct MHD_Connection *mc, void **req_cls, enu
     leave_flight(c);
     body_release(c);
     c->phase = CONN_IDLE;
+    c->idle_checked = false;
     c->deadline_ns = after_ms(l, l->h->p.idle_ms);
 }
 

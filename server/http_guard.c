@@ -1,10 +1,11 @@
 /* http_guard.c - what libmicrohttpd 0.9.75 lets through and a server in front of nothing else must not.
  *
- * Measured on that version, with and without its strict mode: it accepts Content-Length beside Transfer-Encoding, two differing
- * lengths, `Content-Length : 3` (the body then becomes the next request), two Hosts, and hangs on an unknown Transfer-Encoding. All
- * of these let two parties disagree about where a request ends, so all of them are 400 and the connection closes. It also cuts
- * strings at NUL; the request line is caught by comparing where the version starts with where the target ends, header lines by
- * their lengths. Bare LF line ends cannot be seen from here: they are harmless alone, since our own framing stays consistent. */
+ * Measured on that version, with and without its strict mode: it accepts Content-Length beside Transfer-Encoding, two
+ * differing lengths, `Content-Length : 3` (the body then becomes the next request), two Hosts, and hangs on an unknown
+ * Transfer-Encoding. All of these let two parties disagree about where a request ends, so all of them are 400 and the
+ * connection closes. It also cuts strings at NUL; the request line is caught by comparing where the version starts with
+ * where the target ends, header lines by their lengths. Bare LF line ends cannot be seen from here: they are harmless
+ * alone, since our own framing stays consistent. */
 #include <string.h>
 #include <strings.h>
 
@@ -22,7 +23,8 @@ enum http_method http_method_parse(const char *method)
     static const struct {
         const char *name;
         enum http_method method;
-    } known[] = {{"POST", HTTP_POST}, {"GET", HTTP_GET}, {"HEAD", HTTP_HEAD}, {"PUT", HTTP_PUT}, {"DELETE", HTTP_DELETE}};
+    } known[] = {
+        {"POST", HTTP_POST}, {"GET", HTTP_GET}, {"HEAD", HTTP_HEAD}, {"PUT", HTTP_PUT}, {"DELETE", HTTP_DELETE}};
     for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
         if (strcmp(method, known[i].name) == 0)
             return known[i].method;
@@ -52,7 +54,8 @@ static struct http_refusal guard_target(const struct http_conn *c, const char *v
 
 // ------------------------------------------------------------------------------------------------------- headers
 
-/* One walk over the fields gathers everything that is wanted of them: libmicrohttpd keeps a list, so each lookup would be another. */
+/* One walk over the fields gathers everything that is wanted of them: libmicrohttpd keeps a list, so each lookup would
+ * be another. */
 struct seen {
     unsigned n, host, length, encoding;
     bool bad_name, bad_value, bad_length, not_chunked, bad_expect;
@@ -62,8 +65,9 @@ struct seen {
 
 /* RFC 9110, tchar: bytes that a field's name may hold. */
 static const bool token_byte[256] = {
-    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1, ['&'] = 1, ['\''] = 1, ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1, ['^'] = 1,
-    ['_'] = 1, ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
+    ['!'] = 1, ['#'] = 1, ['$'] = 1, ['%'] = 1,         ['&'] = 1,         ['\''] = 1,
+    ['*'] = 1, ['+'] = 1, ['-'] = 1, ['.'] = 1,         ['^'] = 1,         ['_'] = 1,
+    ['`'] = 1, ['|'] = 1, ['~'] = 1, ['0' ... '9'] = 1, ['A' ... 'Z'] = 1, ['a' ... 'z'] = 1,
 };
 
 static bool is_token(const char *s, size_t n)
@@ -129,7 +133,8 @@ static void note_field(struct seen *s, const char *name, size_t name_n, const ch
     }
 }
 
-static enum MHD_Result look(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value, size_t value_n)
+static enum MHD_Result look(void *cls, enum MHD_ValueKind kind, const char *name, size_t name_n, const char *value,
+                            size_t value_n)
 {
     struct seen *s = cls;
     (void)kind;

@@ -1,11 +1,14 @@
-/* http_loop.c - one event loop: an epoll of our own around libmicrohttpd's, the stack of completed requests, and the deadlines.
+/* http_loop.c - one event loop: an epoll of our own around libmicrohttpd's, the stack of completed requests, and the
+ * deadlines.
  *
- *     own epoll --+-- libmicrohttpd's epoll descriptor (nested: polling it does not eat its edge-triggered events, waiting on it would)
+ *     own epoll --+-- libmicrohttpd's epoll descriptor (nested: polling it does not eat its edge-triggered events,
+ * waiting on it would)
  *                 +-- eventfd: a request was completed elsewhere, or the loop is to stop
  *
- * Internal epoll (MHD_USE_EPOLL_INTERNAL_THREAD) is not used because it stalls with more than about 120 busy keep-alive connections.
- * Deadlines are ours because libmicrohttpd's timeout counts inactivity only, so a client that drips a byte a second would live for
- * ever; all its connections belong to this thread, so a walk over a plain list every 50 ms and a shutdown(2) is all it takes. */
+ * Internal epoll (MHD_USE_EPOLL_INTERNAL_THREAD) is not used because it stalls with more than about 120 busy keep-alive
+ * connections. Deadlines are ours because libmicrohttpd's timeout counts inactivity only, so a client that drips a byte
+ * a second would live for ever; all its connections belong to this thread, so a walk over a plain list every 50 ms and
+ * a shutdown(2) is all it takes. */
 #include <errno.h>
 #include <poll.h>
 #include <stdlib.h>
@@ -19,9 +22,10 @@
 
 #include "server/http_priv.h"
 
-#define REAP_NS 50000000u       // how often deadlines are looked at
-#define IDLE_WAIT_MS 1000       // an empty loop turns this often, so that liveness can see it
-#define SLEPT_NS 5000u          // epoll_wait longer than this: the loop had nothing to do
+#define REAP_NS 50000000u         // how often deadlines are looked at
+#define IDLE_WAIT_MS 1000         // an empty loop turns this often, so that liveness can see it
+#define PEEK_AFTER_NS 500000000u  // idle for so long: look once whether the peer has closed
+#define SLEPT_NS 5000u            // epoll_wait longer than this: the loop had nothing to do
 #define STOP_GRACE_NS 2000000000u // for answers that are being written when the loop stops
 
 uint64_t http_now_ns(void)
@@ -59,7 +63,8 @@ void http_answer_put(void *answer)
     if (!a)
         return;
     struct http_loop *l = a->loop;
-    if (l->n_spare_answers == HTTP_SPARE_MAX || l->spare_bytes + a->resp.body.cap > HTTP_SPARE_BYTES || a->resp.body.failed) {
+    if (l->n_spare_answers == HTTP_SPARE_MAX || l->spare_bytes + a->resp.body.cap > HTTP_SPARE_BYTES ||
+        a->resp.body.failed) {
         buf_fini(&a->resp.body);
         free(a);
         return;
@@ -104,16 +109,31 @@ static void resume_completed(struct http_loop *l)
     }
 }
 
+/* A client that ends its stream right behind its request is not noticed by libmicrohttpd, whose edge-triggered epoll
+ * tells of both at once: it reads the request and would keep the connection for the whole idle time. */
+static bool peer_has_left(struct http_conn *c)
+{
+    const struct http_loop *l = c->loop;
+    char byte;
+    uint64_t idle_ns = l->turn_ns + l->h->p.idle_ms * UINT64_C(1000000) - c->deadline_ns;
+    if (c->phase != CONN_IDLE || c->idle_checked || idle_ns < PEEK_AFTER_NS)
+        return false;
+    c->idle_checked = true;
+    return recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) == 0;
+}
+
 static void reap(struct http_loop *l)
 {
     if (l->turn_ns < l->reap_ns)
         return;
     l->reap_ns = l->turn_ns + REAP_NS;
-    for (struct http_conn *c = l->conns; c; c = c->next)
-        if (c->deadline_ns && c->deadline_ns < l->turn_ns && !c->reaped) {
+    for (struct http_conn *c = l->conns; c; c = c->next) {
+        bool late = c->deadline_ns && c->deadline_ns < l->turn_ns;
+        if (!c->reaped && (late || peer_has_left(c))) {
             c->reaped = true;
             shutdown(c->fd, SHUT_RDWR); // libmicrohttpd sees the end of the stream and closes
         }
+    }
 }
 
 static void turn(struct http_loop *l, int timeout_ms)
@@ -134,7 +154,8 @@ static void turn(struct http_loop *l, int timeout_ms)
 
 // ---------------------------------------------------------------------------------------------------- stopping
 
-/* Takes what the kernel has accepted for us already, then stops listening: those clients were told that they are connected. */
+/* Takes what the kernel has accepted for us already, then stops listening: those clients were told that they are
+ * connected. */
 static void stop_listening(struct http_loop *l)
 {
     struct pollfd p = {.fd = l->listen_fd, .events = POLLIN};
@@ -188,12 +209,12 @@ static struct MHD_Daemon *start_daemon(struct http_loop *l)
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (strchr(l->h->address, ':') ? MHD_USE_IPv6 : 0);
     // Above max_connections requests are answered with 503; at this limit clients would only wait, so it lies higher.
     unsigned limit = l->h->p.max_connections + l->h->p.max_connections / 4 + 64;
-    return MHD_start_daemon(flags, 0, NULL, NULL, http_on_request, l, MHD_OPTION_LISTEN_SOCKET, l->listen_fd,
-                            MHD_OPTION_CONNECTION_LIMIT, limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONN_MEMORY,
-                            MHD_OPTION_CONNECTION_MEMORY_INCREMENT, (size_t)4096, MHD_OPTION_CONNECTION_TIMEOUT, 0u,
-                            MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, l, MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, l,
-                            MHD_OPTION_URI_LOG_CALLBACK, http_on_uri, l, MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL,
-                            MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
+    return MHD_start_daemon(
+        flags, 0, NULL, NULL, http_on_request, l, MHD_OPTION_LISTEN_SOCKET, l->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
+        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONN_MEMORY, MHD_OPTION_CONNECTION_MEMORY_INCREMENT,
+        (size_t)4096, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, l,
+        MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, l, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri, l,
+        MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1, MHD_OPTION_END);
 }
 
 static bool watch(int epoll_fd, int fd, struct err *err)

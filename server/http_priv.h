@@ -42,6 +42,7 @@ struct http_conn {
     uint64_t deadline_ns;        // 0 = none
     bool in_flight;              // counted in loop->in_flight
     bool reaped;
+    bool idle_checked;           // once per idle period: has the peer left?
     struct http_request req;
     const char *after_uri;       // in libmicrohttpd's memory: where the version stands unless a NUL cut the target
     struct buf uri;              // raw request target; the query's '?' is replaced by NUL

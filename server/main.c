@@ -2,8 +2,9 @@
  *
  *     configuration -> sockets bound -> service starts loading -> serve until SIGTERM -> drain -> stop
  *
- * Signal handlers only write the signal's number into a pipe that the main thread reads. (Blocking them and reading a signalfd would
- * not do: OpenBLAS starts a thread when it is loaded, before main could block anything, and that thread would take the default action.) */
+ * Signal handlers only write the signal's number into a pipe that the main thread reads. (Blocking them and reading a
+ * signalfd would not do: OpenBLAS starts a thread when it is loaded, before main could block anything, and that thread
+ * would take the default action.) */
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -21,7 +22,7 @@
 #include "server/app.h"
 
 #define SET_MAX 64
-#define QUIET_MS 500   // nothing answered for so long: the drain is over
+#define QUIET_MS 500 // nothing answered for so long: the drain is over
 #define DRAIN_TICK_MS 50
 
 struct options {
@@ -191,10 +192,10 @@ static bool start(struct app *app, const struct options *o, struct err *err)
         return false;
     if (o->ports_file && !write_ports(app, o->ports_file, err))
         return err_prefix(err, "--ports-file");
-    log_event(&app->log, LOG_INFO, "listening", LOG_STR("version", DUET_VERSION), LOG_STR("data_address", c->data.address),
-              LOG_INT("data_port", http_port(app_listener(app, false))), LOG_STR("admin_address", c->admin.address),
-              LOG_INT("admin_port", http_port(app_listener(app, true))), LOG_INT("models", c->n_models),
-              LOG_INT("experiments", c->n_experiments));
+    log_event(&app->log, LOG_INFO, "listening", LOG_STR("version", DUET_VERSION),
+              LOG_STR("data_address", c->data.address), LOG_INT("data_port", http_port(app_listener(app, false))),
+              LOG_STR("admin_address", c->admin.address), LOG_INT("admin_port", http_port(app_listener(app, true))),
+              LOG_INT("models", c->n_models), LOG_INT("experiments", c->n_experiments));
     return app_start_service(app, err);
 }
 
@@ -206,13 +207,15 @@ static void reload_config(struct app *app, const struct options *o)
     struct buf frozen = {0};
     struct config *next = read_config(o, &err);
     if (!next || !app_reconfigure(app, next, &frozen, &err))
-        log_event(&app->log, LOG_ERROR, "config_refused", LOG_STR("error", err.msg), LOG_STR("note", "the old configuration stays in force"));
+        log_event(&app->log, LOG_ERROR, "config_refused", LOG_STR("error", err.msg),
+                  LOG_STR("note", "the old configuration stays in force"));
     else
         log_event(&app->log, LOG_INFO, "config_read", LOG_STR("needs_restart", frozen.data ? frozen.data : ""));
     buf_fini(&frozen);
 }
 
-/* The next signal, or 0 after timeout_ms (-1: never) or when a drain was asked for through the admin listener (*asked). */
+/* The next signal, or 0 after timeout_ms (-1: never) or when a drain was asked for through the admin listener (*asked).
+ */
 static int next_signal(int wake_fd, int timeout_ms, bool *asked)
 {
     struct pollfd p[2] = {{.fd = signal_pipe[0], .events = POLLIN}, {.fd = wake_fd, .events = POLLIN}};
@@ -237,10 +240,12 @@ static void serve(struct app *app, const struct options *o)
     }
 }
 
-/* Not ready from the first moment, but serving on: a balancer needs a while to notice, and its last requests are to be answered. */
+/* Not ready from the first moment, but serving on: a balancer needs a while to notice, and its last requests are to be
+ * answered. */
 static void drain(struct app *app)
 {
-    uint64_t begun = app_now_ns(), delay = atomic_load(&app->drain_delay_ms), most = atomic_load(&app->drain_timeout_ms), ms = 0;
+    uint64_t begun = app_now_ns(), delay = atomic_load(&app->drain_delay_ms),
+             most = atomic_load(&app->drain_timeout_ms), ms = 0;
     bool asked = false, forced = false;
     log_event(&app->log, LOG_INFO, "drain", LOG_INT("delay_ms", delay), LOG_INT("timeout_ms", most));
     app_begin_drain(app);
@@ -249,8 +254,8 @@ static void drain(struct app *app)
         forced = sig == SIGTERM || sig == SIGINT;
         ms = (app_now_ns() - begun) / 1000000;
     }
-    log_event(&app->log, forced || ms >= most ? LOG_WARN : LOG_INFO, "stop", LOG_INT("drained_ms", ms), LOG_BOOL("forced", forced),
-              LOG_INT("in_flight", http_in_flight(app_listener(app, false))));
+    log_event(&app->log, forced || ms >= most ? LOG_WARN : LOG_INFO, "stop", LOG_INT("drained_ms", ms),
+              LOG_BOOL("forced", forced), LOG_INT("in_flight", http_in_flight(app_listener(app, false))));
 }
 
 int main(int argc, char **argv)
@@ -265,8 +270,8 @@ int main(int argc, char **argv)
         return inspect_config(&o);
     struct app app = {.wake_fd = -1};
     struct err err = {0};
-    json_object_seed(0);  // before there are threads
-    blas_set_threads(1);  // requests are the parallelism
+    json_object_seed(0); // before there are threads
+    blas_set_threads(1); // requests are the parallelism
     raise_file_limit();
     bool ok = open_signals(&err) && start(&app, &o, &err);
     if (ok) {

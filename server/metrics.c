@@ -15,15 +15,16 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define SLOTS 32768u     // 256 KiB of address space a shard; routes x codes of histograms take about 6,000
+#define SLOTS 32768u // 256 KiB of address space a shard; routes x codes of histograms take about 6,000
 #define FAMILIES_MAX 256
-#define FIRST_SLOT 32u   // METRIC_NONE: updates of series that found no room land below
+#define FIRST_SLOT 32u // METRIC_NONE: updates of series that found no room land below
 
 enum kind { COUNTER, GAUGE, SECONDS, SIZES };
 
 /* From a null request (tens of microseconds) to the longest deadline anybody sets. */
-static const uint64_t bounds_ns[] = {50000,     100000,    250000,    500000,     1000000,    2500000,    5000000,    10000000,   25000000,
-                                     50000000, 100000000, 250000000, 500000000, 1000000000, 2500000000, 5000000000, 10000000000};
+static const uint64_t bounds_ns[] = {50000,     100000,     250000,     500000,     1000000,    2500000,
+                                     5000000,   10000000,   25000000,   50000000,   100000000,  250000000,
+                                     500000000, 1000000000, 2500000000, 5000000000, 10000000000};
 static const uint64_t bounds_n[] = {1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000, 20000, 50000, 100000};
 #define N_NS (sizeof(bounds_ns) / sizeof(bounds_ns[0]))
 #define N_N (sizeof(bounds_n) / sizeof(bounds_n[0]))
@@ -125,8 +126,8 @@ static struct series *series_add(struct metrics *m, struct family *f, const char
     return s;
 }
 
-static metric_id add(struct metrics *m, const char *name, const char *help, const char *labels, enum kind kind, double (*read)(void *),
-                     void *ctx)
+static metric_id add(struct metrics *m, const char *name, const char *help, const char *labels, enum kind kind,
+                     double (*read)(void *), void *ctx)
 {
     struct series *s = NULL;
     if (!labels)
@@ -168,12 +169,14 @@ metric_id metrics_sizes(struct metrics *m, const char *name, const char *help, c
     return add(m, name, help, labels, SIZES, NULL, NULL);
 }
 
-metric_id metrics_gauge_fn(struct metrics *m, const char *name, const char *help, const char *labels, double (*read)(void *), void *ctx)
+metric_id metrics_gauge_fn(struct metrics *m, const char *name, const char *help, const char *labels,
+                           double (*read)(void *), void *ctx)
 {
     return add(m, name, help, labels, GAUGE, read, ctx);
 }
 
-metric_id metrics_counter_fn(struct metrics *m, const char *name, const char *help, const char *labels, double (*read)(void *), void *ctx)
+metric_id metrics_counter_fn(struct metrics *m, const char *name, const char *help, const char *labels,
+                             double (*read)(void *), void *ctx)
 {
     return add(m, name, help, labels, COUNTER, read, ctx);
 }
@@ -207,7 +210,8 @@ static void bump(struct metrics *m, unsigned shard, uint32_t slot, uint64_t n)
     atomic_fetch_add_explicit(&m->shard[shard < m->n_shards ? shard : 0][slot], n, memory_order_relaxed);
 }
 
-static void observe(struct metrics *m, unsigned shard, metric_id id, const uint64_t *bound, size_t n_bounds, uint64_t value)
+static void observe(struct metrics *m, unsigned shard, metric_id id, const uint64_t *bound, size_t n_bounds,
+                    uint64_t value)
 {
     size_t i = 0;
     while (i < n_bounds && value > bound[i])
@@ -262,7 +266,8 @@ static void put_name(struct buf *out, const char *name, const char *suffix, cons
 {
     buf_printf(out, "%s%s", name, suffix);
     if (labels[0] || le)
-        buf_printf(out, "{%s%s%s%s%s}", labels, labels[0] && le ? "," : "", le ? "le=\"" : "", le ? le : "", le ? "\"" : "");
+        buf_printf(out, "{%s%s%s%s%s}", labels, labels[0] && le ? "," : "", le ? "le=\"" : "", le ? le : "",
+                   le ? "\"" : "");
     buf_puts(out, " ");
 }
 

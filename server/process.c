@@ -60,7 +60,12 @@ void process_metrics(struct metrics *m)
     metrics_gauge_fn(m, "process_open_fds", "Open file descriptors.", "", open_fds, NULL);
     metrics_gauge_fn(m, "process_threads", "Threads.", "", threads, NULL);
     if (getrlimit(RLIMIT_NOFILE, &files) == 0)
-        metrics_set(m, metrics_gauge(m, "process_max_fds", "Most file descriptors allowed.", ""), (double)files.rlim_cur);
-    metrics_set(m, metrics_gauge(m, "process_start_time_seconds", "Start of the process, seconds since 1970.", ""), (double)time(NULL));
-    metrics_set(m, metrics_gauge(m, "duet_build_info", "Always 1; the version is in the label.", "version=\"" DUET_VERSION "\""), 1);
+        metrics_set(m, metrics_gauge(m, "process_max_fds", "Most file descriptors allowed.", ""),
+                    (double)files.rlim_cur);
+    metrics_set(m, metrics_gauge(m, "process_start_time_seconds", "Start of the process, seconds since 1970.", ""),
+                (double)time(NULL));
+    metrics_set(
+        m,
+        metrics_gauge(m, "duet_build_info", "Always 1; the version is in the label.", "version=\"" DUET_VERSION "\""),
+        1);
 }

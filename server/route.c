@@ -46,15 +46,16 @@ static bool match(const char *pattern, const char *path, struct route_match *m)
 
 static void allow_method(char *allow, size_t cap, enum http_method method)
 {
-    static const char *const names[] = {[HTTP_GET] = "GET, HEAD", [HTTP_POST] = "POST", [HTTP_PUT] = "PUT", [HTTP_DELETE] = "DELETE"};
+    static const char *const names[] = {
+        [HTTP_GET] = "GET, HEAD", [HTTP_POST] = "POST", [HTTP_PUT] = "PUT", [HTTP_DELETE] = "DELETE"};
     size_t n = strlen(allow);
     const char *name = method < HTTP_OTHER ? names[method] : NULL;
     if (name && !strstr(allow, name))
         snprintf(allow + n, cap - n, "%s%s", n ? ", " : "", name);
 }
 
-enum route_found route_find(const struct route *const *tables, size_t n, const struct http_request *r, struct route_match *m, char *allow,
-                            size_t cap)
+enum route_found route_find(const struct route *const *tables, size_t n, const struct http_request *r,
+                            struct route_match *m, char *allow, size_t cap)
 {
     enum http_method method = r->method == HTTP_HEAD ? HTTP_GET : r->method;
     enum route_on here = r->is_admin ? ROUTE_ADMIN : ROUTE_DATA;

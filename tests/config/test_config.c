@@ -1,4 +1,5 @@
-/* Breaks when a key is read into the wrong place, a wrong value passes, a message does not say where, or files and table part ways. */
+/* Breaks when a key is read into the wrong place, a wrong value passes, a message does not say where, or files and
+ * table part ways. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdint.h>
@@ -136,15 +137,18 @@ static void wrong_values(void **state)
         int dot = (int)strcspn(k->name, ".");
         if (k->kind == KEY_STR)
             continue;
-        static const char *const bad[] = {"nonsense", "-1", "1.5", "99999999999999999999", "1e3", "\"\"", "[1]", "{a: 1}", "+1", "0x10"};
+        static const char *const bad[] = {"nonsense", "-1", "1.5", "99999999999999999999", "1e3", "\"\"", "[1]",
+                                          "{a: 1}",   "+1", "0x10"};
         for (size_t j = 0; j < sizeof(bad) / sizeof(bad[0]); j++) {
             snprintf(text, sizeof(text), "# one\n%.*s:\n  %s: %s\n", dot, k->name, k->name + dot + 1, bad[j]);
             snprintf(want, sizeof(want), "t.yaml:3:%d: %s: found ", (int)strlen(k->name) - dot + 4, k->name);
             expect_error(text, want);
         }
         if (k->kind == KEY_UINT) {
-            snprintf(text, sizeof(text), "%.*s: {%s: %llu}", dot, k->name, k->name + dot + 1, (unsigned long long)k->max + 1);
-            snprintf(want, sizeof(want), "want a whole number from %llu to %llu", (unsigned long long)k->min, (unsigned long long)k->max);
+            snprintf(text, sizeof(text), "%.*s: {%s: %llu}", dot, k->name, k->name + dot + 1,
+                     (unsigned long long)k->max + 1);
+            snprintf(want, sizeof(want), "want a whole number from %llu to %llu", (unsigned long long)k->min,
+                     (unsigned long long)k->max);
             expect_error(text, want);
         }
     }
@@ -176,17 +180,23 @@ static void unknown_keys_and_shapes(void **state)
         {"models:\n  - {name: .., path: /a}\n", "want a name"},
         {"models:\n  - {name: \"\", path: /a}\n", "found nothing"},
         {"models:\n  - {name: a, path: /a, version: 0}\n", "found \"0\", want latest or a version from 1"},
-        {"models:\n  - {name: a, path: /a}\n  - {name: a, path: /b}\n", "t.yaml:3: model \"a\" stands here for the second time"},
+        {"models:\n  - {name: a, path: /a}\n  - {name: a, path: /b}\n",
+         "t.yaml:3: model \"a\" stands here for the second time"},
         {"experiments:\n  - {name: e, salt: s}\n", "an experiment without variants"},
         {"experiments:\n  - {name: e, variants: []}\n", "an experiment without salt"},
-        {"experiments:\n  - {name: e, salt: s, variants: []}\n", "t.yaml:2: the weights of experiment \"e\" sum to 0, want 100"},
+        {"experiments:\n  - {name: e, salt: s, variants: []}\n",
+         "t.yaml:2: the weights of experiment \"e\" sum to 0, want 100"},
         {"experiments:\n  - {name: e, salt: s, unit: device, variants: []}\n", "unit \"device\" is not known"},
-        {"experiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: 100}]}\n", "model \"m\" of a variant is not in models"},
-        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: 60}, {name: b, model: m, weight: 30}]}\n",
+        {"experiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: 100}]}\n",
+         "model \"m\" of a variant is not in models"},
+        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: "
+         "60}, {name: b, model: m, weight: 30}]}\n",
          "sum to 90, want 100"},
-        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: 50}, {name: a, model: m, weight: 50}]}\n",
+        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: "
+         "50}, {name: a, model: m, weight: 50}]}\n",
          "variant \"a\" stands here for the second time"},
-        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: 101}]}\n",
+        {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: "
+         "101}]}\n",
          "want a percentage from 0 to 100"},
         {"experiments:\n  - {name: e, salt: s, variants: [{name: a, weight: 100}]}\n", "a variant without model"},
     };
@@ -258,9 +268,11 @@ static void dump_reads_back(void **state)
 {
     (void)state;
     struct buf first = {0}, second = {0};
-    struct config *c = must_parse("data: {port: 77}\nstate: {path: \"/x \\\"y\\\"\\\\ z\"}\nlog: {level: debug}\nload: {check_memory: false}\n"
-                                  "models: [{name: m, path: \"/a b\", version: 2}, {name: n, path: /n}]\n"
-                                  "experiments: [{name: e, salt: \"s: #1\", variants: [{name: a, model: m, weight: 33.3, ef: 9}, {name: b, model: n, weight: 66.7}]}]\n");
+    struct config *c = must_parse(
+        "data: {port: 77}\nstate: {path: \"/x \\\"y\\\"\\\\ z\"}\nlog: {level: debug}\nload: {check_memory: false}\n"
+        "models: [{name: m, path: \"/a b\", version: 2}, {name: n, path: /n}]\n"
+        "experiments: [{name: e, salt: \"s: #1\", variants: [{name: a, model: m, weight: 33.3, ef: 9}, {name: b, "
+        "model: n, weight: 66.7}]}]\n");
     config_dump(c, &first);
     config_free(c);
     c = must_parse(first.data);
@@ -331,7 +343,8 @@ static void changes_that_need_a_restart(void **state)
     struct err err = {0};
     struct buf names = {0};
     struct config *now = must_parse("log: {level: info}\nstate: {path: \"/a\\\"b\"}\n");
-    struct config *next = must_parse("log: {level: debug}\ndata: {port: 1}\nlimits: {k: 5}\nload: {mode: shared}\nstate: {path: /c}\n");
+    struct config *next =
+        must_parse("log: {level: debug}\ndata: {port: 1}\nlimits: {k: 5}\nload: {mode: shared}\nstate: {path: /c}\n");
     config_frozen_changes(now, next, &names);
     assert_string_equal(names.data, "data.port, limits.k, load.mode, state.path");
     assert_true(config_keep_frozen(next, now, &err));

@@ -15,13 +15,15 @@ struct checker {
 
 static bool bad(struct checker *c, const char *what, const char *line)
 {
-    snprintf(c->message, c->cap, "%s: %.*s", what, (int)strcspn(line, "\n") > 120 ? 120 : (int)strcspn(line, "\n"), line);
+    snprintf(c->message, c->cap, "%s: %.*s", what, (int)strcspn(line, "\n") > 120 ? 120 : (int)strcspn(line, "\n"),
+             line);
     return false;
 }
 
 static size_t name_length(const char *s)
 {
-    return s[0] >= '0' && s[0] <= '9' ? 0 : strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_:");
+    return s[0] >= '0' && s[0] <= '9' ? 0
+                                      : strspn(s, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_:");
 }
 
 static bool check_comment(struct checker *c, const char *line)

@@ -127,8 +127,9 @@ void tcp_get(uint16_t port, const char *path, struct reply *r)
 void tcp_post(uint16_t port, const char *path, const char *body, struct reply *r)
 {
     char head[1024];
-    int n = snprintf(head, sizeof(head), "POST %s HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n", path,
-                     strlen(body));
+    int n = snprintf(head, sizeof(head),
+                     "POST %s HTTP/1.1\r\nHost: t\r\nContent-Type: application/json\r\nContent-Length: %zu\r\n\r\n",
+                     path, strlen(body));
     int fd = tcp_connect(port);
     tcp_send(fd, head, (size_t)n);
     tcp_puts(fd, body);

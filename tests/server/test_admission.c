@@ -36,7 +36,8 @@ static int stop(void **state)
 static struct http_request request(uint64_t lag_ns)
 {
     uint64_t now = app_now_ns();
-    return (struct http_request){.id = "r", .start_ns = now, .deadline_ns = now + 1000 * (uint64_t)MS, .lag_ns = lag_ns};
+    return (struct http_request){
+        .id = "r", .start_ns = now, .deadline_ns = now + 1000 * (uint64_t)MS, .lag_ns = lag_ns};
 }
 
 /* How many of n requests with that lag get through; the last refusal's status. */
@@ -84,7 +85,8 @@ static void lasting_overload_is_shed_in_part(void **state)
     offer(500, 900 * MS, &status);
     passed = offer(4000, 900 * MS, &status); // far beyond: still one in twenty
     assert_in_range(passed, 100, 350);
-    assert_true(metrics_value(metrics, metrics_counter(metrics, "duet_requests_refused_total", "", "reason=\"overload\"")) > 5000);
+    assert_true(metrics_value(metrics, metrics_counter(metrics, "duet_requests_refused_total", "",
+                                                       "reason=\"overload\"")) > 5000);
 }
 
 static void recovery_is_immediate(void **state)

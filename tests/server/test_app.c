@@ -1,4 +1,5 @@
-/* Breaks when health lies, an admin route answers without its token, overload reaches health, or a configuration is half taken. */
+/* Breaks when health lies, an admin route answers without its token, overload reaches health, or a configuration is
+ * half taken. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -40,7 +41,12 @@ static bool slow(struct app *app, struct http_request *r, const struct route_mat
 static const struct route toy_routes[] = {
     {.method = HTTP_POST, .pattern = "/v1/hello", .on = ROUTE_DATA, .name = "hello", .sheds = true, .handler = hello},
     {.method = HTTP_GET, .pattern = "/v1/slow", .on = ROUTE_DATA, .name = "slow", .sheds = true, .handler = slow},
-    {.method = HTTP_GET, .pattern = "/v1/admin/hello/{x}", .on = ROUTE_ADMIN, .name = "admin_hello", .needs_token = true, .handler = hello},
+    {.method = HTTP_GET,
+     .pattern = "/v1/admin/hello/{x}",
+     .on = ROUTE_ADMIN,
+     .name = "admin_hello",
+     .needs_token = true,
+     .handler = hello},
     {.handler = NULL},
 };
 
@@ -88,8 +94,15 @@ static void note_stop(struct app *app)
     n_stops++;
 }
 
-static const struct service toys = {.routes = toy_routes, .check = check, .apply = apply, .ready = ready, .started = started,
-                                    .stop_accepting = note_stop, .stop = note_stop, .thread_new = thread_new, .thread_free = thread_free};
+static const struct service toys = {.routes = toy_routes,
+                                    .check = check,
+                                    .apply = apply,
+                                    .ready = ready,
+                                    .started = started,
+                                    .stop_accepting = note_stop,
+                                    .stop = note_stop,
+                                    .thread_new = thread_new,
+                                    .thread_free = thread_free};
 
 // ------------------------------------------------------------------------------------------------------ the daemon
 
@@ -112,7 +125,8 @@ static void start_with(const char *text, bool with_service)
     toy_ready = toy_started = true;
     toy_refuses = false;
     n_stops = 0;
-    if (!app_init(&app, parse(text), &toys, &err) || !app_listen(&app, &err) || (with_service && !app_start_service(&app, &err)))
+    if (!app_init(&app, parse(text), &toys, &err) || !app_listen(&app, &err) ||
+        (with_service && !app_start_service(&app, &err)))
         fail_msg("%s", err.msg);
 }
 
@@ -210,7 +224,9 @@ static void admin_wants_its_token(void **state)
     assert_true(fd >= 0);
     assert_int_equal(write(fd, "0123456789abcdef-secret\n", 24), 24);
     close(fd);
-    snprintf(text, sizeof(text), "data: {port: 0, threads: 1}\nadmin: {port: 0, address: 0.0.0.0, token_file: %s}\nlog: {level: error}\n", path);
+    snprintf(text, sizeof(text),
+             "data: {port: 0, threads: 1}\nadmin: {port: 0, address: 0.0.0.0, token_file: %s}\nlog: {level: error}\n",
+             path);
     start_with(text, true);
     unlink(path);
     static const struct {
@@ -227,7 +243,8 @@ static void admin_wants_its_token(void **state)
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct reply r;
         char v[64];
-        int n = snprintf(text, sizeof(text), "GET /v1/admin/hello/x HTTP/1.1\r\nHost: t\r\n%s\r\n", cases[i].authorization);
+        int n =
+            snprintf(text, sizeof(text), "GET /v1/admin/hello/x HTTP/1.1\r\nHost: t\r\n%s\r\n", cases[i].authorization);
         tcp_exchange(port(true), text, (size_t)n, &r);
         if (r.status != cases[i].status)
             fail_msg("%s: %u", cases[i].authorization, r.status);
@@ -299,7 +316,9 @@ static void overload_is_shed_and_health_is_not(void **state)
     int fd[N];
     unsigned ok = 0, shed = 0;
     struct reply r;
-    start_with("data: {port: 0, threads: 1}\nadmin: {port: 0}\nlog: {level: error}\nadmission: {max_lag_ms: 50}\nhttp: {deadline_ms: 60000}\n", true);
+    start_with("data: {port: 0, threads: 1}\nadmin: {port: 0}\nlog: {level: error}\nadmission: {max_lag_ms: 50}\nhttp: "
+               "{deadline_ms: 60000}\n",
+               true);
     for (int i = 0; i < N; i++)
         fd[i] = tcp_connect(port(false));
     for (int round = 0; round < ROUNDS; round++) {
@@ -326,7 +345,9 @@ static void reconfigures_whole_or_not(void **state)
     struct err err = {0};
     struct buf frozen = {0}, dump = {0};
     start_with(BASE, true);
-    assert_true(app_reconfigure(&app, parse("data: {port: 0, threads: 2}\nadmin: {port: 0}\nlog: {level: warn, slow_ms: 77}\n"), &frozen, &err));
+    assert_true(
+        app_reconfigure(&app, parse("data: {port: 0, threads: 2}\nadmin: {port: 0}\nlog: {level: warn, slow_ms: 77}\n"),
+                        &frozen, &err));
     assert_string_equal(frozen.data, "data.threads");
     assert_int_equal(app.log.level, LOG_WARN);
     app_config_dump(&app, &dump);

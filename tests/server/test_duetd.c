@@ -1,4 +1,5 @@
-/* Breaks when the program itself does not start, drain, reload its configuration or stop as an orchestrator needs it to. */
+/* Breaks when the program itself does not start, drain, reload its configuration or stop as an orchestrator needs it
+ * to. */
 #include <fcntl.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -75,7 +76,8 @@ static int status_of(pid_t pid)
 
 static struct daemon start_daemon(const char *set)
 {
-    struct daemon d = {.pid = spawn((const char *const[]){"--config", config_path, "--ports-file", ports_path, set ? "--set" : NULL, set, NULL})};
+    struct daemon d = {.pid = spawn((const char *const[]){"--config", config_path, "--ports-file", ports_path,
+                                                          set ? "--set" : NULL, set, NULL})};
     for (int i = 0; i < 1000 && !d.admin; i++) {
         unsigned data, admin;
         char *text = read_text(ports_path);
@@ -114,7 +116,8 @@ static void expect_run(const char *const *args, int status, const char *text)
     free(log);
 }
 
-static const char config_text[] = "data: {port: 0, threads: 2}\nadmin: {port: 0}\ndrain: {delay_ms: 300, timeout_ms: 10000}\nlog: {level: info}\n";
+static const char config_text[] =
+    "data: {port: 0, threads: 2}\nadmin: {port: 0}\ndrain: {delay_ms: 300, timeout_ms: 10000}\nlog: {level: info}\n";
 
 static int setup(void **state)
 {
@@ -143,14 +146,17 @@ static void options(void **state)
     expect_run((const char *const[]){"--version", NULL}, 0, "duetd " DUET_VERSION);
     expect_run((const char *const[]){"--help", NULL}, 0, "--check-config");
     expect_run((const char *const[]){"--check-config", "--config", config_path, NULL}, 0, "fine");
-    expect_run((const char *const[]){"--dump-config", "--config", config_path, "--set=data.port=7", NULL}, 0, "  port: 7\n");
+    expect_run((const char *const[]){"--dump-config", "--config", config_path, "--set=data.port=7", NULL}, 0,
+               "  port: 7\n");
     expect_run((const char *const[]){"--sample-config", NULL}, 0, "max_connections: 4096");
-    expect_run((const char *const[]){"--check-config", "--config", bad, NULL}, 1, "bad.yaml:2:3: unknown key data.prot; did you mean data.port?");
+    expect_run((const char *const[]){"--check-config", "--config", bad, NULL}, 1,
+               "bad.yaml:2:3: unknown key data.prot; did you mean data.port?");
     expect_run((const char *const[]){"--config", bad, NULL}, 1, "unknown key data.prot");
     expect_run((const char *const[]){"--config", "/nowhere", NULL}, 1, "/nowhere");
     expect_run((const char *const[]){"--confgi", NULL}, 2, "unknown option --confgi");
     expect_run((const char *const[]){"--config", NULL}, 2, "no value after --config");
-    expect_run((const char *const[]){"--set", "admin.address=0.0.0.0", "--set", "data.port=0", NULL}, 1, "set admin.token_file");
+    expect_run((const char *const[]){"--set", "admin.address=0.0.0.0", "--set", "data.port=0", NULL}, 1,
+               "set admin.token_file");
 }
 
 static void serves_and_stops(void **state)
@@ -187,7 +193,8 @@ static void reads_its_configuration_again(void **state)
     (void)state;
     struct daemon d = start_daemon(NULL);
     struct reply r;
-    write_text(config_path, "data: {port: 0, threads: 1}\nadmin: {port: 0}\ndrain: {delay_ms: 0}\nlog: {level: debug}\n");
+    write_text(config_path,
+               "data: {port: 0, threads: 1}\nadmin: {port: 0}\ndrain: {delay_ms: 0}\nlog: {level: debug}\n");
     kill(d.pid, SIGHUP);
     assert_true(log_has("\"event\":\"config_read\",\"needs_restart\":\"data.threads\""));
     tcp_get(d.data, "/livez", &r);
@@ -214,7 +221,8 @@ struct client {
     _Atomic bool *stop;
 };
 
-/* One request after the other on connections of its own, until told to stop, as a balancer does once readiness fails. */
+/* One request after the other on connections of its own, until told to stop, as a balancer does once readiness fails.
+ */
 static void *ask(void *arg)
 {
     struct client *c = arg;

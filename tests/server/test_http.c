@@ -1,4 +1,5 @@
-/* Breaks when the listener stalls, loses a request, lets a slow client live for ever, or hands a handler the wrong request. */
+/* Breaks when the listener stalls, loses a request, lets a slow client live for ever, or hands a handler the wrong
+ * request. */
 #include <poll.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -68,7 +69,8 @@ static void requests_arrive_whole(void **state)
     expect_body(GET("/who?a=1&b=%41"), 200, "0 /who ?a=1&b=%41 1000");
     expect_body(GET("/who%2f?"), 200, "");
     expect_body("GET /who HTTP/1.1\r\nHost: t\r\nX-Request-Timeout-Ms: 250\r\n\r\n", 200, "0 /who ? 250");
-    expect_body("GET /who HTTP/1.1\r\nHost: t\r\nX-Request-Timeout-Ms: 99999999999999999999\r\n\r\n", 200, "0 /who ? 1000");
+    expect_body("GET /who HTTP/1.1\r\nHost: t\r\nX-Request-Timeout-Ms: 99999999999999999999\r\n\r\n", 200,
+                "0 /who ? 1000");
     expect_body("DELETE /who HTTP/1.1\r\nHost: t\r\n\r\n", 200, "4 /who ? 1000");
     expect_body("get /who HTTP/1.1\r\nHost: t\r\n\r\n", 200, "5 /who ? 1000");
     expect_body("PATCH /who HTTP/1.1\r\nHost: t\r\n\r\n", 200, "5 /who ? 1000");
@@ -267,10 +269,25 @@ static void drip_is_cut(const char *head, uint64_t least, uint64_t most)
 static void slow_clients_are_cut(void **state)
 {
     (void)state;
-    drip_is_cut("", 900, 3000);                                                                          // request line
-    drip_is_cut("GET /echo HTTP/1.1\r\nX: ", 900, 3000);                                                 // headers
-    drip_is_cut("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n", 1400, 4000);           // body
+    drip_is_cut("", 900, 3000);                                                                // request line
+    drip_is_cut("GET /echo HTTP/1.1\r\nX: ", 900, 3000);                                       // headers
+    drip_is_cut("POST /echo HTTP/1.1\r\nHost: t\r\nContent-Length: 1000\r\n\r\n", 1400, 4000); // body
     expect_none_in_flight();
+}
+
+/* Request and end of stream in one go: the answer comes, and the connection does not stay for the whole idle time. */
+static void half_closed_clients_are_let_go(void **state)
+{
+    (void)state;
+    struct reply r;
+    int fd = tcp_connect(toy.port);
+    tcp_puts(fd, GET("/who"));
+    shutdown(fd, SHUT_WR);
+    tcp_read_reply(fd, &r, 2000, false);
+    assert_int_equal(r.status, 200);
+    reply_fini(&r);
+    assert_true(tcp_is_closed(fd, 2500)); // idle_ms is 5 s
+    close(fd);
 }
 
 static void idle_and_stuck_connections_are_cut(void **state)
@@ -314,8 +331,9 @@ static void completes_from_another_thread(void **state)
     char text[200], want[100];
     for (int i = 0; i < N; i++) {
         fd[i] = tcp_connect(toy.port);
-        int n = snprintf(text, sizeof(text), "POST /later?ms=%d HTTP/1.1\r\nHost: t\r\nX-Request-Id: r%d\r\nContent-Length: 1\r\n\r\n%d", i % 7 * 20,
-                         i, i % 10);
+        int n = snprintf(text, sizeof(text),
+                         "POST /later?ms=%d HTTP/1.1\r\nHost: t\r\nX-Request-Id: r%d\r\nContent-Length: 1\r\n\r\n%d",
+                         i % 7 * 20, i, i % 10);
         tcp_send(fd[i], text, (size_t)n);
     }
     uint64_t begun = test_now_ms();
@@ -474,6 +492,7 @@ int main(void)
         cmocka_unit_test(buffers_are_clean),
         cmocka_unit_test(no_stall_with_256_connections),
         cmocka_unit_test(slow_clients_are_cut),
+        cmocka_unit_test(half_closed_clients_are_let_go),
         cmocka_unit_test(idle_and_stuck_connections_are_cut),
         cmocka_unit_test(completes_from_another_thread),
         cmocka_unit_test(client_leaves_while_suspended),

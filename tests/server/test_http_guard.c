@@ -24,12 +24,15 @@ static const struct {
     {"query", RAW("GET /echo?a=1&b=%20 HTTP/1.1\r\n" H "\r\n"), 200},
     {"body", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\n\r\nhi"), 200},
     {"chunked", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), 200},
-    {"chunked, other case", RAW("POST /echo HTTP/1.1\r\n" H "transfer-encoding: Chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"), 200},
+    {"chunked, other case", RAW("POST /echo HTTP/1.1\r\n" H "transfer-encoding: Chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"),
+     200},
     {"PUT", RAW("PUT /echo HTTP/1.1\r\n" H "Content-Length: 0\r\n\r\n"), 200},
     {"no Host", RAW("GET /echo HTTP/1.1\r\n\r\n"), 400},
     {"two Hosts", RAW("GET /echo HTTP/1.1\r\n" H "Host: u\r\n\r\n"), 400},
-    {"length and encoding", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400},
-    {"encoding and length", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"), 400},
+    {"length and encoding",
+     RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400},
+    {"encoding and length",
+     RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n"), 400},
     {"two lengths", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\nContent-Length: 3\r\n\r\nhix"), 400},
     {"two equal lengths", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 2\r\nContent-Length: 2\r\n\r\nhi"), 400},
     {"space before the colon", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length : 3\r\n\r\nGET"), 400},
@@ -42,7 +45,8 @@ static const struct {
     {"length above 2^64", RAW("POST /echo HTTP/1.1\r\n" H "Content-Length: 99999999999999999999999\r\n\r\n"), 413},
     {"unknown encoding", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: gzip\r\n\r\n"), 400},
     {"gzip, chunked", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"), 400},
-    {"two encodings", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400},
+    {"two encodings",
+     RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400},
     {"tab before chunked", RAW("POST /echo HTTP/1.1\r\n" H "Transfer-Encoding: \vchunked\r\n\r\n0\r\n\r\n"), 400},
     {"encoding in HTTP/1.0", RAW("POST /echo HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"), 400},
     {"absolute form", RAW("GET http://t/echo HTTP/1.1\r\n" H "\r\n"), 400},
@@ -82,8 +86,8 @@ static int stop(void **state)
     return 0;
 }
 
-/* Each case must get its status, and, when refused, one answer alone on a connection that closes: no byte after the refused
- * request may be read as another one. */
+/* Each case must get its status, and, when refused, one answer alone on a connection that closes: no byte after the
+ * refused request may be read as another one. */
 static void table(void **state)
 {
     (void)state;

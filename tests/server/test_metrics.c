@@ -1,4 +1,5 @@
-/* Breaks when counts are lost between threads, buckets do not add up, or the text is no longer what Prometheus reads. */
+/* Breaks when counts are lost between threads, buckets do not add up, or the text is no longer what Prometheus reads.
+ */
 #include <ctype.h>
 #include <pthread.h>
 #include <setjmp.h>
@@ -57,7 +58,7 @@ static void kinds_and_text(void **state)
     metrics_add(m, 0, c, 1);
     metrics_add(m, 2, c, 4);
     metrics_set(m, g, -0.25);
-    metrics_observe_ns(m, 1, h, 50000);       // on the bound: belongs below it
+    metrics_observe_ns(m, 1, h, 50000); // on the bound: belongs below it
     metrics_observe_ns(m, 1, h, 50001);
     metrics_observe_ns(m, 1, h, 60000000000); // beyond the last
     metrics_observe_size(m, 1, s, 100);
@@ -65,19 +66,20 @@ static void kinds_and_text(void **state)
     metrics_add(m, 99, c, 1); // no such shard: counted all the same
     assert_int_equal(metrics_value(m, c), 6);
     char *t = text_of(m);
-    static const char *const lines[] = {"# TYPE duet_things_total counter\nduet_things_total{kind=\"a\"} 6\nduet_things_total{kind=\"b\"} 0\n",
-                                        "# HELP duet_level Level.\n# TYPE duet_level gauge\nduet_level -0.25\n",
-                                        "duet_wait_seconds_bucket{model=\"x\",le=\"5e-05\"} 1\n",
-                                        "duet_wait_seconds_bucket{model=\"x\",le=\"0.0001\"} 2\n",
-                                        "duet_wait_seconds_bucket{model=\"x\",le=\"10\"} 2\n",
-                                        "duet_wait_seconds_bucket{model=\"x\",le=\"+Inf\"} 3\n",
-                                        "duet_wait_seconds_sum{model=\"x\"} 60.000100001\n",
-                                        "duet_wait_seconds_count{model=\"x\"} 3\n",
-                                        "duet_k_bucket{le=\"1\"} 1\n",
-                                        "duet_k_bucket{le=\"100\"} 2\n",
-                                        "duet_k_sum 100\n",
-                                        "duet_asked 7.5\n",
-                                        "duet_grown_total 7.5\n"};
+    static const char *const lines[] = {
+        "# TYPE duet_things_total counter\nduet_things_total{kind=\"a\"} 6\nduet_things_total{kind=\"b\"} 0\n",
+        "# HELP duet_level Level.\n# TYPE duet_level gauge\nduet_level -0.25\n",
+        "duet_wait_seconds_bucket{model=\"x\",le=\"5e-05\"} 1\n",
+        "duet_wait_seconds_bucket{model=\"x\",le=\"0.0001\"} 2\n",
+        "duet_wait_seconds_bucket{model=\"x\",le=\"10\"} 2\n",
+        "duet_wait_seconds_bucket{model=\"x\",le=\"+Inf\"} 3\n",
+        "duet_wait_seconds_sum{model=\"x\"} 60.000100001\n",
+        "duet_wait_seconds_count{model=\"x\"} 3\n",
+        "duet_k_bucket{le=\"1\"} 1\n",
+        "duet_k_bucket{le=\"100\"} 2\n",
+        "duet_k_sum 100\n",
+        "duet_asked 7.5\n",
+        "duet_grown_total 7.5\n"};
     for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++)
         if (!strstr(t, lines[i]))
             fail_msg("missing %s in\n%s", lines[i], t);
@@ -165,13 +167,14 @@ static void nothing_is_lost_between_threads(void **state)
 static void the_checker_checks(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"duet_x 1\n",                                                  // no TYPE
-                                      "# TYPE duet_x gauge\nduet_x one\n",                           // no number
-                                      "# TYPE duet_x counter\nduet_x 1\n",                           // counter without _total
-                                      "# TYPE duet_x gauge\nduet_x{a=b} 1\n",                        // label not quoted
-                                      "# TYPE duet_x gauge\nduet_x 1",                               // no newline at the end
-                                      "# TYPE duet_x gauge\nduet_x 1\nduet_x 2\n",                   // twice
-                                      "# TYPE x histogram\nx_bucket{le=\"1\"} 2\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n"}; // falls
+    static const char *const bad[] = {
+        "duet_x 1\n",                                // no TYPE
+        "# TYPE duet_x gauge\nduet_x one\n",         // no number
+        "# TYPE duet_x counter\nduet_x 1\n",         // counter without _total
+        "# TYPE duet_x gauge\nduet_x{a=b} 1\n",      // label not quoted
+        "# TYPE duet_x gauge\nduet_x 1",             // no newline at the end
+        "# TYPE duet_x gauge\nduet_x 1\nduet_x 2\n", // twice
+        "# TYPE x histogram\nx_bucket{le=\"1\"} 2\nx_bucket{le=\"+Inf\"} 1\nx_sum 1\nx_count 1\n"}; // falls
     char message[200];
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++)
         if (metrics_text_is_valid(bad[i], message, sizeof(message)))
@@ -181,10 +184,8 @@ static void the_checker_checks(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(kinds_and_text),
-        cmocka_unit_test(hidden_series_come_back),
-        cmocka_unit_test(a_full_registry_drops),
-        cmocka_unit_test(nothing_is_lost_between_threads),
+        cmocka_unit_test(kinds_and_text),        cmocka_unit_test(hidden_series_come_back),
+        cmocka_unit_test(a_full_registry_drops), cmocka_unit_test(nothing_is_lost_between_threads),
         cmocka_unit_test(the_checker_checks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -20,8 +20,16 @@ static const struct route first[] = {
     {.method = HTTP_GET, .pattern = "/v1/items/{id}/similar", .on = ROUTE_DATA, .name = "similar", .handler = nothing},
     {.method = HTTP_GET, .pattern = "/v1/models", .on = ROUTE_BOTH, .name = "models", .handler = nothing},
     {.method = HTTP_GET, .pattern = "/v1/models/{m}", .on = ROUTE_BOTH, .name = "model", .handler = nothing},
-    {.method = HTTP_POST, .pattern = "/v1/admin/models/{m}:reload", .on = ROUTE_ADMIN, .name = "reload", .handler = nothing},
-    {.method = HTTP_POST, .pattern = "/v1/admin/models/{m}:verify", .on = ROUTE_ADMIN, .name = "verify", .handler = nothing},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/models/{m}:reload",
+     .on = ROUTE_ADMIN,
+     .name = "reload",
+     .handler = nothing},
+    {.method = HTTP_POST,
+     .pattern = "/v1/admin/models/{m}:verify",
+     .on = ROUTE_ADMIN,
+     .name = "verify",
+     .handler = nothing},
     {.method = HTTP_GET, .pattern = "/v1/admin/experiments", .on = ROUTE_ADMIN, .name = "get", .handler = nothing},
     {.method = HTTP_PUT, .pattern = "/v1/admin/experiments", .on = ROUTE_ADMIN, .name = "put", .handler = nothing},
     {.method = HTTP_GET, .pattern = "/a/{x}/{y}/{z}", .on = ROUTE_DATA, .name = "three", .handler = nothing},
@@ -29,7 +37,11 @@ static const struct route first[] = {
 };
 static const struct route second[] = {
     {.method = HTTP_GET, .pattern = "/livez", .on = ROUTE_BOTH, .name = "live", .handler = nothing},
-    {.method = HTTP_DELETE, .pattern = "/v1/admin/experiments", .on = ROUTE_ADMIN, .name = "delete", .handler = nothing},
+    {.method = HTTP_DELETE,
+     .pattern = "/v1/admin/experiments",
+     .on = ROUTE_ADMIN,
+     .name = "delete",
+     .handler = nothing},
     {.handler = NULL},
 };
 

@@ -66,7 +66,8 @@ static bool handle(void *ctx, struct http_request *r, struct http_response *resp
     else if (strcmp(r->path, "/crowded") == 0)
         buf_puts(&resp->body, r->crowded ? "1" : "0");
     else if (strcmp(r->path, "/who") == 0)
-        buf_printf(&resp->body, "%d %s ?%s %u", (int)r->method, r->path, r->query, (unsigned)((r->deadline_ns - r->start_ns) / 1000000));
+        buf_printf(&resp->body, "%d %s ?%s %u", (int)r->method, r->path, r->query,
+                   (unsigned)((r->deadline_ns - r->start_ns) / 1000000));
     else if (strcmp(r->path, "/big") == 0)
         for (unsigned i = 0; i < n; i++)
             buf_put(&resp->body, "x", 1);
@@ -76,7 +77,8 @@ static bool handle(void *ctx, struct http_request *r, struct http_response *resp
     return true;
 }
 
-static void done(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns, uint64_t lag_ns)
+static void done(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns,
+                 uint64_t lag_ns)
 {
     (void)r, (void)status, (void)bytes, (void)total_ns, (void)lag_ns;
     atomic_fetch_add(&((struct toy *)ctx)->n_done, 1);
