@@ -345,10 +345,17 @@ int main(int argc, char **argv)
     std::string foreign = j.cache("hnswlib");
     hnsw *imported = there(foreign) ? hnsw_import(foreign.c_str(), HNSW_IP, DIM, &err) : own.h;
     ours same_graph(imported);
+    hnsw *copy = there(j.cache("hnsw")) ? hnsw_load(j.cache("hnsw").c_str(), &err) : ours::build(j);
+    double t_pack = cpu();
+    if (!copy || !hnsw_optimize(copy, &err))
+        die("pack", err.msg);
+    std::printf("pack: %.2f CPU s\n", cpu() - t_pack);
+    ours packed(copy);
     std::printf("bytes per element: hnswlib %zu + %zu, ours %zu\n", t.graph->size_data_per_element_,
                 sizeof(void *) + sizeof(int), hnsw_bytes(own.h) / j.o.n("n"));
     add("hnswlib", t);
     add("ours", own);
+    add("ours-packed", packed);
     if (imported != own.h)
         add("ours-on-its-graph", same_graph);
     measure(j, systems);

@@ -3,7 +3,7 @@
 
 #include "index/hnsw_priv.h"
 
-void heap_fini(struct heap *h)
+void hnsw_heap_fini(struct heap *h)
 {
     free(h->key);
     *h = (struct heap){0};
@@ -21,7 +21,7 @@ static void sift_down(struct heap *h, size_t at, uint64_t key)
     h->key[at] = key;
 }
 
-bool heap_push(struct heap *h, uint64_t key)
+bool hnsw_heap_push(struct heap *h, uint64_t key)
 {
     if (h->n == h->room) {
         size_t room = h->room ? 2 * h->room : 256;
@@ -38,7 +38,7 @@ bool heap_push(struct heap *h, uint64_t key)
     return true;
 }
 
-uint64_t heap_pop(struct heap *h)
+uint64_t hnsw_heap_pop(struct heap *h)
 {
     uint64_t top = h->key[0];
     if (--h->n > 0)
@@ -46,7 +46,7 @@ uint64_t heap_pop(struct heap *h)
     return top;
 }
 
-void heap_replace(struct heap *h, uint64_t key)
+void hnsw_heap_replace(struct heap *h, uint64_t key)
 {
     sift_down(h, 0, key);
 }

@@ -13,9 +13,9 @@ struct heap {
     size_t n, room;
 };
 
-void heap_fini(struct heap *h);
-bool heap_push(struct heap *h, uint64_t key);    // false: out of memory
-uint64_t heap_pop(struct heap *h);               // n > 0
-void heap_replace(struct heap *h, uint64_t key); // pop, then push; n > 0
+void hnsw_heap_fini(struct heap *h);
+bool hnsw_heap_push(struct heap *h, uint64_t key);    // false: out of memory
+uint64_t hnsw_heap_pop(struct heap *h);               // n > 0
+void hnsw_heap_replace(struct heap *h, uint64_t key); // pop, then push; n > 0
 
 #endif

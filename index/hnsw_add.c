@@ -29,7 +29,7 @@ void hnsw_builder_free(struct hnsw_builder *b)
     if (!b)
         return;
     hnsw_ws_free(b->ws);
-    pool_fini(&b->near);
+    hnsw_pool_fini(&b->near);
     free(b);
 }
 
@@ -41,7 +41,7 @@ static bool builder_fit(struct hnsw_builder *b, const struct hnsw *h)
 static struct hnsw_builder *builder_new(void)
 {
     struct hnsw_builder *b = hnsw_mem_new(1, sizeof(*b));
-    if (b && (b->ws = hnsw_ws_new()) && pool_fit(&b->near, 2 * ROW_MAX))
+    if (b && (b->ws = hnsw_ws_new()) && hnsw_pool_fit(&b->near, 2 * ROW_MAX))
         return b;
     hnsw_builder_free(b);
     return NULL;
@@ -209,7 +209,7 @@ static void repair_one(struct hnsw *h, struct hnsw_builder *b, int level, uint32
     uint64_t key[ROW_MAX];
     unsigned cap = links_cap(h, level), total = 0;
     uint32_t *link = node_links(h, n, level), *cand = b->ws->id;
-    visited_begin(&b->ws->visited);
+    hnsw_visited_begin(&b->ws->visited);
     visited_mark(&b->ws->visited, n);
     visited_mark(&b->ws->visited, gone);
     pool_begin(&b->near, 2 * (size_t)cap);
@@ -232,7 +232,7 @@ static void repair_one(struct hnsw *h, struct hnsw_builder *b, int level, uint32
 static void store_vector(struct hnsw *h, uint32_t id, const float *vec)
 {
     if (h->metric == HNSW_COSINE)
-        metric_normalize(vec, h->dim, node_vec(h, id));
+        hnsw_metric_normalize(vec, h->dim, node_vec(h, id));
     else
         memcpy(node_vec(h, id), vec, h->dim * sizeof(float));
 }
@@ -292,12 +292,12 @@ static bool check_distinct(const struct batch *t, struct hnsw_err *err)
     bool ok = true;
     if (!t->label || t->n == 1)
         return true;
-    if (!label_map_init(&seen, t->n))
+    if (!hnsw_label_map_init(&seen, t->n))
         return hnsw_fail(err, HNSW_NOMEM, "no memory for %zu labels", t->n);
     for (size_t i = 0; ok && i < t->n; i++)
-        if (!(ok = label_map_put(&seen, t->label, (uint32_t)i)))
+        if (!(ok = hnsw_label_map_put(&seen, t->label, (uint32_t)i)))
             hnsw_fail(err, HNSW_ARG, "label %llu is twice in one call", (unsigned long long)t->label[i]);
-    label_map_fini(&seen);
+    hnsw_label_map_fini(&seen);
     return ok;
 }
 
@@ -314,7 +314,7 @@ static bool check_room(struct batch *t, struct hnsw_err *err)
     if (!(t->place = hnsw_mem_new(t->n, sizeof(*t->place))))
         return hnsw_fail(err, HNSW_NOMEM, "no memory for adding %zu elements", t->n);
     for (size_t i = 0; i < t->n; i++) {
-        t->place[i] = h->n > 0 ? label_map_find(&h->map, h->label, label_at(t, i)) : NO_ID;
+        t->place[i] = h->n > 0 ? hnsw_label_map_find(&h->map, h->label, label_at(t, i)) : NO_ID;
         t->n_known += t->place[i] != NO_ID;
         t->n_back += t->place[i] != NO_ID && h->removed[t->place[i]];
     }
@@ -358,9 +358,9 @@ static uint32_t reuse_place(struct hnsw *h, uint64_t label)
     while (!h->removed[h->removed_low])
         h->removed_low++;
     uint32_t id = (uint32_t)h->removed_low;
-    label_map_del(&h->map, h->label, id);
+    hnsw_label_map_del(&h->map, h->label, id);
     h->label[id] = label;
-    label_map_put(&h->map, h->label, id);
+    hnsw_label_map_put(&h->map, h->label, id);
     return id;
 }
 
@@ -368,7 +368,7 @@ static uint32_t fresh_place(struct hnsw *h, uint64_t label)
 {
     uint32_t id = (uint32_t)h->n++;
     hnsw_graph_place(h, id, label, hnsw_graph_draw_level(h, id));
-    label_map_put(&h->map, h->label, id);
+    hnsw_label_map_put(&h->map, h->label, id);
     return id;
 }
 
@@ -463,6 +463,8 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
         return hnsw_fail(err, HNSW_FULL, "%zu elements in one call, wanted at most %u", n, ID_MAX);
     bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err);
     if (ok) {
+        hnsw_fast_free(h->fast);
+        h->fast = NULL;
         settle_all(&t);
         for (size_t i = 0; i < n && h->entry == NO_ID; i++) { // the first of all, alone
             add_fresh(&t, t.builder[0], i);

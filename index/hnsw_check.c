@@ -2,6 +2,7 @@
  * Loading applies the same rules, so whatever loads also passes here. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "index/hnsw_priv.h"
 
@@ -15,7 +16,7 @@ bool hnsw_check_vector(const struct hnsw *h, uint32_t id, struct hnsw_err *err)
                          (double)HNSW_VALUE_MAX);
     if (h->metric != HNSW_COSINE)
         return true;
-    double len2 = metric_norm2(vec, h->dim);
+    double len2 = hnsw_metric_norm2(vec, h->dim);
     if (len2 != 0 && fabs(len2 - 1) > 1e-3)
         return hnsw_fail(err, HNSW_FORMAT, "element %u: vector of length %g in a cosine index, wanted 1", id,
                          sqrt(len2));
@@ -110,7 +111,7 @@ bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err)
 static bool check_labels(const struct hnsw *h, struct hnsw_err *err)
 {
     for (uint32_t i = 0; i < h->n; i++) {
-        uint32_t found = label_map_find(&h->map, h->label, h->label[i]);
+        uint32_t found = hnsw_label_map_find(&h->map, h->label, h->label[i]);
         if (found != i)
             return hnsw_fail(err, HNSW_FORMAT, "label %llu of element %u leads to element %u",
                              (unsigned long long)h->label[i], i, found);
@@ -151,6 +152,17 @@ static bool count_unreachable(const struct hnsw *h, size_t *unreachable, struct 
     return ok;
 }
 
+/* The fast layout must lead where the graph leads. */
+static bool check_fast(const struct hnsw *h, struct hnsw_err *err)
+{
+    for (uint32_t i = 0; h->fast && i < h->n; i++) {
+        const unsigned char *block = h->fast->block + i * h->fast->stride;
+        if (memcmp(block, node_links(h, i, 0), h->m0 * sizeof(uint32_t)) != 0)
+            return hnsw_fail(err, HNSW_FORMAT, "element %u: the fast layout has other links than the graph", i);
+    }
+    return true;
+}
+
 bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
 {
     size_t none = 0;
@@ -164,5 +176,5 @@ bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
     for (uint32_t i = 0; i < h->n; i++)
         if (!hnsw_check_vector(h, i, err) || !hnsw_check_links(h, i, err))
             return false;
-    return count_unreachable(h, unreachable, err);
+    return check_fast(h, err) && count_unreachable(h, unreachable, err);
 }

@@ -169,8 +169,8 @@ static bool place_upper(struct hnsw *h, const struct hnsw_in *in, uint64_t n_upp
     uint64_t total = 0;
     for (size_t i = 0; i < h->n; i++) {
         if (h->level[i] > LEVEL_MAX)
-            return hnsw_fail(err, HNSW_FORMAT, "%s: element %zu: found level %u, wanted at most %d", in->name, i, h->level[i],
-                             LEVEL_MAX);
+            return hnsw_fail(err, HNSW_FORMAT, "%s: element %zu: found level %u, wanted at most %d", in->name, i,
+                             h->level[i], LEVEL_MAX);
         h->upper_at[i] = h->level[i] > 0 ? (uint32_t)total : 0;
         total += h->level[i];
         if (total > n_upper)
@@ -223,7 +223,7 @@ static bool get_body(struct hnsw *h, struct hnsw_in *in, const struct header *f,
 static bool put_labels(struct hnsw *h, const char *name, struct hnsw_err *err)
 {
     for (uint32_t i = 0; i < h->n; i++)
-        if (!label_map_put(&h->map, h->label, i))
+        if (!hnsw_label_map_put(&h->map, h->label, i))
             return hnsw_fail(err, HNSW_FORMAT, "%s: element %u: label %llu is there twice", name, i,
                              (unsigned long long)h->label[i]);
     return true;

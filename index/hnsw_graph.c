@@ -73,7 +73,7 @@ struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err)
     set_shape(h, p);
     h->capacity = p->capacity;
     h->block = hnsw_mem_block(p->capacity, h->stride);
-    if (!h->block || !fit_arrays(h, p->capacity) || !label_map_init(&h->map, p->capacity))
+    if (!h->block || !fit_arrays(h, p->capacity) || !hnsw_label_map_init(&h->map, p->capacity))
         goto nomem;
     return h;
 nomem:
@@ -97,19 +97,20 @@ void hnsw_free(struct hnsw *h)
     free(h->removed);
     free(h->upper_at);
     free(h->upper);
-    label_map_fini(&h->map);
+    hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
+    hnsw_fast_free(h->fast);
     free(h);
 }
 
 static bool remap(struct hnsw *h, size_t capacity)
 {
     struct label_map map;
-    if (!label_map_init(&map, capacity))
+    if (!hnsw_label_map_init(&map, capacity))
         return false;
     for (uint32_t i = 0; i < h->n; i++)
-        label_map_put(&map, h->label, i);
-    label_map_fini(&h->map);
+        hnsw_label_map_put(&map, h->label, i);
+    hnsw_label_map_fini(&h->map);
     h->map = map;
     return true;
 }
@@ -185,7 +186,7 @@ void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label, int level)
 
 bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err)
 {
-    uint32_t id = label_map_find(&h->map, h->label, label);
+    uint32_t id = hnsw_label_map_find(&h->map, h->label, label);
     if (id == NO_ID || h->removed[id])
         return hnsw_fail(err, HNSW_NOT_FOUND, "label %llu is not in the index", (unsigned long long)label);
     h->removed[id] = 1;
@@ -219,7 +220,7 @@ size_t hnsw_capacity(const struct hnsw *h)
 
 const float *hnsw_vector(const struct hnsw *h, uint64_t label)
 {
-    uint32_t id = label_map_find(&h->map, h->label, label);
+    uint32_t id = hnsw_label_map_find(&h->map, h->label, label);
     return id == NO_ID || h->removed[id] ? NULL : node_vec(h, id);
 }
 
@@ -227,7 +228,7 @@ size_t hnsw_bytes(const struct hnsw *h)
 {
     size_t by_element = h->stride + sizeof(*h->label) + sizeof(*h->level) + sizeof(*h->removed) + sizeof(*h->upper_at);
     return sizeof(*h) + h->capacity * by_element + h->upper_cap * h->m * sizeof(uint32_t) +
-           (h->map.mask + 1) * sizeof(*h->map.slot);
+           (h->map.mask + 1) * sizeof(*h->map.slot) + hnsw_fast_bytes(h->fast);
 }
 
 void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s)

@@ -11,13 +11,15 @@
 #include "index/hnsw.h"
 #include "index/label_map.h"
 #include "index/metric.h"
+#include "index/fast.h"
 #include "index/pool.h"
 #include "index/visited.h"
 
 #define NO_ID UINT32_MAX
-#define ID_MAX 0x7ffffffeu // pool.h keeps an id in 31 bits
-#define LEVEL_MAX 60       // a draw above has a chance of less than 2^-60 for m = 2
-#define HNSW_ALIGN 64      // a cache line, and an AVX-512 register
+#define ID_MAX 0x7ffffffeu      // pool.h keeps an id in 31 bits
+#define FAST_ID_MAX 0x3ffffffeu // fast_search.c keeps an id in 30 bits
+#define LEVEL_MAX 60            // a draw above has a chance of less than 2^-60 for m = 2
+#define HNSW_ALIGN 64           // a cache line, and an AVX-512 register
 #define ROW_MAX (2 * HNSW_M_MAX)
 
 /* A list of links is `cap` ids, the used ones first, the rest NO_ID: no count, so a node of d = 32, m = 16 is 256 bytes
@@ -48,6 +50,7 @@ struct hnsw {
     struct label_map map;
 
     struct hnsw_builder *builder; // scratch of hnsw_add, or NULL
+    struct fast *fast;            // the fast layout of the graph as it is, or NULL
 };
 
 /* Everything a search needs besides the index. `id` and `score` hold one list of links. */
@@ -61,6 +64,13 @@ struct hnsw_ws {
     size_t tie_cap;
     uint32_t id[ROW_MAX];
     float score[ROW_MAX];
+
+    uint32_t *seen; // fast_search.c
+    size_t n_seen, seen_cap;
+    uint64_t *walk_key;
+    size_t walk_cap;
+    int8_t *code; // the query's
+    size_t code_cap;
 };
 
 // hnsw_err.c, hnsw_mem.c
@@ -103,6 +113,11 @@ uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int
                       uint32_t at);
 void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
                struct hnsw_ws *ws);
+
+// fast_search.c: the best of the fast layout, exactly scored, into ws->pool, best first
+bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t ef);
+size_t hnsw_fast_keep(size_t ef); // how many that are
+void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
 // flat.c
 size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);

@@ -73,7 +73,7 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
 {
     struct pool *pool = &ws->pool;
     uint32_t id;
-    visited_begin(&ws->visited);
+    hnsw_visited_begin(&ws->visited);
     visited_mark(&ws->visited, from);
     pool_begin(pool, ef);
     pool_insert(pool, score_id(h, q, from), from);
@@ -100,13 +100,13 @@ static bool offer(const struct hnsw *h, const struct hnsw_query *p, size_t ef, s
     uint64_t key = pool_key(score, id);
     if (ws->best.n == ef && key < ws->best.key[0])
         return true;
-    if (!heap_push(&ws->open, ~key))
+    if (!hnsw_heap_push(&ws->open, ~key))
         return false;
     if (!eligible(h, p, id))
         return true;
     if (ws->best.n < ef)
-        return heap_push(&ws->best, key);
-    heap_replace(&ws->best, key);
+        return hnsw_heap_push(&ws->best, key);
+    hnsw_heap_replace(&ws->best, key);
     return true;
 }
 
@@ -121,12 +121,12 @@ static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_
     size_t scored = 1;
     ws->best.n = 0;
     ws->open.n = 0;
-    visited_begin(&ws->visited);
+    hnsw_visited_begin(&ws->visited);
     visited_mark(&ws->visited, from);
     if (!offer(h, p, ef, ws, from, score_id(h, q, from)))
         return WALK_NOMEM;
     while (ws->open.n > 0) {
-        uint64_t key = ~heap_pop(&ws->open);
+        uint64_t key = ~hnsw_heap_pop(&ws->open);
         if (ws->best.n == ef && key < ws->best.key[0])
             break;
         size_t n = fresh_neighbours(h, NULL, key_id(key), 0, ws);
@@ -138,12 +138,6 @@ static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_
             return WALK_TOO_LONG;
     }
     return WALK_DONE;
-}
-
-static int by_key_descending(const void *a, const void *b)
-{
-    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
-    return x < y ? 1 : x > y ? -1 : 0;
 }
 
 // --------------------------------------------------------------------------------------------------------- answers
@@ -179,9 +173,18 @@ static size_t walk_budget(const struct hnsw *h)
     return 2000 + h->n / 8;
 }
 
+static bool walks_fast(const struct hnsw *h, const struct hnsw_query *p)
+{
+    return h->fast && !p->filter && h->n_removed == 0;
+}
+
 static size_t search_graph(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
                            struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *err)
 {
+    if (walks_fast(h, p)) {
+        hnsw_fast_search(h, q, p->k, ef, ws);
+        return keys_to_hits(h, ws->pool.key, ws->pool.n, p, ws, hit);
+    }
     uint32_t from = hnsw_descend(h, NULL, q, 0, ws, h->entry);
     if (!p->filter && h->n_removed == 0) {
         hnsw_walk(h, NULL, q, from, 0, ef, ws);
@@ -193,7 +196,7 @@ static size_t search_graph(const struct hnsw *h, const float *q, const struct hn
     if (end != WALK_DONE)
         return 0;
     if (ws->best.n)
-        qsort(ws->best.key, ws->best.n, sizeof(uint64_t), by_key_descending);
+        hnsw_keys_sort(ws->best.key, ws->best.n);
     return keys_to_hits(h, ws->best.key, ws->best.n, p, ws, hit);
 }
 
@@ -218,13 +221,15 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
                   (double)HNSW_VALUE_MAX);
         return NULL;
     }
-    if (!hnsw_ws_fit(ws, h->n, ef, h->dim)) {
+    bool fast = ef > 0 && walks_fast(h, p);
+    if (!hnsw_ws_fit(ws, fast ? 0 : h->n, fast ? hnsw_fast_keep(ef) : ef, h->dim) ||
+        (fast && !hnsw_fast_ws_fit(ws, h->fast, ef))) {
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
         return NULL;
     }
     if (h->metric != HNSW_COSINE)
         return q;
-    metric_normalize(q, h->dim, ws->query);
+    hnsw_metric_normalize(q, h->dim, ws->query);
     return ws->query;
 }
 

@@ -12,18 +12,21 @@ void hnsw_ws_free(struct hnsw_ws *ws)
 {
     if (!ws)
         return;
-    visited_fini(&ws->visited);
-    pool_fini(&ws->pool);
-    heap_fini(&ws->best);
-    heap_fini(&ws->open);
+    hnsw_visited_fini(&ws->visited);
+    hnsw_pool_fini(&ws->pool);
+    hnsw_heap_fini(&ws->best);
+    hnsw_heap_fini(&ws->open);
     free(ws->query);
     free(ws->tie);
+    free(ws->seen);
+    free(ws->walk_key);
+    free(ws->code);
     free(ws);
 }
 
 bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim)
 {
-    return visited_fit(&ws->visited, n) && pool_fit(&ws->pool, ef) &&
+    return hnsw_visited_fit(&ws->visited, n) && hnsw_pool_fit(&ws->pool, ef) &&
            hnsw_grow_array((void **)&ws->query, &ws->query_cap, dim, sizeof(*ws->query)) &&
            hnsw_grow_array((void **)&ws->tie, &ws->tie_cap, ef, sizeof(*ws->tie));
 }

@@ -69,11 +69,11 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
     }
 }
 
-const struct kernel kernel_avx512 = {"avx512", supported, ip, l2};
+const struct kernel hnsw_kernel_avx512 = {"avx512", supported, ip, l2};
 #else
 static bool supported(void)
 {
     return false;
 }
-const struct kernel kernel_avx512 = {"avx512", supported, NULL, NULL};
+const struct kernel hnsw_kernel_avx512 = {"avx512", supported, NULL, NULL};
 #endif

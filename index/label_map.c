@@ -13,7 +13,7 @@ static size_t home(const struct label_map *m, uint64_t label)
     return (size_t)(x ^ (x >> 32)) & m->mask;
 }
 
-bool label_map_init(struct label_map *m, size_t capacity)
+bool hnsw_label_map_init(struct label_map *m, size_t capacity)
 {
     size_t size = 16;
     while (size < capacity + capacity / 2)
@@ -25,13 +25,13 @@ bool label_map_init(struct label_map *m, size_t capacity)
     return m->slot != NULL;
 }
 
-void label_map_fini(struct label_map *m)
+void hnsw_label_map_fini(struct label_map *m)
 {
     free(m->slot);
     m->slot = NULL;
 }
 
-uint32_t label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want)
+uint32_t hnsw_label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want)
 {
     for (size_t i = home(m, want); m->slot[i]; i = (i + 1) & m->mask)
         if (label[m->slot[i] - 1] == want)
@@ -39,7 +39,7 @@ uint32_t label_map_find(const struct label_map *m, const uint64_t *label, uint64
     return UINT32_MAX;
 }
 
-bool label_map_put(struct label_map *m, const uint64_t *label, uint32_t place)
+bool hnsw_label_map_put(struct label_map *m, const uint64_t *label, uint32_t place)
 {
     size_t i = home(m, label[place]);
     for (; m->slot[i]; i = (i + 1) & m->mask)
@@ -62,7 +62,7 @@ static void close_gap(struct label_map *m, const uint64_t *label, size_t gap)
     m->slot[gap] = 0;
 }
 
-void label_map_del(struct label_map *m, const uint64_t *label, uint32_t place)
+void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t place)
 {
     for (size_t i = home(m, label[place]); m->slot[i]; i = (i + 1) & m->mask)
         if (m->slot[i] == place + 1) {

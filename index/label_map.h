@@ -14,12 +14,12 @@ struct label_map {
     uint64_t key[2];
 };
 
-bool label_map_init(struct label_map *m, size_t capacity); // false: out of memory
-void label_map_fini(struct label_map *m);
+bool hnsw_label_map_init(struct label_map *m, size_t capacity); // false: out of memory
+void hnsw_label_map_fini(struct label_map *m);
 
 /* `label` is the caller's array of labels by place; for put, label[place] is set already. */
-uint32_t label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want); // UINT32_MAX if unknown
-bool label_map_put(struct label_map *m, const uint64_t *label, uint32_t place); // false: label is there already
-void label_map_del(struct label_map *m, const uint64_t *label, uint32_t place); // place is there
+uint32_t hnsw_label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want); // UINT32_MAX if unknown
+bool hnsw_label_map_put(struct label_map *m, const uint64_t *label, uint32_t place); // false: label is there already
+void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t place); // place is there
 
 #endif

@@ -53,11 +53,12 @@ static void plain_l2(const float *q, const void *base, size_t stride, const uint
         score[i] = plain_l2_one(q, metric_row(base, stride, idx, i), dim);
 }
 
-const struct kernel kernel_plain = {"plain", plain_supported, plain_ip, plain_l2};
+const struct kernel hnsw_kernel_plain = {"plain", plain_supported, plain_ip, plain_l2};
 
 // -------------------------------------------------------------------------------------------------------- picking
 
-static const struct kernel *const kernels[] = {&kernel_avx512, &kernel_avx2, &kernel_sse, &kernel_plain}; // best first
+static const struct kernel *const kernels[] = {&hnsw_kernel_avx512, &hnsw_kernel_avx2, &hnsw_kernel_sse,
+                                               &hnsw_kernel_plain}; // best first
 #define N_KERNELS (sizeof(kernels) / sizeof(kernels[0]))
 
 static _Atomic(const struct kernel *) picked; // NULL until first use; the CPU answers the same to every thread
@@ -71,7 +72,7 @@ static const struct kernel *pick(void)
     return kernels[i];
 }
 
-const struct kernel *kernel_get(void)
+const struct kernel *hnsw_kernel_get(void)
 {
     const struct kernel *k = atomic_load_explicit(&picked, memory_order_relaxed);
     return k ? k : pick();
@@ -91,12 +92,12 @@ bool hnsw_force_kernel(const char *name)
 
 const char *hnsw_kernel(void)
 {
-    return kernel_get()->name;
+    return hnsw_kernel_get()->name;
 }
 
 // --------------------------------------------------------------------------------------------------------- helpers
 
-double metric_norm2(const float *vec, size_t dim)
+double hnsw_metric_norm2(const float *vec, size_t dim)
 {
     double s = 0;
     for (size_t j = 0; j < dim; j++)
@@ -104,9 +105,9 @@ double metric_norm2(const float *vec, size_t dim)
     return s;
 }
 
-void metric_normalize(const float *vec, size_t dim, float *out)
+void hnsw_metric_normalize(const float *vec, size_t dim, float *out)
 {
-    double s = metric_norm2(vec, dim);
+    double s = hnsw_metric_norm2(vec, dim);
     double scale = s > 0 ? 1 / sqrt(s) : 0;
     for (size_t j = 0; j < dim; j++)
         out[j] = (float)(vec[j] * scale);
@@ -118,9 +119,9 @@ void hnsw_scores(enum hnsw_metric metric, size_t dim, const float *q, const floa
     metric_fn(metric)(q, vec, dim * sizeof(float), idx, n, dim, score);
     if (metric != HNSW_COSINE)
         return;
-    double qq = metric_norm2(q, dim);
+    double qq = hnsw_metric_norm2(q, dim);
     for (size_t i = 0; i < n; i++) {
-        double vv = metric_norm2(metric_row(vec, dim * sizeof(float), idx, i), dim);
+        double vv = hnsw_metric_norm2(metric_row(vec, dim * sizeof(float), idx, i), dim);
         score[i] = qq > 0 && vv > 0 ? (float)(score[i] / (sqrt(qq) * sqrt(vv))) : 0;
     }
 }

@@ -20,18 +20,18 @@ struct kernel {
     metric_many *ip, *l2; // inner product; minus the squared distance
 };
 
-extern const struct kernel kernel_plain, kernel_sse, kernel_avx2, kernel_avx512;
+extern const struct kernel hnsw_kernel_plain, hnsw_kernel_sse, hnsw_kernel_avx2, hnsw_kernel_avx512;
 
-const struct kernel *kernel_get(void); // the picked one
+const struct kernel *hnsw_kernel_get(void); // the picked one
 
 static inline metric_many *metric_fn(enum hnsw_metric m)
 {
-    const struct kernel *k = kernel_get();
+    const struct kernel *k = hnsw_kernel_get();
     return m == HNSW_L2 ? k->l2 : k->ip;
 }
 
-double metric_norm2(const float *vec, size_t dim);               // |vec|^2
-void metric_normalize(const float *vec, size_t dim, float *out); // unit length; zero stays zero
+double hnsw_metric_norm2(const float *vec, size_t dim);               // |vec|^2
+void hnsw_metric_normalize(const float *vec, size_t dim, float *out); // unit length; zero stays zero
 
 static inline const float *metric_row(const void *base, size_t stride, const uint32_t *idx, size_t i)
 {

@@ -22,8 +22,9 @@ struct pool {
     size_t next; // no open entry before this one
 };
 
-bool pool_fit(struct pool *p, size_t cap); // false: out of memory
-void pool_fini(struct pool *p);
+bool hnsw_pool_fit(struct pool *p, size_t cap); // false: out of memory
+void hnsw_keys_sort(uint64_t *key, size_t n);   // descending; fast where they nearly are
+void hnsw_pool_fini(struct pool *p);
 
 static inline uint32_t score_to_bits(float s)
 {

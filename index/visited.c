@@ -4,7 +4,7 @@
 
 #include "index/hnsw_priv.h"
 
-bool visited_fit(struct visited *v, size_t n)
+bool hnsw_visited_fit(struct visited *v, size_t n)
 {
     if (n <= v->cap)
         return true;
@@ -15,13 +15,13 @@ bool visited_fit(struct visited *v, size_t n)
     return true;
 }
 
-void visited_fini(struct visited *v)
+void hnsw_visited_fini(struct visited *v)
 {
     free(v->tag);
     *v = (struct visited){0};
 }
 
-void visited_begin(struct visited *v)
+void hnsw_visited_begin(struct visited *v)
 {
     if (++v->now == 0) {
         memset(v->tag, 0, v->cap);

@@ -14,9 +14,9 @@ struct visited {
     uint8_t now; // the walk's number, never 0
 };
 
-bool visited_fit(struct visited *v, size_t n); // false: out of memory
-void visited_fini(struct visited *v);
-void visited_begin(struct visited *v); // a new walk: nothing is seen
+bool hnsw_visited_fit(struct visited *v, size_t n); // false: out of memory
+void hnsw_visited_fini(struct visited *v);
+void hnsw_visited_begin(struct visited *v); // a new walk: nothing is seen
 
 /* Mark; true if it was not seen before. */
 static inline bool visited_mark(struct visited *v, uint32_t id)

@@ -9,15 +9,15 @@ static void pops_ascending(void **state)
     struct heap h = {0};
     uint64_t s = 3, last = 0;
     for (size_t i = 0; i < 3000; i++)
-        assert_true(heap_push(&h, rnd(&s) % 1000));
+        assert_true(hnsw_heap_push(&h, rnd(&s) % 1000));
     assert_int_equal(h.n, 3000);
     for (size_t i = 0; i < 3000; i++) {
-        uint64_t key = heap_pop(&h);
+        uint64_t key = hnsw_heap_pop(&h);
         assert_true(key >= last);
         last = key;
     }
     assert_int_equal(h.n, 0);
-    heap_fini(&h);
+    hnsw_heap_fini(&h);
 }
 
 static void replace_keeps_the_largest(void **state)
@@ -25,13 +25,13 @@ static void replace_keeps_the_largest(void **state)
     (void)state;
     struct heap h = {0};
     for (uint64_t i = 0; i < 10; i++)
-        assert_true(heap_push(&h, 50 - i));
+        assert_true(hnsw_heap_push(&h, 50 - i));
     for (uint64_t i = 0; i < 100; i++)
         if (i > h.key[0])
-            heap_replace(&h, i);
+            hnsw_heap_replace(&h, i);
     for (uint64_t i = 90; i < 100; i++)
-        assert_int_equal(heap_pop(&h), i);
-    heap_fini(&h);
+        assert_int_equal(hnsw_heap_pop(&h), i);
+    hnsw_heap_fini(&h);
 }
 
 int main(void)

@@ -118,14 +118,24 @@ static void more_than_capacity(struct hnsw *h)
     h->capacity = N - 1;
 }
 
+static void fast_layout_of_another_graph(struct hnsw *h)
+{
+    struct hnsw_err err = {0};
+    assert_ok(hnsw_optimize(h, &err), err);
+    uint32_t *link = node_links(h, 9, 0), first = link[0];
+    link[0] = link[1];
+    link[1] = first;
+}
+
 static void every_kind_of_damage_is_found(void **state)
 {
     (void)state;
-    static damage *const kind[] = {link_out_of_range,  link_to_itself,        link_twice,         link_after_the_end,
-                                   upper_link_too_low, level_too_high,        lists_out_of_range, entry_out_of_range,
-                                   max_level_wrong,    entry_not_the_highest, no_entry,           label_twice,
-                                   mark_not_counted,   label_not_in_the_map,  mark_not_a_mark,    mark_below_the_lowest,
-                                   nan_in_a_vector,    vector_too_long,       more_than_capacity};
+    static damage *const kind[] = {
+        link_out_of_range,  link_to_itself,        link_twice,         link_after_the_end,
+        upper_link_too_low, level_too_high,        lists_out_of_range, entry_out_of_range,
+        max_level_wrong,    entry_not_the_highest, no_entry,           label_twice,
+        mark_not_counted,   label_not_in_the_map,  mark_not_a_mark,    mark_below_the_lowest,
+        nan_in_a_vector,    vector_too_long,       more_than_capacity, fast_layout_of_another_graph};
     for (size_t i = 0; i < sizeof(kind) / sizeof(kind[0]); i++) {
         struct hnsw *h = sound(HNSW_IP);
         struct hnsw_err err = {0};

@@ -11,22 +11,22 @@ static void agrees_with_an_array(void **state)
     struct label_map m;
     uint64_t label[N], s = 11;
     bool in[N] = {false};
-    assert_true(label_map_init(&m, N));
+    assert_true(hnsw_label_map_init(&m, N));
     for (uint32_t i = 0; i < N; i++)
         label[i] = i % 2 ? i : rnd(&s);
     for (size_t step = 0; step < 20000; step++) {
         uint32_t i = (uint32_t)(rnd(&s) % N);
         if (in[i])
-            label_map_del(&m, label, i);
+            hnsw_label_map_del(&m, label, i);
         else
-            assert_true(label_map_put(&m, label, i));
+            assert_true(hnsw_label_map_put(&m, label, i));
         in[i] = !in[i];
         if (in[i])
-            assert_false(label_map_put(&m, label, i));
+            assert_false(hnsw_label_map_put(&m, label, i));
         uint32_t other = (uint32_t)(rnd(&s) % N);
-        assert_int_equal(label_map_find(&m, label, label[other]), in[other] ? other : NO_ID);
+        assert_int_equal(hnsw_label_map_find(&m, label, label[other]), in[other] ? other : NO_ID);
     }
-    label_map_fini(&m);
+    hnsw_label_map_fini(&m);
 }
 
 static void full_to_its_capacity(void **state)
@@ -35,15 +35,15 @@ static void full_to_its_capacity(void **state)
     enum { N = 1000 };
     struct label_map m;
     uint64_t *label = malloc(N * sizeof(*label));
-    assert_true(label_map_init(&m, N));
+    assert_true(hnsw_label_map_init(&m, N));
     for (uint32_t i = 0; i < N; i++) {
         label[i] = (uint64_t)i << 32;
-        assert_true(label_map_put(&m, label, i));
+        assert_true(hnsw_label_map_put(&m, label, i));
     }
     for (uint32_t i = 0; i < N; i++)
-        assert_int_equal(label_map_find(&m, label, label[i]), i);
-    assert_int_equal(label_map_find(&m, label, 12345), NO_ID);
-    label_map_fini(&m);
+        assert_int_equal(hnsw_label_map_find(&m, label, label[i]), i);
+    assert_int_equal(hnsw_label_map_find(&m, label, 12345), NO_ID);
+    hnsw_label_map_fini(&m);
     free(label);
 }
 

@@ -75,7 +75,7 @@ static void zero_has_cosine_zero(void **state)
     assert_true(s == 0);
     hnsw_scores(HNSW_COSINE, 3, v, z, NULL, 1, &s);
     assert_true(s == 0);
-    metric_normalize(z, 3, z);
+    hnsw_metric_normalize(z, 3, z);
     assert_true(z[0] == 0);
 }
 

@@ -17,7 +17,7 @@ static void keeps_the_best(void **state)
     struct pool p = {0};
     float score[N];
     uint64_t s = 5;
-    assert_true(pool_fit(&p, CAP));
+    assert_true(hnsw_pool_fit(&p, CAP));
     pool_begin(&p, CAP);
     for (uint32_t i = 0; i < N; i++) {
         score[i] = rnd_normal(&s) * 100;
@@ -27,7 +27,7 @@ static void keeps_the_best(void **state)
     assert_int_equal(p.n, CAP);
     for (size_t i = 0; i < CAP; i++)
         assert_true(key_score(p.key[i]) == score[i]);
-    pool_fini(&p);
+    hnsw_pool_fini(&p);
 }
 
 static void takes_each_once_best_first(void **state)
@@ -35,7 +35,7 @@ static void takes_each_once_best_first(void **state)
     (void)state;
     struct pool p = {0};
     uint32_t id;
-    assert_true(pool_fit(&p, 4));
+    assert_true(hnsw_pool_fit(&p, 4));
     pool_begin(&p, 4);
     assert_false(pool_take(&p, &id));
     pool_insert(&p, 0.5f, 1);
@@ -50,7 +50,7 @@ static void takes_each_once_best_first(void **state)
     assert_true(pool_take(&p, &id) && id == 6);
     assert_false(pool_take(&p, &id));
     assert_int_equal(p.n, 4);
-    pool_fini(&p);
+    hnsw_pool_fini(&p);
 }
 
 static void keys_order_like_scores(void **state)

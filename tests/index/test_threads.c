@@ -41,9 +41,8 @@ static void *search(void *arg)
     return NULL;
 }
 
-static void many_search_one_index(void **state)
+static void search_by_many(bool fast)
 {
-    (void)state;
     float *v = clustered(N, DIM, 30, 1), *q = clustered(NQ, DIM, 30, 2);
     struct hnsw *h = new_index(HNSW_COSINE, DIM, N);
     struct hnsw_err err = {0};
@@ -52,6 +51,7 @@ static void many_search_one_index(void **state)
     struct searcher s[THREADS];
     pthread_t t[THREADS];
     assert_ok(hnsw_add_batch(h, v, NULL, N, 2, NULL, NULL, &err), err);
+    assert_ok(!fast || hnsw_optimize(h, &err), err);
     for (size_t i = 0; i < NQ; i++)
         assert_int_equal(hnsw_search(h, q + i * DIM, &(struct hnsw_query){.k = K, .ef = 50}, ws, want + i * K, &err),
                          K);
@@ -68,6 +68,13 @@ static void many_search_one_index(void **state)
     free(v);
     free(q);
     hnsw_free(h);
+}
+
+static void many_search_one_index(void **state)
+{
+    (void)state;
+    search_by_many(false);
+    search_by_many(true);
 }
 
 /* Small m and many threads on few elements: every list is contended. */

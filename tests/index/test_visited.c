@@ -8,19 +8,19 @@ static void each_walk_starts_afresh(void **state)
 {
     (void)state;
     struct visited v = {0};
-    assert_true(visited_fit(&v, 100));
+    assert_true(hnsw_visited_fit(&v, 100));
     for (unsigned walk = 0; walk < 1000; walk++) {
-        visited_begin(&v);
+        hnsw_visited_begin(&v);
         uint32_t id = walk % 100;
         assert_true(visited_mark(&v, id));
         assert_false(visited_mark(&v, id));
         assert_true(visited_mark(&v, (id + 1) % 100));
     }
-    assert_true(visited_fit(&v, 5000)); // growing forgets
-    visited_begin(&v);
+    assert_true(hnsw_visited_fit(&v, 5000)); // growing forgets
+    hnsw_visited_begin(&v);
     for (uint32_t i = 0; i < 5000; i++)
         assert_true(visited_mark(&v, i));
-    visited_fini(&v);
+    hnsw_visited_fini(&v);
 }
 
 int main(void)

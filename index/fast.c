@@ -1,0 +1,170 @@
+/* fast.c - making the fast layout of fast.h from a finished graph. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/hnsw_priv.h"
+
+#define SEEDS_MAX 8192 // scanning so many codes takes 2 us; a descent through the levels they replace takes longer
+
+void hnsw_fast_free(struct fast *p)
+{
+    if (!p)
+        return;
+    free(p->block);
+    free(p->seed);
+    free(p->low);
+    free(p->step);
+    free(p);
+}
+
+size_t hnsw_fast_bytes(const struct fast *p)
+{
+    return p ? sizeof(*p) + (p->n + p->n_seed) * p->stride + 8 * (size_t)p->words * sizeof(float) : 0;
+}
+
+// ---------------------------------------------------------------------------------------------------------- codes
+
+static void find_range(const struct hnsw *h, struct fast *p)
+{
+    for (size_t j = 0; j < h->dim; j++) {
+        p->low[j] = INFINITY;
+        p->step[j] = -INFINITY; // the highest, for now
+    }
+    for (uint32_t i = 0; i < h->n; i++) {
+        const float *v = node_vec(h, i);
+        for (size_t j = 0; j < h->dim; j++) {
+            p->low[j] = v[j] < p->low[j] ? v[j] : p->low[j];
+            p->step[j] = v[j] > p->step[j] ? v[j] : p->step[j];
+        }
+    }
+    for (size_t j = 0; j < h->dim; j++)
+        p->step[j] = (p->step[j] - p->low[j]) / 255;
+}
+
+/* code [n][4 words], zero beyond dim */
+static void encode(const struct hnsw *h, const struct fast *p, unsigned char *code)
+{
+    float inv[HNSW_DIM_MAX];
+    for (size_t j = 0; j < h->dim; j++)
+        inv[j] = p->step[j] > 0 ? 1 / p->step[j] : 0;
+    for (uint32_t i = 0; i < h->n; i++, code += 4 * (size_t)p->words) {
+        const float *v = node_vec(h, i);
+        for (size_t j = 0; j < h->dim; j++) {
+            float c = (v[j] - p->low[j]) * inv[j] + 0.5f;
+            code[j] = (unsigned char)(c < 255 ? c : 255);
+        }
+    }
+}
+
+static void put_neighbour(const struct hnsw *h, struct fast *p, unsigned char *block, unsigned at, uint32_t id,
+                          const unsigned char *code)
+{
+    size_t group = at / FAST_GROUP, lane = at % FAST_GROUP;
+    unsigned char *to = block + (fast_codes(p, block) - block) + group * p->words * 64 + lane * 4;
+    memcpy(block + at * sizeof(id), &id, sizeof(id));
+    for (unsigned w = 0; w < p->words; w++)
+        memcpy(to + 64 * w, code + (size_t)id * 4 * p->words + 4 * w, 4);
+    if (p->has_bias) {
+        float bias = (float)hnsw_metric_norm2(node_vec(h, id), h->dim);
+        memcpy(block + (p->width + at) * sizeof(float), &bias, sizeof(bias));
+    }
+}
+
+static void clear_block(struct fast *p, unsigned char *block)
+{
+    memset(block, 0, p->stride);
+    memset(block, 0xff, p->width * sizeof(uint32_t));
+}
+
+static void fill_blocks(const struct hnsw *h, struct fast *p, const unsigned char *code)
+{
+    for (uint32_t i = 0; i < h->n; i++) {
+        unsigned char *block = p->block + i * p->stride;
+        const uint32_t *link = node_links(h, i, 0);
+        clear_block(p, block);
+        for (unsigned j = 0; j < h->m0 && link[j] != NO_ID; j++)
+            put_neighbour(h, p, block, j, link[j], code);
+    }
+}
+
+// ---------------------------------------------------------------------------------------------------------- seeds
+
+static size_t count_at(const struct hnsw *h, int level)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < h->n; i++)
+        n += h->level[i] >= level;
+    return n;
+}
+
+/* The lowest level that has few enough elements to be scanned. */
+static int seed_level(const struct hnsw *h, size_t *n)
+{
+    int level = 0;
+    while ((*n = count_at(h, level)) > SEEDS_MAX && level < h->max_level)
+        level++;
+    return level;
+}
+
+static bool fill_seeds(const struct hnsw *h, struct fast *p, const unsigned char *code)
+{
+    size_t n, at = 0;
+    int level = seed_level(h, &n);
+    p->n_seed = (n + p->width - 1) / p->width;
+    if (!(p->seed = hnsw_mem_block(p->n_seed, p->stride)))
+        return false;
+    for (size_t b = 0; b < p->n_seed; b++)
+        clear_block(p, p->seed + b * p->stride);
+    for (uint32_t i = 0; i < h->n; i++)
+        if (h->level[i] >= level) {
+            put_neighbour(h, p, p->seed + at / p->width * p->stride, (unsigned)(at % p->width), i, code);
+            at++;
+        }
+    return true;
+}
+
+// --------------------------------------------------------------------------------------------------------- making
+
+static struct fast *fast_new(const struct hnsw *h)
+{
+    struct fast *p = hnsw_mem_new(1, sizeof(*p));
+    if (!p)
+        return NULL;
+    p->width = (h->m0 + FAST_GROUP - 1) / FAST_GROUP * FAST_GROUP;
+    p->words = (unsigned)(h->dim + 3) / 4;
+    p->has_bias = h->metric == HNSW_L2;
+    p->n = h->n;
+    p->stride = p->width * (sizeof(uint32_t) + (p->has_bias ? sizeof(float) : 0) + 4 * (size_t)p->words);
+    p->stride = (p->stride + HNSW_ALIGN - 1) / HNSW_ALIGN * HNSW_ALIGN;
+    p->block = hnsw_mem_block(p->n, p->stride);
+    p->low = hnsw_mem_new(h->dim, sizeof(float));
+    p->step = hnsw_mem_new(h->dim, sizeof(float));
+    if (p->block && p->low && p->step)
+        return p;
+    hnsw_fast_free(p);
+    return NULL;
+}
+
+bool hnsw_optimize(struct hnsw *h, struct hnsw_err *err)
+{
+    if (h->fast || h->n == 0)
+        return true;
+    if (h->n > FAST_ID_MAX)
+        return hnsw_fail(err, HNSW_ARG, "optimize: %zu elements, wanted at most %u", h->n, FAST_ID_MAX);
+    struct fast *p = fast_new(h);
+    unsigned char *code = p ? hnsw_mem_new(h->n, 4 * (size_t)p->words) : NULL;
+    if (code) {
+        find_range(h, p);
+        encode(h, p, code);
+        fill_blocks(h, p, code);
+    }
+    bool ok = code && fill_seeds(h, p, code);
+    free(code);
+    if (ok) {
+        h->fast = p;
+        return true;
+    }
+    hnsw_fast_free(p);
+    return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
+}
