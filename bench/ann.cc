@@ -1,7 +1,7 @@
 // ann.cc - hnswlib-c against the real hnswlib: recall, queries per second of CPU time, latency, build cost, memory; one
 // run, the systems taking turns (A B C A B C ...), so that a busy neighbour disturbs all of them alike.
 //
-//   ann kind=relu n=1000000 nq=1000 k=100 ef=100,150,200,400 rounds=5 cache=DIR cpu=0
+//   bench_ann kind=relu n=1000000 nq=1000 k=100 ef=100,150,200,400 rounds=5 cache=DIR cpu=0
 //
 // kind relu is like a tower's output: a mixture of 4096 Gaussians in 128 dimensions through a random layer with ReLU to
 // 32, unit length. kind sphere is Gaussian directions, the hard case. Graphs and truth are kept in cache (none: built
