@@ -151,12 +151,11 @@ static int show(const struct args *a)
     return ok ? 0 : cmd_fail("evaluate", &err);
 }
 
-static bool evaluate(const struct args *a, const struct dataset *d, struct pool *pool, struct err *err)
+static bool evaluate(const struct args *a, const struct evaluation_params *p, struct pool *pool, struct err *err)
 {
     struct evaluation e = {0};
-    struct evaluation_params p = {.data = d};
     json_t *systems = json_array();
-    if (!read_params(a, &p, err) || !evaluation_init(&e, &p, pool, err) || !add_all(a, &e, systems, err)) {
+    if (!evaluation_init(&e, p, pool, err) || !add_all(a, &e, systems, err)) {
         json_decref(systems);
         evaluation_fini(&e);
         return false;
@@ -171,10 +170,16 @@ static bool evaluate(const struct args *a, const struct dataset *d, struct pool 
 static int run(const struct args *a)
 {
     struct err err = {0};
+    struct evaluation_params p = {0};
+    if (!read_params(a, &p, &err)) {
+        cmd_fail("evaluate", &err);
+        return 2;
+    }
     blas_set_threads(1); // the pool's threads are the parallelism
     struct dataset *d = dataset_open(a->data, &err);
     struct pool *pool = d ? pool_new((unsigned)a->threads, &err) : NULL;
-    bool ok = pool && evaluate(a, d, pool, &err);
+    p.data = d;
+    bool ok = pool && evaluate(a, &p, pool, &err);
     pool_free(pool);
     dataset_close(d);
     return ok ? 0 : cmd_fail("evaluate", &err);

@@ -98,7 +98,7 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
     enum model_kind kind;
     if (!model_kind_parse(a->model, &kind))
         return err_set(err, ERR_ARG, "--model \"%s\", want dat or two_tower", a->model);
-    if (!recipe_named(a->recipe, kind, d->n_items, r))
+    if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want paper or duet", a->recipe);
     if (a->fast)
         recipe_fast(r);
@@ -175,9 +175,12 @@ static int run(const struct args *a)
                                .keep_going = a->keep_going,
                                .progress = on_progress,
                                .progress_user = &screen};
-    if (!d || !make_recipe(a, d, &p.recipe, &err)) {
-        dataset_close(d);
+    if (!d)
         return cmd_fail("train", &err);
+    if (!make_recipe(a, d, &p.recipe, &err)) {
+        dataset_close(d);
+        cmd_fail("train", &err);
+        return 2;
     }
     blas_set_threads(1); // the pool's threads are the parallelism
     bool ok = trainer_run(&p, &res, &err);

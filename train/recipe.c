@@ -61,13 +61,13 @@ static const struct recipe duet = {
     .init_std = 0.05,
     .oov_dropout = 0.05,
     .feature_dropout = 0.01,
-    .epochs = 40,
+    .epochs = 60,
     .patience = 5,
     .seed = 1,
     .threads = 1,
 };
 
-bool recipe_named(const char *name, enum model_kind model, uint32_t n_items, struct recipe *out)
+bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uint32_t n_items, struct recipe *out)
 {
     if (strcmp(name, paper.name) == 0)
         *out = paper;
@@ -78,12 +78,14 @@ bool recipe_named(const char *name, enum model_kind model, uint32_t n_items, str
     out->model = model;
     if (out->loss == LOSS_SOFTMAX && n_items > SOFTMAX_ITEMS_MAX)
         out->loss = LOSS_SAMPLED;
+    if (out->batching == BATCH_USERS && n_users < FEW_USERS)
+        out->batch = 64;
     return true;
 }
 
 void recipe_fast(struct recipe *r)
 {
-    r->epochs = 6;
+    r->epochs = 10;
     r->patience = 0;
 }
 

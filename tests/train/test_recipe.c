@@ -14,7 +14,7 @@ static void paper_is_the_text_to_the_letter(void **state)
 {
     (void)state;
     struct recipe r;
-    assert_true(recipe_named("paper", MODEL_DAT, 1000000, &r));
+    assert_true(recipe_named("paper", MODEL_DAT, 5000, 1000000, &r));
     assert_int_equal(r.loss, LOSS_BCE);
     assert_int_equal(r.batching, BATCH_PAIRS);
     assert_int_equal(r.batch, 256);
@@ -31,23 +31,26 @@ static void paper_is_the_text_to_the_letter(void **state)
     assert_true(r.oov_dropout == 0 && r.feature_dropout == 0 && r.weight_decay == 0);
 }
 
-static void duet_samples_large_catalogues(void **state)
+static void duet_looks_at_the_size_of_the_data(void **state)
 {
     (void)state;
     struct recipe r;
-    assert_true(recipe_named("duet", MODEL_DAT, 3706, &r));
+    assert_true(recipe_named("duet", MODEL_DAT, 5000, 3706, &r));
     assert_int_equal(r.loss, LOSS_SOFTMAX);
-    assert_true(recipe_named("duet", MODEL_DAT, SOFTMAX_ITEMS_MAX + 1, &r));
+    assert_true(recipe_named("duet", MODEL_DAT, 5000, SOFTMAX_ITEMS_MAX + 1, &r));
     assert_int_equal(r.loss, LOSS_SAMPLED);
     assert_true(r.in_batch && r.logq && r.negatives > 0);
-    assert_false(recipe_named("pap", MODEL_DAT, 10, &r));
+    assert_int_equal(r.batch, 128);
+    assert_true(recipe_named("duet", MODEL_DAT, FEW_USERS - 1, 3706, &r));
+    assert_int_equal(r.batch, 64);
+    assert_false(recipe_named("pap", MODEL_DAT, 5000, 10, &r));
 }
 
 static void the_towers_of_a_recipe(void **state)
 {
     (void)state;
     struct recipe r;
-    recipe_named("duet", MODEL_DAT, 10, &r);
+    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 32);
     r.model = MODEL_TWO_TOWER;
     assert_int_equal(recipe_tower(&r).d_aug, 0);
@@ -60,7 +63,7 @@ static void json_brings_every_value_back(void **state)
     const char *names[] = {"paper", "duet"};
     for (int i = 0; i < 2; i++) {
         struct recipe r, back;
-        recipe_named(names[i], MODEL_DAT, 10, &r);
+        recipe_named(names[i], MODEL_DAT, 5000, 10, &r);
         r.seed = 1234567890123;
         r.threads = 3;
         r.lr = 0.1234;
@@ -79,7 +82,7 @@ static void refused(const char *key, json_t *value, const char *word)
 {
     struct recipe r, back;
     struct err err = {0};
-    recipe_named("duet", MODEL_DAT, 10, &r);
+    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
     json_t *o = recipe_to_json(&r);
     if (value)
         json_object_set_new(o, key, value);
@@ -112,7 +115,7 @@ static void bad_values_are_refused_by_name(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(paper_is_the_text_to_the_letter), cmocka_unit_test(duet_samples_large_catalogues),
+        cmocka_unit_test(paper_is_the_text_to_the_letter), cmocka_unit_test(duet_looks_at_the_size_of_the_data),
         cmocka_unit_test(the_towers_of_a_recipe),          cmocka_unit_test(json_brings_every_value_back),
         cmocka_unit_test(bad_values_are_refused_by_name),
     };

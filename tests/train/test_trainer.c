@@ -185,7 +185,7 @@ static void the_literal_recipe_collapses_and_says_why(void **state)
     struct err err = {0};
     struct recipe r;
     toy_init(&t, 200, 200, 7);
-    recipe_named("paper", MODEL_DAT, 200, &r);
+    recipe_named("paper", MODEL_DAT, 5000, 200, &r);
     r.k = 8;
     r.width[0] = 32;
     r.width[1] = 16;

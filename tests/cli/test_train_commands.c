@@ -1,0 +1,211 @@
+/* train and evaluate as a user runs them. If this fails, a run that was killed cannot be finished, a collapse passes
+ * for a success, or a refusal does not say what to do. */
+#include "tests/core/support.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/fio.h"
+#include "core/base/json.h"
+#include "tests/cli/run.h"
+
+static char folder[] = "/tmp/duet-train-XXXXXX";
+
+static const char *in(const char *name)
+{
+    static char ring[8][PATH_MAX];
+    static unsigned at;
+    char *out = ring[at++ % 8];
+    snprintf(out, PATH_MAX, "%s/%s", folder, name);
+    return out;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    duet_ok("synth --out %s --users 300 --items 200 --interactions 6000", in("raw"));
+    duet_ok("prepare --in %s --out %s --hold-out 0.05", in("raw"), in("data.duet"));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return fio_remove_tree(folder, NULL) ? 0 : -1;
+}
+
+#define SMALL "--widths 16,8 --k 8 --threads 1"
+
+static void assert_same(const char *a, const char *b)
+{
+    size_t n, m;
+    char *x = get_file(a, &n), *y = get_file(b, &m);
+    assert_int_equal(n, m);
+    assert_memory_equal(x, y, n);
+    free(x);
+    free(y);
+}
+
+static void train_then_evaluate(void **state)
+{
+    (void)state;
+    struct run r = duet(0, "train --data %s --model dat --out %s --epochs 3 " SMALL, in("data.duet"), in("dat"));
+    assert_non_null(strstr(r.err, "epoch 3/3 loss"));
+    assert_non_null(strstr(r.err, "pairs/s"));
+    assert_non_null(strstr(r.out, "validation HR@50"));
+    run_fini(&r);
+    duet_ok("train --data %s --model two_tower --out %s --epochs 3 --quiet " SMALL, in("data.duet"), in("two_tower"));
+    r = duet(0, "evaluate --data %s --checkpoint %s --checkpoint %s --per-category --json %s --csv %s", in("data.duet"),
+             in("dat"), in("two_tower"), in("report.json"), in("report.csv"));
+    const char *words[] = {"popularity",     "/dat",       "/two_tower", "protocol:", "held-out users, by history",
+                           "held-out items", "by category"};
+    for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
+        if (!strstr(r.out, words[i]))
+            fail_msg("evaluate's table lacks \"%s\":\n%s", words[i], r.out);
+    struct run again = duet(0, "evaluate --show %s", in("report.json"));
+    assert_string_equal(r.out, again.out);
+    run_fini(&r);
+    run_fini(&again);
+    assert_true(fio_exists(in("report.csv")) && fio_exists(in("dat/metrics.json")) &&
+                fio_exists(in("dat/train.jsonl")));
+}
+
+/* Each epoch is one JSON line with the loss by part and the validation metrics. */
+static void the_log_has_a_line_for_each_epoch(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    size_t n, lines = 0;
+    duet_ok("train --data %s --out %s --epochs 4 --patience 0 --quiet " SMALL, in("data.duet"), in("log"));
+    char *text = get_file(in("log/train.jsonl"), &n), *save = NULL;
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *o = json_parse(line, strlen(line), &err);
+        assert_non_null(o);
+        assert_int_equal(json_integer_value(json_object_get(o, "epoch")), ++lines);
+        const char *keys[] = {"loss", "main", "mimic_u", "mimic_v", "cal", "pairs_per_s", "validation", "best"};
+        for (size_t i = 0; i < sizeof(keys) / sizeof(*keys); i++)
+            assert_non_null(json_object_get(o, keys[i]));
+        json_decref(o);
+    }
+    assert_int_equal(lines, 4);
+    free(text);
+}
+
+static void collapse_ends_with_status_1_and_a_reason(void **state)
+{
+    (void)state;
+    const char *literal = "--recipe paper --batch 32 --lr 0.02 --epochs 60 --patience 0 --quiet " SMALL;
+    struct run r = duet(1, "train --data %s --model dat --out %s %s", in("data.duet"), in("literal"), literal);
+    assert_non_null(strstr(r.err, "collapse after"));
+    assert_non_null(strstr(r.err, "--recipe duet"));
+    run_fini(&r);
+    r = duet(0, "evaluate --data %s --checkpoint %s", in("data.duet"), in("literal"));
+    assert_non_null(strstr(r.out, "collapsed in training"));
+    run_fini(&r);
+    duet_ok("train --data %s --model dat --out %s %s --keep-going --epochs 2", in("data.duet"), in("literal"), literal);
+}
+
+static void kill_once_it_has_a_checkpoint(const char *data, const char *out)
+{
+    char program[PATH_MAX];
+    const char *bin = getenv("DUET_BIN_DIR");
+    snprintf(program, sizeof(program), "%s/duet", bin ? bin : ".");
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl(program, "duet", "train", "--data", data, "--out", out, "--epochs", "400", "--patience", "0", "--quiet",
+              "--widths", "16,8", "--k", "8", "--threads", "1", (char *)NULL);
+        _exit(127);
+    }
+    char state[PATH_MAX];
+    snprintf(state, sizeof(state), "%s/optimizer.safetensors", out);
+    for (int i = 0; i < 3000 && !fio_exists(state); i++)
+        usleep(10000);
+    kill(pid, SIGKILL);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status)); // it was not done yet
+}
+
+static json_t *epoch_of(const char *dir)
+{
+    char path[PATH_MAX];
+    struct err err = {0};
+    snprintf(path, sizeof(path), "%s/checkpoint.json", dir);
+    json_t *o = json_read_file(path, 1 << 20, &err);
+    assert_non_null(o);
+    return o;
+}
+
+/* Killed at some moment and resumed, for a given number of epochs more = never killed. */
+static void a_killed_run_goes_on_to_the_same_bits(void **state)
+{
+    (void)state;
+    kill_once_it_has_a_checkpoint(in("data.duet"), in("killed"));
+    duet_ok("train --data %s --out %s --epochs 400 --patience 3 --resume --quiet " SMALL, in("data.duet"),
+            in("killed"));
+    duet_ok("train --data %s --out %s --epochs 400 --patience 3 --quiet " SMALL, in("data.duet"), in("whole"));
+    assert_same(in("killed/model.safetensors"), in("whole/model.safetensors"));
+    json_t *a = epoch_of(in("killed")), *b = epoch_of(in("whole"));
+    assert_true(json_equal(json_object_get(a, "validation"), json_object_get(b, "validation")));
+    json_decref(a);
+    json_decref(b);
+}
+
+static void refused(int status, const char *word, const char *args)
+{
+    struct run r = duet(status, "%s", args);
+    if (!strstr(r.err, word))
+        fail_msg("duet %s: \"%s\" does not name %s", args, r.err, word);
+    run_fini(&r);
+}
+
+static void wrong_usage_is_told(void **state)
+{
+    (void)state;
+    char args[PATH_MAX * 2];
+    const struct {
+        int status;
+        const char *option, *word;
+    } bad[] = {
+        {2, "--model fm", "dat or two_tower"},
+        {2, "--recipe dut", "paper or duet"},
+        {2, "--loss hinge", "bce, softmax"},
+        {2, "--widths 256,,32", "--widths"},
+        {2, "--widths 8,9999", "--widths"},
+        {2, "--batching rows", "pairs or users"},
+        {2, "--lr 100", "lr"},
+        {2, "--threads 0", "threads"},
+        {2, "--epoch 3", "epochs"},
+        {2, "--scale 0", "scale"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        snprintf(args, sizeof(args), "train --data %s --out %s %s", in("data.duet"), in("none"), bad[i].option);
+        refused(bad[i].status, bad[i].word, args);
+    }
+    refused(2, "--data and --out", "train");
+    refused(2, "--data", "evaluate");
+    refused(1, "/none.duet", "train --data /none.duet --out /tmp/x");
+    snprintf(args, sizeof(args), "evaluate --data %s --split trian", in("data.duet"));
+    refused(2, "test or valid", args);
+    snprintf(args, sizeof(args), "evaluate --data %s --k 0", in("data.duet"));
+    refused(2, "--k", args);
+    snprintf(args, sizeof(args), "evaluate --data %s --through graph", in("data.duet"));
+    refused(2, "exact or index", args);
+    snprintf(args, sizeof(args), "evaluate --data %s --checkpoint /nowhere", in("data.duet"));
+    refused(1, "/nowhere", args);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(train_then_evaluate),
+        cmocka_unit_test(the_log_has_a_line_for_each_epoch),
+        cmocka_unit_test(collapse_ends_with_status_1_and_a_reason),
+        cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
+        cmocka_unit_test(wrong_usage_is_told),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
