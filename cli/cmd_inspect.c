@@ -1,4 +1,5 @@
-/* duet inspect: what is in a dataset, a checkpoint or a bundle. One JSON object is made of each; people get it as indented lines. */
+/* duet inspect: what is in a dataset, a checkpoint or a bundle. One JSON object is made of each; people get it as
+ * indented lines. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -12,7 +13,8 @@
 #include "train/dataset.h"
 
 static const char usage[] = "duet inspect PATH [--json]";
-static const char about[] = "PATH: a dataset file, a checkpoint's folder, a bundle's folder, or a model's folder for its newest bundle.\n";
+static const char about[] =
+    "PATH: a dataset file, a checkpoint's folder, a bundle's folder, or a model's folder for its newest bundle.\n";
 
 #define JSON_MAX ((size_t)16 << 20)
 
@@ -67,10 +69,11 @@ static json_t *dataset_json(const struct dataset *d, struct err *err)
         json_decref(attrs);
         return NULL;
     }
-    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o}", "is", "dataset", "hash", d->hash, "users",
-                     (json_int_t)d->n_users, "items", (json_int_t)d->n_items, "categories", (json_int_t)(d->category.n - 1), "has_time",
-                     d->train.time != NULL, "splits", "train", split_json(&d->train, d->n_users), "valid", split_json(&d->valid, d->n_users),
-                     "test", split_json(&d->test, d->n_users), "held", split_json(&d->held, d->n_users), "fields",
+    return json_pack("{s:s, s:s, s:I, s:I, s:I, s:b, s:{s:o, s:o, s:o, s:o}, s:o, s:o, s:o}", "is", "dataset", "hash",
+                     d->hash, "users", (json_int_t)d->n_users, "items", (json_int_t)d->n_items, "categories",
+                     (json_int_t)(d->category.n - 1), "has_time", d->train.time != NULL, "splits", "train",
+                     split_json(&d->train, d->n_users), "valid", split_json(&d->valid, d->n_users), "test",
+                     split_json(&d->test, d->n_users), "held", split_json(&d->held, d->n_users), "fields",
                      schema_summary(d->schema), "attributes", attrs, "made", how);
 }
 
@@ -102,8 +105,9 @@ static json_t *tower_json(const struct tower *t)
     json_t *widths = json_array();
     for (uint32_t l = 0; l < t->shape.n_layers; l++)
         json_array_append_new(widths, json_integer(t->shape.width[l]));
-    return json_pack("{s:I, s:I, s:o, s:I, s:I}", "k", (json_int_t)t->shape.k, "d_aug", (json_int_t)t->shape.d_aug, "widths", widths,
-                     "segments", (json_int_t)t->shape.n_segments, "parameters", (json_int_t)n_parameters(t));
+    return json_pack("{s:I, s:I, s:o, s:I, s:I}", "k", (json_int_t)t->shape.k, "d_aug", (json_int_t)t->shape.d_aug,
+                     "widths", widths, "segments", (json_int_t)t->shape.n_segments, "parameters",
+                     (json_int_t)n_parameters(t));
 }
 
 static json_t *checkpoint_json(const char *dir, struct err *err)
@@ -117,9 +121,10 @@ static json_t *checkpoint_json(const char *dir, struct err *err)
     json_t *training = m && fio_exists(info) ? json_read_file(info, JSON_MAX, err) : json_null();
     json_t *o = NULL;
     if (m && training)
-        o = json_pack("{s:s, s:s, s:b, s:f, s:o, s:o, s:o, s:O}", "is", "checkpoint", "kind", model_kind_name(m->kind), "relu_out",
-                      m->user.shape.relu_out, "logit_scale", (double)m->logit_scale, "user_tower", tower_json(&m->user), "item_tower",
-                      tower_json(&m->item), "fields", schema_summary(m->schema), "training", training);
+        o = json_pack("{s:s, s:s, s:b, s:f, s:o, s:o, s:o, s:O}", "is", "checkpoint", "kind", model_kind_name(m->kind),
+                      "relu_out", m->user.shape.relu_out, "logit_scale", (double)m->logit_scale, "user_tower",
+                      tower_json(&m->user), "item_tower", tower_json(&m->item), "fields", schema_summary(m->schema),
+                      "training", training);
     json_decref(training);
     model_free(m);
     return o;
@@ -140,7 +145,8 @@ static json_t *bundle_json(const char *dir, struct err *err)
     struct schema *s = ok ? schema_load(schema, err) : NULL;
     json_t *o = s ? json_read_file(manifest, JSON_MAX, err) : NULL, *file;
     const char *name;
-    json_object_foreach(json_object_get(o, "files"), name, file) {
+    json_object_foreach(json_object_get(o, "files"), name, file)
+    {
         json_object_del(file, "chunks");
     }
     if (o) {
@@ -160,11 +166,13 @@ static bool is_flat(const json_t *v)
     const char *key;
     json_t *child;
     size_t i;
-    json_object_foreach((json_t *)(uintptr_t)v, key, child) {
+    json_object_foreach((json_t *)(uintptr_t)v, key, child)
+    {
         if (json_is_object(child) || json_is_array(child))
             return false;
     }
-    json_array_foreach(v, i, child) {
+    json_array_foreach(v, i, child)
+    {
         if (json_is_object(child) || json_is_array(child))
             return false;
     }
@@ -188,12 +196,14 @@ static void print_flat(const json_t *v)
     const char *key, *between = "";
     json_t *child;
     size_t i;
-    json_object_foreach((json_t *)(uintptr_t)v, key, child) {
+    json_object_foreach((json_t *)(uintptr_t)v, key, child)
+    {
         printf("%s%s ", between, key);
         print_scalar(child);
         between = ", ";
     }
-    json_array_foreach(v, i, child) {
+    json_array_foreach(v, i, child)
+    {
         printf("%s", between);
         print_scalar(child);
         between = ", ";
@@ -217,10 +227,8 @@ static void print_member(const char *key, const json_t *v, int depth)
         return;
     }
     printf("\n");
-    json_object_foreach((json_t *)(uintptr_t)v, name, child)
-        print_member(name, child, depth + 1);
-    json_array_foreach(v, i, child)
-        print_member("-", child, depth + 1);
+    json_object_foreach((json_t *)(uintptr_t)v, name, child) print_member(name, child, depth + 1);
+    json_array_foreach(v, i, child) print_member("-", child, depth + 1);
 }
 
 static int print(json_t *o, bool json)
@@ -231,8 +239,7 @@ static int print(json_t *o, bool json)
     if (json)
         rc = json_dumpf(o, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF ? 0 : 1;
     else
-        json_object_foreach(o, key, v)
-            print_member(key, v, 0);
+        json_object_foreach(o, key, v) print_member(key, v, 0);
     json_decref(o);
     return fflush(stdout) == 0 ? rc : 1;
 }
@@ -273,7 +280,8 @@ int cmd_inspect(int argc, char **argv)
     bool json = false, first_user = false;
     const struct opt opts[] = {
         {"json", OPT_FLAG, &json, NULL, "print JSON", 0, 0},
-        {"first-user", OPT_FLAG, &first_user, NULL, "of a dataset: only the id of the first user with training interactions", 0, 0},
+        {"first-user", OPT_FLAG, &first_user, NULL,
+         "of a dataset: only the id of the first user with training interactions", 0, 0},
         {0},
     };
     int rc = opts_parse(usage, about, opts, argc, argv, &paths);
@@ -281,7 +289,8 @@ int cmd_inspect(int argc, char **argv)
         return rc;
     bool folder = paths.n == 1 && fio_is_dir(paths.v[0]);
     if (paths.n != 1 || (first_user && folder)) {
-        fprintf(stderr, "duet inspect: %s\nusage: %s\n", paths.n != 1 ? "want one path" : "--first-user is for a dataset file", usage);
+        fprintf(stderr, "duet inspect: %s\nusage: %s\n",
+                paths.n != 1 ? "want one path" : "--first-user is for a dataset file", usage);
         return 2;
     }
     rc = folder ? inspect_folder(paths.v[0], json, &err) : inspect_file(paths.v[0], first_user, json, &err);

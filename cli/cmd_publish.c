@@ -12,7 +12,8 @@
 
 static const char usage[] = "duet publish --data FILE --checkpoint DIR --repository DIR --name NAME [options]";
 static const char about[] =
-    "Embeds all items, builds the index, writes a bundle, checks it by loading and renames it to <repository>/<name>/<version>.\n"
+    "Embeds all items, builds the index, writes a bundle, checks it by loading and renames it to "
+    "<repository>/<name>/<version>.\n"
     "The users' seen items are the rows of the splits train and valid (and those held out), not of test.\n";
 
 // -------------------------------------------------------------------------------------------------------- progress
@@ -49,10 +50,12 @@ static bool print_result(const char *dir, struct err *err)
     printf("%s\n", dir);
     printf("  %-14s %s version %llu, %s, width %u\n", "model", h->model, (unsigned long long)h->version, h->kind, h->d);
     printf("  %-14s %llu\n", "items", (unsigned long long)h->n_items);
-    printf("  %-14s %llu (revision %llu)\n", "users", (unsigned long long)h->n_users, (unsigned long long)m.users_revision);
+    printf("  %-14s %llu (revision %llu)\n", "users", (unsigned long long)h->n_users,
+           (unsigned long long)m.users_revision);
     printf("  %-14s %.1f MB\n", "size", (double)h->n_bytes / 1e6);
     printf("  %-14s %u\n", "default_ef", h->default_ef);
-    printf("  %-14s recall@%u %.4f of %u probes at ef %u\n", "probes", h->probe_k, h->probe_recall, m.n_probes, h->probe_ef);
+    printf("  %-14s recall@%u %.4f of %u probes at ef %u\n", "probes", h->probe_k, h->probe_recall, m.n_probes,
+           h->probe_ef);
     printf("  %-14s %s\n", "fingerprint", h->fingerprint);
     manifest_fini(&m);
     return true;
@@ -70,7 +73,8 @@ static int run(const struct publish_paths *paths, struct publish_params *p, bool
     bool ok = publish_source_open(&s, paths, &err);
     if (ok && s.collapsed[0])
         fprintf(stderr, "publish: warning: training gave this model up: %s\n", s.collapsed);
-    ok = ok && (users_only ? bundle_publish_users : bundle_publish)(&s.in, p, &version, dir, &err) && print_result(dir, &err);
+    ok = ok && (users_only ? bundle_publish_users : bundle_publish)(&s.in, p, &version, dir, &err) &&
+         print_result(dir, &err);
     publish_source_fini(&s);
     return ok ? 0 : cmd_fail("publish", &err);
 }
@@ -86,20 +90,24 @@ int cmd_publish(int argc, char **argv)
     struct publish_paths paths = {0};
     struct publish_params p = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    uint64_t version = 0, m = 16, ef_construction = 200, ef = 0, seed = 1, probes = 256, threads = cores > 0 ? (uint64_t)cores : 1;
+    uint64_t version = 0, m = 16, ef_construction = 200, ef = 0, seed = 1, probes = 256,
+             threads = cores > 0 ? (uint64_t)cores : 1;
     bool users_only = false;
     const struct opt opts[] = {
         {"data", OPT_STR, &paths.data, "FILE", "dataset that the model was trained on", 0, 0},
-        {"checkpoint", OPT_STR, &paths.checkpoint, "DIR", "folder that training left: model.safetensors, schema.json", 0, 0},
+        {"checkpoint", OPT_STR, &paths.checkpoint, "DIR", "folder that training left: model.safetensors, schema.json",
+         0, 0},
         {"from", OPT_STR, &paths.from, "FILE", "instead: model.safetensors trained elsewhere (docs/formats.md)", 0, 0},
         {"schema", OPT_STR, &paths.schema, "FILE", "with --from: its schema.json; the dataset's if not given", 0, 0},
-        {"other-data", OPT_FLAG, &paths.other_data, NULL, "take a dataset other than the checkpoint's, same schema and order", 0, 0},
+        {"other-data", OPT_FLAG, &paths.other_data, NULL,
+         "take a dataset other than the checkpoint's, same schema and order", 0, 0},
         {"repository", OPT_STR, &p.repository, "DIR", "where models are published; made if missing", 0, 0},
         {"name", OPT_STR, &p.name, "NAME", "of the model", 0, 0},
         {"version", OPT_UINT, &version, "N", "0 = the newest + 1", 0, 9.2e18},
         {"users-only", OPT_FLAG, &users_only, NULL, "new users for the newest version, its items and index kept", 0, 0},
         {"m", OPT_UINT, &m, "N", "links of an item in the index", 2, HNSW_M_MAX},
-        {"ef-construction", OPT_UINT, &ef_construction, "N", "breadth of the search while the index is built", 1, 100000},
+        {"ef-construction", OPT_UINT, &ef_construction, "N", "breadth of the search while the index is built", 1,
+         100000},
         {"ef", OPT_UINT, &ef, "N", "default breadth of searches; 0 = smallest with recall@100 >= 0.99", 0, 100000},
         {"probes", OPT_UINT, &probes, "N", "users kept as probes", 1, 65536},
         {"seed", OPT_UINT, &seed, "N", "of index and probes", 0, 9.2e18},

@@ -12,8 +12,9 @@
 #include "core/retrieve.h"
 
 static const char usage[] = "duet query --bundle DIR [--user ID] [options]";
-static const char about[] = "DIR: a version's folder, or a model's folder for its newest. Without a known user, features or history, the most "
-                            "popular items.\n";
+static const char about[] =
+    "DIR: a version's folder, or a model's folder for its newest. Without a known user, features or history, the most "
+    "popular items.\n";
 
 #define LIST_MAX 1000
 
@@ -47,7 +48,8 @@ static bool read_features(const struct opt_list *list, struct query *q, struct e
     return true;
 }
 
-static bool find_one(const struct strtab_index *x, const char *option, const char *p, size_t n, uint32_t *out, size_t *n_out, struct err *err)
+static bool find_one(const struct strtab_index *x, const char *option, const char *p, size_t n, uint32_t *out,
+                     size_t *n_out, struct err *err)
 {
     uint32_t row = strtab_find(x, p, n);
     if (row == STRTAB_NONE)
@@ -59,7 +61,8 @@ static bool find_one(const struct strtab_index *x, const char *option, const cha
 }
 
 /* Each value whole if there is such a name, else cut at its commas. */
-static bool read_names(const struct strtab_index *x, const char *option, const struct opt_list *list, uint32_t *out, size_t *n_out, struct err *err)
+static bool read_names(const struct strtab_index *x, const char *option, const struct opt_list *list, uint32_t *out,
+                       size_t *n_out, struct err *err)
 {
     for (size_t i = 0; i < list->n; i++) {
         const char *p = list->v[i];
@@ -80,11 +83,17 @@ static bool read_names(const struct strtab_index *x, const char *option, const s
 static bool read_query(const struct args *a, const struct bundle *b, struct query *q, struct err *err)
 {
     struct retrieve_query *r = &q->q;
-    *r = (struct retrieve_query){.k = a->k, .ef = a->ef, .exact = a->exact, .exclude_seen = a->exclude_seen, .history = q->history,
-                                 .category = q->category, .exclude = q->exclude};
+    *r = (struct retrieve_query){.k = a->k,
+                                 .ef = a->ef,
+                                 .exact = a->exact,
+                                 .exclude_seen = a->exclude_seen,
+                                 .history = q->history,
+                                 .category = q->category,
+                                 .exclude = q->exclude};
     if (a->user)
         r->user_id = (struct str){a->user, strlen(a->user)};
-    return read_features(&a->feature, q, err) && read_names(&b->items->by_id, "history", &a->history, q->history, &r->n_history, err) &&
+    return read_features(&a->feature, q, err) &&
+           read_names(&b->items->by_id, "history", &a->history, q->history, &r->n_history, err) &&
            read_names(&b->items->by_id, "exclude", &a->exclude, q->exclude, &r->n_exclude, err) &&
            read_names(&b->items->category_index, "category", &a->category, q->category, &r->n_category, err);
 }
@@ -99,8 +108,8 @@ static json_t *text_json(struct str s)
 static json_t *head_json(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r)
 {
     const char *fallback = retrieve_fallback_name(r->fallback);
-    json_t *o = json_pack("{s:s, s:I, s:o}", "model", b->manifest.model, "version", (json_int_t)b->manifest.version, "fallback",
-                          fallback ? json_string(fallback) : json_null());
+    json_t *o = json_pack("{s:s, s:I, s:o}", "model", b->manifest.model, "version", (json_int_t)b->manifest.version,
+                          "fallback", fallback ? json_string(fallback) : json_null());
     json_t *unknown = json_array();
     for (size_t i = 0; i < r->n_unknown; i++)
         json_array_append_new(unknown, text_json(q->feature[r->unknown_feature[i]].name));
@@ -130,11 +139,12 @@ static json_t *item_json(const struct items *it, struct retrieve_hit hit)
     json_t *attributes = json_object();
     for (uint32_t i = 0; i < it->n_attrs; i++)
         json_object_set_new(attributes, it->attr[i].name, text_json(strtab_get(&it->attr[i].values, hit.item_idx)));
-    return json_pack("{s:o, s:f, s:o}", "id", text_json(strtab_get(&it->ids, hit.item_idx)), "score", strtod(score, NULL), "attributes",
-                     attributes);
+    return json_pack("{s:o, s:f, s:o}", "id", text_json(strtab_get(&it->ids, hit.item_idx)), "score",
+                     strtod(score, NULL), "attributes", attributes);
 }
 
-static int print_items_json(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r, const struct retrieve_hit *hit)
+static int print_items_json(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r,
+                            const struct retrieve_hit *hit)
 {
     json_t *o = head_json(b, q, r), *items = json_array();
     json_object_set_new(o, "k", json_integer((json_int_t)q->k));
@@ -159,25 +169,28 @@ static int title_column(const struct items *it)
     return it->n_attrs ? 0 : -1;
 }
 
-static int print_items(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r, const struct retrieve_hit *hit)
+static int print_items(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r,
+                       const struct retrieve_hit *hit)
 {
     const struct items *it = b->items;
     const char *fallback = retrieve_fallback_name(r->fallback);
     int title = title_column(it);
     char how[64];
     snprintf(how, sizeof(how), r->exact_used ? "exact scan" : "ef %zu", r->ef_used);
-    printf("%s version %llu: %zu items for %s%s, %s, %.0f us\n", b->manifest.model, (unsigned long long)b->manifest.version, r->n,
-           fallback ? "fallback " : "a known query", fallback ? fallback : "", r->fallback == FALLBACK_POPULAR ? "by popularity" : how,
+    printf("%s version %llu: %zu items for %s%s, %s, %.0f us\n", b->manifest.model,
+           (unsigned long long)b->manifest.version, r->n, fallback ? "fallback " : "a known query",
+           fallback ? fallback : "", r->fallback == FALLBACK_POPULAR ? "by popularity" : how,
            (double)(r->embed_ns + r->search_ns) / 1000);
     for (size_t i = 0; i < r->n_unknown; i++) {
         struct str name = q->feature[r->unknown_feature[i]].name;
         printf("unknown value of feature %.*s: its out-of-vocabulary row was used\n", (int)name.n, name.p);
     }
     for (size_t i = 0; i < r->n; i++) {
-        struct str id = strtab_get(&it->ids, hit[i].item_idx), category = strtab_get(&it->category, it->category_of[hit[i].item_idx]);
+        struct str id = strtab_get(&it->ids, hit[i].item_idx),
+                   category = strtab_get(&it->category, it->category_of[hit[i].item_idx]);
         struct str name = title < 0 ? (struct str){"", 0} : strtab_get(&it->attr[title].values, hit[i].item_idx);
-        printf("%5zu  %11.7g  %-12.*s  %-14.*s  %.*s\n", i + 1, (double)hit[i].score, (int)id.n, id.p, (int)category.n, category.p,
-               (int)name.n, name.p);
+        printf("%5zu  %11.7g  %-12.*s  %-14.*s  %.*s\n", i + 1, (double)hit[i].score, (int)id.n, id.p, (int)category.n,
+               category.p, (int)name.n, name.p);
     }
     return 0;
 }
@@ -200,7 +213,8 @@ static int answer_embed(const struct bundle *b, const struct retrieve_query *q, 
     return rc;
 }
 
-static int answer_items(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool json, struct err *err)
+static int answer_items(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool json,
+                        struct err *err)
 {
     struct retrieve_result r;
     struct retrieve_hit *hit = mem_array(q->k, sizeof(*hit), err);

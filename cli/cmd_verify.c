@@ -9,7 +9,8 @@
 
 static const char usage[] = "duet verify DIR...";
 static const char about[] =
-    "Sizes, hashes, structure, fingerprints, finite values, then the probes. DIR: a version's folder, or a model's folder for its "
+    "Sizes, hashes, structure, fingerprints, finite values, then the probes. DIR: a version's folder, or a model's "
+    "folder for its "
     "newest.\nExit status 0: all may serve; 1: one may not, and the line on standard error says why.\n";
 
 static bool verify(const char *path, bool shared)
@@ -23,9 +24,9 @@ static bool verify(const char *path, bool shared)
         return false;
     }
     const struct bundle_manifest *m = &b->manifest;
-    printf("%s: good: %s version %llu, %llu items, %llu users, %.1f MB, recall@%u %.4f at ef %u, fingerprint %s\n", dir, m->model,
-           (unsigned long long)m->version, (unsigned long long)m->n_items, (unsigned long long)m->n_users, (double)m->n_bytes / 1e6,
-           m->probe_k, m->probe_recall, m->probe_ef, m->fingerprint);
+    printf("%s: good: %s version %llu, %llu items, %llu users, %.1f MB, recall@%u %.4f at ef %u, fingerprint %s\n", dir,
+           m->model, (unsigned long long)m->version, (unsigned long long)m->n_items, (unsigned long long)m->n_users,
+           (double)m->n_bytes / 1e6, m->probe_k, m->probe_recall, m->probe_ef, m->fingerprint);
     bundle_free(b);
     return true;
 }

@@ -16,8 +16,9 @@ static bool same_schema(const struct schema *a, const struct schema *b, struct e
     bool same = x && y && json_equal(x, y);
     json_decref(x);
     json_decref(y);
-    return same || err_set(err, ERR_MISMATCH, "the model's schema is not the dataset's: its rows would mean other users, items and "
-                                              "values; train again on this dataset");
+    return same || err_set(err, ERR_MISMATCH,
+                           "the model's schema is not the dataset's: its rows would mean other users, items and "
+                           "values; train again on this dataset");
 }
 
 static bool load_plain(struct publish_source *s, const char *model, const char *schema, struct err *err)
@@ -55,8 +56,10 @@ static bool load_trained(struct publish_source *s, const struct publish_paths *p
     if (!c)
         return false;
     bool ok = p->other_data || strcmp(c->info.dataset_hash, s->data->hash) == 0 ||
-              err_set(err, ERR_MISMATCH, "%s was trained on dataset %s, %s is %s; --other-data publishes it all the same, if user and "
-                                         "item order are the same", p->checkpoint, c->info.dataset_hash, p->data, s->data->hash);
+              err_set(err, ERR_MISMATCH,
+                      "%s was trained on dataset %s, %s is %s; --other-data publishes it all the same, if user and "
+                      "item order are the same",
+                      p->checkpoint, c->info.dataset_hash, p->data, s->data->hash);
     ok = ok && read_metrics(s, p->checkpoint, &c->info, err);
     if (ok && c->info.collapsed)
         snprintf(s->collapsed, sizeof(s->collapsed), "%s", c->info.reason);
@@ -73,7 +76,8 @@ static bool load_model(struct publish_source *s, const struct publish_paths *p, 
     char trained[PATH_MAX], model[PATH_MAX], schema[PATH_MAX];
     if (p->from)
         return load_plain(s, p->from, p->schema, err);
-    if (!fio_join(trained, p->checkpoint, "checkpoint.json", err) || !fio_join(model, p->checkpoint, "model.safetensors", err) ||
+    if (!fio_join(trained, p->checkpoint, "checkpoint.json", err) ||
+        !fio_join(model, p->checkpoint, "model.safetensors", err) ||
         !fio_join(schema, p->checkpoint, "schema.json", err))
         return false;
     if (fio_exists(trained))
@@ -139,14 +143,25 @@ static bool copy_attrs(struct publish_source *s, struct err *err)
 bool publish_source_open(struct publish_source *s, const struct publish_paths *p, struct err *err)
 {
     s->data = dataset_open(p->data, err);
-    if (!s->data || !load_model(s, p, err) || !same_schema(s->model->schema, s->data->schema, err) || !collect_seen(s, err) ||
-        !copy_attrs(s, err))
+    if (!s->data || !load_model(s, p, err) || !same_schema(s->model->schema, s->data->schema, err) ||
+        !collect_seen(s, err) || !copy_attrs(s, err))
         return false;
     const struct dataset *d = s->data;
-    s->in = (struct publish_input){.model = s->model, .n_users = d->n_users, .n_items = d->n_items, .user_id = d->user_id,
-                                   .item_id = d->item_id, .user_x = d->user_x, .item_x = d->item_x, .attr = s->attr, .n_attrs = d->n_attrs,
-                                   .category = d->category, .item_category = d->item_category, .item_count = d->item_count,
-                                   .seen_off = s->seen_off, .seen = s->seen, .metrics = s->metrics};
+    s->in = (struct publish_input){.model = s->model,
+                                   .n_users = d->n_users,
+                                   .n_items = d->n_items,
+                                   .user_id = d->user_id,
+                                   .item_id = d->item_id,
+                                   .user_x = d->user_x,
+                                   .item_x = d->item_x,
+                                   .attr = s->attr,
+                                   .n_attrs = d->n_attrs,
+                                   .category = d->category,
+                                   .item_category = d->item_category,
+                                   .item_count = d->item_count,
+                                   .seen_off = s->seen_off,
+                                   .seen = s->seen,
+                                   .metrics = s->metrics};
     return true;
 }
 

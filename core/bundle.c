@@ -1,10 +1,11 @@
 /* Loading reads each file once, in an order that gives the most telling error first and needs the least memory:
  *
- *     manifest -> entries, place -> items.pack -> fingerprint -> schema -> index -> model -> embeddings -> users -> probes
+ *     manifest -> entries, place -> items.pack -> fingerprint -> schema -> index -> model -> embeddings -> users ->
+ * probes
  *
- * The fingerprint covers the manifest's own hashes of model, embeddings and schema, and the item ids; so right after items.pack
- * it is known whether the parts belong together, before a damaged part is looked at from the inside. The index is built up
- * before the other big files, because for that time its file and its memory form are both held. */
+ * The fingerprint covers the manifest's own hashes of model, embeddings and schema, and the item ids; so right after
+ * items.pack it is known whether the parts belong together, before a damaged part is looked at from the inside. The
+ * index is built up before the other big files, because for that time its file and its memory form are both held. */
 #include "core/bundle.h"
 
 #include <dirent.h>
@@ -44,16 +45,19 @@ static bool check_fingerprint(const struct loader *l, const struct pack *p, stru
 {
     const char *found = pack_need(p, "fingerprint", PACK_U8, 32, 1, err);
     return found && (memcmp(found, l->m.head.fingerprint, 32) == 0 ||
-                     err_set(err, ERR_MISMATCH, "%s: made for fingerprint %.32s, the bundle is %s: of another model or publication",
+                     err_set(err, ERR_MISMATCH,
+                             "%s: made for fingerprint %.32s, the bundle is %s: of another model or publication",
                              pack_path(p), found, l->m.head.fingerprint));
 }
 
-/* A pack whose bytes are not those of the manifest but are whole in themselves was not damaged: it was put in from elsewhere. */
+/* A pack whose bytes are not those of the manifest but are whole in themselves was not damaged: it was put in from
+ * elsewhere. */
 static void blame_foreign(struct loader *l, enum manifest_file_id id, const char *kind)
 {
     char path[PATH_MAX];
     struct err why = {0};
-    struct pack *p = fio_join(path, l->dir, manifest_file_name[id], NULL) ? pack_open(path, kind, PACK_READ, true, NULL) : NULL;
+    struct pack *p =
+        fio_join(path, l->dir, manifest_file_name[id], NULL) ? pack_open(path, kind, PACK_READ, true, NULL) : NULL;
     if (p && !check_fingerprint(l, p, &why) && why.code == ERR_MISMATCH && l->err)
         *l->err = why;
     pack_close(p);
@@ -67,7 +71,8 @@ static struct pack *take_pack(struct loader *l, enum manifest_file_id id, const 
             blame_foreign(l, id, kind);
         return NULL;
     }
-    struct pack *p = pack_open_block(block.p, block.n, manifest_file_name[id], kind, block.mapped ? PACK_MAP : PACK_READ, false, l->err);
+    struct pack *p = pack_open_block(block.p, block.n, manifest_file_name[id], kind,
+                                     block.mapped ? PACK_MAP : PACK_READ, false, l->err);
     if (p && check_fingerprint(l, p, l->err))
         return p;
     pack_close(p);
@@ -84,14 +89,16 @@ static bool check_parts(struct loader *l, const struct pack *items)
         return false;
     manifest_fingerprint(&l->m, hash, found);
     return strcmp(found, l->m.head.fingerprint) == 0 ||
-           err_set(l->err, ERR_MISMATCH, "%s: fingerprint %s, but model, embeddings, schema and item ids make %s: they do not belong together",
-                   MANIFEST_NAME, l->m.head.fingerprint, found);
+           err_set(
+               l->err, ERR_MISMATCH,
+               "%s: fingerprint %s, but model, embeddings, schema and item ids make %s: they do not belong together",
+               MANIFEST_NAME, l->m.head.fingerprint, found);
 }
 
 static bool count_is(const struct loader *l, const char *file, uint64_t found, uint64_t want)
 {
-    return found == want || err_set(l->err, ERR_MISMATCH, "%s: %llu rows, %s says %llu", file, (unsigned long long)found, MANIFEST_NAME,
-                                    (unsigned long long)want);
+    return found == want || err_set(l->err, ERR_MISMATCH, "%s: %llu rows, %s says %llu", file,
+                                    (unsigned long long)found, MANIFEST_NAME, (unsigned long long)want);
 }
 
 // ------------------------------------------------------------------------------------------------------- the parts
@@ -118,10 +125,11 @@ static bool load_items(struct loader *l, struct pack *p, const struct schema *sc
 
 static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
 {
-    static const enum err_code code[] = {[HNSW_OK] = ERR_FORMAT,       [HNSW_NOMEM] = ERR_NOMEM, [HNSW_IO] = ERR_IO,
-                                         [HNSW_FORMAT] = ERR_FORMAT,   [HNSW_ARG] = ERR_ARG,     [HNSW_NOT_FOUND] = ERR_NOT_FOUND,
-                                         [HNSW_FULL] = ERR_FORMAT};
-    return err_set(err, code[e->code], "%s%s%s", strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : manifest_file_name[MF_INDEX],
+    static const enum err_code code[] = {
+        [HNSW_OK] = ERR_FORMAT, [HNSW_NOMEM] = ERR_NOMEM,         [HNSW_IO] = ERR_IO,      [HNSW_FORMAT] = ERR_FORMAT,
+        [HNSW_ARG] = ERR_ARG,   [HNSW_NOT_FOUND] = ERR_NOT_FOUND, [HNSW_FULL] = ERR_FORMAT};
+    return err_set(err, code[e->code], "%s%s%s",
+                   strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : manifest_file_name[MF_INDEX],
                    strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : ": ", e->msg);
 }
 
@@ -161,9 +169,11 @@ static bool load_model(struct loader *l, struct schema *schema)
     if (!m)
         return false;
     if (m->user.d != head->d || m->item.d != head->d)
-        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, m->item.d, MANIFEST_NAME, head->d);
+        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, m->item.d,
+                       MANIFEST_NAME, head->d);
     return strcmp(model_kind_name(m->kind), head->kind) == 0 ||
-           err_set(l->err, ERR_MISMATCH, "%s: kind %s, %s says %s", name, model_kind_name(m->kind), MANIFEST_NAME, head->kind);
+           err_set(l->err, ERR_MISMATCH, "%s: kind %s, %s says %s", name, model_kind_name(m->kind), MANIFEST_NAME,
+                   head->kind);
 }
 
 static bool load_embeddings(struct loader *l)
@@ -178,7 +188,8 @@ static bool load_embeddings(struct loader *l)
     b->emb_mapped = block.mapped;
     struct safetensors *s = safetensors_open_mem(block.p, block.n, manifest_file_name[MF_EMBEDDINGS], l->err);
     if (s && safetensors_count(s) != 1)
-        err_set(l->err, ERR_FORMAT, "%s: %zu tensors, want embeddings alone", manifest_file_name[MF_EMBEDDINGS], safetensors_count(s));
+        err_set(l->err, ERR_FORMAT, "%s: %zu tensors, want embeddings alone", manifest_file_name[MF_EMBEDDINGS],
+                safetensors_count(s));
     else if (s)
         b->emb = safetensors_view_f32(s, "embeddings", 2, shape, l->err);
     safetensors_close(s);
@@ -193,8 +204,9 @@ static bool check_vectors(struct loader *l)
     for (uint32_t i = 0; i < b->items->n; i++) {
         const float *v = hnsw_vector(b->hnsw, i);
         if (!v || memcmp(v, b->emb + (size_t)i * d, d * sizeof(*v)) != 0)
-            return err_set(l->err, ERR_MISMATCH, "%s: %s item %u as %s has it; rebuild with `duet publish`", manifest_file_name[MF_INDEX],
-                           v ? "does not hold" : "holds no", i, manifest_file_name[MF_EMBEDDINGS]);
+            return err_set(l->err, ERR_MISMATCH, "%s: %s item %u as %s has it; rebuild with `duet publish`",
+                           manifest_file_name[MF_INDEX], v ? "does not hold" : "holds no", i,
+                           manifest_file_name[MF_EMBEDDINGS]);
     }
     return true;
 }
@@ -241,8 +253,8 @@ static bool run_probes(struct loader *l)
     if (recall < 0)
         return err_prefix(l->err, "%s", manifest_file_name[MF_PROBES]);
     return recall >= h->probe_recall - RECALL_TOLERANCE ||
-           err_set(l->err, ERR_MISMATCH, "%s: recall@%u of the probes at ef %u is %.4f here, %s promises %.4f", manifest_file_name[MF_INDEX],
-                   h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
+           err_set(l->err, ERR_MISMATCH, "%s: recall@%u of the probes at ef %u is %.4f here, %s promises %.4f",
+                   manifest_file_name[MF_INDEX], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
 }
 
 /* Mapped files: not cut while we were reading their contents. */
@@ -279,7 +291,8 @@ static bool load(struct loader *l, bool placed, bool probe)
         (placed && !manifest_check_place(l->dir, &l->m, l->err)))
         return false;
     if (strcmp(l->m.head.encoder, "tower") != 0)
-        return err_set(l->err, ERR_FORMAT, "%s: encoder \"%s\", this version serves \"tower\"", MANIFEST_NAME, l->m.head.encoder);
+        return err_set(l->err, ERR_FORMAT, "%s: encoder \"%s\", this version serves \"tower\"", MANIFEST_NAME,
+                       l->m.head.encoder);
     l->b->manifest = l->m.head;
     l->b->users_revision = l->m.users_revision;
     return load_parts(l) && check_sizes(l) && (!probe || run_probes(l));
@@ -335,8 +348,8 @@ static size_t tower_memory(const struct tower *t)
 
 size_t bundle_memory(const struct bundle *b)
 {
-    return sizeof(*b) + tower_memory(&b->model->user) + tower_memory(&b->model->item) + items_memory(b->items) + users_memory(b->users) +
-           hnsw_bytes(b->hnsw) + b->emb_bytes + pack_bytes(b->probes->pack);
+    return sizeof(*b) + tower_memory(&b->model->user) + tower_memory(&b->model->item) + items_memory(b->items) +
+           users_memory(b->users) + hnsw_bytes(b->hnsw) + b->emb_bytes + pack_bytes(b->probes->pack);
 }
 
 void bundle_warm(const struct bundle *b)
@@ -373,7 +386,8 @@ uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err)
     bool ok = d || err_errno(err, "%s", model_dir);
     for (struct dirent *e; ok && (e = readdir(d));) {
         struct stat st;
-        if (!manifest_version_parse(e->d_name, &version) || fstatat(dirfd(d), e->d_name, &st, 0) != 0 || !S_ISDIR(st.st_mode))
+        if (!manifest_version_parse(e->d_name, &version) || fstatat(dirfd(d), e->d_name, &st, 0) != 0 ||
+            !S_ISDIR(st.st_mode))
             continue;
         if (*n == cap) {
             uint64_t *grown = mem_grow(out, cap *= 2, sizeof(*out), err);
@@ -398,12 +412,13 @@ bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err)
     struct manifest m = {0};
     bool ok = manifest_read(dir, &m, err) || err_prefix(err, "%s", dir);
     if (ok) {
-        // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables that are
-        // built at load: up to 16 bytes a row of hash slots, 8 of rankings and groups.
+        // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables
+        // that are built at load: up to 16 bytes a row of hash slots, 8 of rankings and groups.
         uint64_t index = m.file[MF_INDEX].bytes, later = 0;
         for (int i = 0; i < MANIFEST_FILES; i++)
             later += i == MF_EMBEDDINGS || i == MF_USERS || i == MF_PROBES ? m.file[i].bytes : 0;
-        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + (index > later ? index - later : 0) + 24 * m.head.n_items + 16 * m.head.n_users;
+        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + (index > later ? index - later : 0) + 24 * m.head.n_items +
+                 16 * m.head.n_users;
     }
     manifest_fini(&m);
     return ok;

@@ -1,6 +1,6 @@
-/* The manifest must vouch for itself: its last member is the hash of all bytes before it, so the file is cut at a fixed distance
- * from its end, hashed, and only then parsed. A flipped bit anywhere is either in front of the cut (hash differs) or behind it
- * (the tail is compared byte by byte). */
+/* The manifest must vouch for itself: its last member is the hash of all bytes before it, so the file is cut at a fixed
+ * distance from its end, hashed, and only then parsed. A flipped bit anywhere is either in front of the cut (hash
+ * differs) or behind it (the tail is compared byte by byte). */
 #include "core/manifest.h"
 
 #include <dirent.h>
@@ -20,12 +20,12 @@
 #define TAIL_KEY "\"manifest_xxh3\": \""
 #define TAIL_END "\"\n}\n"
 #define TAIL_BYTES (sizeof(TAIL_KEY) - 1 + 32 + sizeof(TAIL_END) - 1)
-#define FILE_BYTES_MAX ((uint64_t)1 << 50)  // a sum of seven cannot overflow
-#define ROWS_MAX (UINT32_MAX / 4)           // what a string table holds
+#define FILE_BYTES_MAX ((uint64_t)1 << 50) // a sum of seven cannot overflow
+#define ROWS_MAX (UINT32_MAX / 4)          // what a string table holds
 #define EF_MAX 1000000
 
-const char *const manifest_file_name[MANIFEST_FILES] = {"schema.json", "model.safetensors", "items.pack", "items.safetensors",
-                                                        "index.hnsw",  "users.pack",        "probes.pack"};
+const char *const manifest_file_name[MANIFEST_FILES] = {
+    "schema.json", "model.safetensors", "items.pack", "items.safetensors", "index.hnsw", "users.pack", "probes.pack"};
 
 // ---------------------------------------------------------------------------------------------------------- names
 
@@ -75,13 +75,14 @@ static char *read_text(const char *dir, size_t *n, struct err *err)
     size_t head = *n - TAIL_BYTES;
     if (*n < TAIL_BYTES || memcmp(text + head, TAIL_KEY, sizeof(TAIL_KEY) - 1) != 0 ||
         memcmp(text + *n - (sizeof(TAIL_END) - 1), TAIL_END, sizeof(TAIL_END) - 1) != 0) {
-        err_set(err, ERR_FORMAT, "%s: %zu bytes that do not end with the member manifest_xxh3: cut or damaged", MANIFEST_NAME, *n);
+        err_set(err, ERR_FORMAT, "%s: %zu bytes that do not end with the member manifest_xxh3: cut or damaged",
+                MANIFEST_NAME, *n);
     } else {
         hash128_hex(hash128(text, head), hex);
         if (memcmp(hex, text + head + sizeof(TAIL_KEY) - 1, 32) == 0)
             return text;
-        err_set(err, ERR_FORMAT, "%s: checksum mismatch, found %s, the file says %.32s: it is damaged or was edited", MANIFEST_NAME, hex,
-                text + head + sizeof(TAIL_KEY) - 1);
+        err_set(err, ERR_FORMAT, "%s: checksum mismatch, found %s, the file says %.32s: it is damaged or was edited",
+                MANIFEST_NAME, hex, text + head + sizeof(TAIL_KEY) - 1);
     }
     free(text);
     return NULL;
@@ -112,13 +113,15 @@ static bool need_text(const json_t *o, const char *key, char *out, size_t size, 
 static bool need_word(const json_t *o, const char *key, const char *want, struct err *err)
 {
     const char *s = json_need_str(o, key, err);
-    return s && (strcmp(s, want) == 0 || err_set(err, ERR_FORMAT, "\"%s\": found \"%.40s\", want \"%s\"", key, s, want));
+    return s &&
+           (strcmp(s, want) == 0 || err_set(err, ERR_FORMAT, "\"%s\": found \"%.40s\", want \"%s\"", key, s, want));
 }
 
 static bool need_hash(const json_t *o, const char *key, struct hash128 *out, struct err *err)
 {
     const char *s = json_need_str(o, key, err);
-    return s && (hash128_parse(s, out) || err_set(err, ERR_FORMAT, "\"%s\": found \"%.40s\", want 32 hex digits", key, s));
+    return s &&
+           (hash128_parse(s, out) || err_set(err, ERR_FORMAT, "\"%s\": found \"%.40s\", want 32 hex digits", key, s));
 }
 
 static bool read_chunks(const json_t *o, struct manifest_file *f, struct err *err)
@@ -128,7 +131,8 @@ static bool read_chunks(const json_t *o, struct manifest_file *f, struct err *er
         return false;
     f->n_chunks = (size_t)((f->bytes + MANIFEST_CHUNK - 1) / MANIFEST_CHUNK);
     if (strlen(s) != f->n_chunks * 32)
-        return err_set(err, ERR_FORMAT, "\"chunks\": %zu digits, %zu chunks want %zu", strlen(s), f->n_chunks, f->n_chunks * 32);
+        return err_set(err, ERR_FORMAT, "\"chunks\": %zu digits, %zu chunks want %zu", strlen(s), f->n_chunks,
+                       f->n_chunks * 32);
     if (!(f->chunk = mem_array(f->n_chunks, sizeof(*f->chunk), err)))
         return false;
     for (size_t i = 0; i < f->n_chunks; i++) {
@@ -146,7 +150,8 @@ static bool read_files(const json_t *root, struct manifest *m, struct err *err)
     for (int i = 0; files && i < MANIFEST_FILES; i++) {
         struct manifest_file *f = &m->file[i];
         const json_t *o = json_need_object(files, manifest_file_name[i], err);
-        if (!o || !json_need_uint(o, "bytes", FILE_BYTES_MAX, &f->bytes, err) || !need_hash(o, "xxh3", &f->hash, err) || !read_chunks(o, f, err))
+        if (!o || !json_need_uint(o, "bytes", FILE_BYTES_MAX, &f->bytes, err) || !need_hash(o, "xxh3", &f->hash, err) ||
+            !read_chunks(o, f, err))
             return err_prefix(err, "files: %s", manifest_file_name[i]);
         m->head.n_bytes += f->bytes;
     }
@@ -170,8 +175,9 @@ static bool read_search(const json_t *root, struct manifest *m, struct err *err)
 {
     struct bundle_manifest *h = &m->head;
     const json_t *o = json_need_object(root, "search", err);
-    if (!o || !need_u32(o, "default_ef", 1, EF_MAX, &h->default_ef, err) || !need_u32(o, "probe_ef", 1, EF_MAX, &h->probe_ef, err) ||
-        !need_u32(o, "probe_k", 1, 100, &h->probe_k, err) || !json_need_num(o, "probe_recall", &h->probe_recall, err))
+    if (!o || !need_u32(o, "default_ef", 1, EF_MAX, &h->default_ef, err) ||
+        !need_u32(o, "probe_ef", 1, EF_MAX, &h->probe_ef, err) || !need_u32(o, "probe_k", 1, 100, &h->probe_k, err) ||
+        !json_need_num(o, "probe_recall", &h->probe_recall, err))
         return err_prefix(err, "search");
     uint64_t k = h->n_items < 100 ? h->n_items : 100;
     if (h->probe_k != k)
@@ -184,20 +190,23 @@ static bool read_search(const json_t *root, struct manifest *m, struct err *err)
 static bool read_encoder(const json_t *root, struct bundle_manifest *h, struct err *err)
 {
     static const char *const legal[] = {"tower", "history_tower", "multi_interest", "stored"};
-    if (!need_text(root, "encoder", h->encoder, sizeof(h->encoder), err) || !need_u32(root, "n_interest", 1, 64, &h->n_interest, err) ||
+    if (!need_text(root, "encoder", h->encoder, sizeof(h->encoder), err) ||
+        !need_u32(root, "n_interest", 1, 64, &h->n_interest, err) ||
         !need_u32(root, "d", 1, HNSW_DIM_MAX, &h->d, err) || !need_word(root, "metric", "ip", err))
         return false;
     for (size_t i = 0; i < sizeof(legal) / sizeof(legal[0]); i++)
         if (strcmp(h->encoder, legal[i]) == 0)
             return i != 0 || h->n_interest == 1 ||
                    err_set(err, ERR_FORMAT, "\"n_interest\": found %u, encoder tower wants 1", h->n_interest);
-    return err_set(err, ERR_FORMAT, "\"encoder\": found \"%s\", want tower, history_tower, multi_interest or stored", h->encoder);
+    return err_set(err, ERR_FORMAT, "\"encoder\": found \"%s\", want tower, history_tower, multi_interest or stored",
+                   h->encoder);
 }
 
 static bool read_index(const json_t *root, struct manifest *m, struct err *err)
 {
     const json_t *o = json_need_object(root, "index", err);
-    return (o && need_u32(o, "m", 1, HNSW_M_MAX, &m->m, err) && need_u32(o, "ef_construction", 1, EF_MAX, &m->ef_construction, err) &&
+    return (o && need_u32(o, "m", 1, HNSW_M_MAX, &m->m, err) &&
+            need_u32(o, "ef_construction", 1, EF_MAX, &m->ef_construction, err) &&
             json_need_uint(o, "seed", INT64_MAX, &m->seed, err)) ||
            err_prefix(err, "index");
 }
@@ -210,14 +219,18 @@ static bool read_head(const json_t *root, struct bundle_manifest *h, struct err 
     if (!need_word(root, "format", FORMAT, err) || !json_need_uint(root, "format_version", INT64_MAX, &format, err))
         return false;
     if (format != FORMAT_VERSION)
-        return err_set(err, ERR_FORMAT, "format version %llu, this program reads %d", (unsigned long long)format, FORMAT_VERSION);
-    if (!need_text(root, "model", h->model, sizeof(h->model), err) || !json_need_uint(root, "version", INT64_MAX, &h->version, err) ||
-        !need_text(root, "kind", h->kind, sizeof(h->kind), err) || !need_text(root, "created", h->created, sizeof(h->created), err) ||
+        return err_set(err, ERR_FORMAT, "format version %llu, this program reads %d", (unsigned long long)format,
+                       FORMAT_VERSION);
+    if (!need_text(root, "model", h->model, sizeof(h->model), err) ||
+        !json_need_uint(root, "version", INT64_MAX, &h->version, err) ||
+        !need_text(root, "kind", h->kind, sizeof(h->kind), err) ||
+        !need_text(root, "created", h->created, sizeof(h->created), err) ||
         !need_text(root, "created_by", by, sizeof(by), err) || !need_hash(root, "fingerprint", &parsed, err))
         return false;
     hash128_hex(parsed, h->fingerprint);
     if (!manifest_name_ok(h->model) || h->version == 0)
-        return err_set(err, ERR_FORMAT, "model \"%s\" version %llu: no legal name and version", h->model, (unsigned long long)h->version);
+        return err_set(err, ERR_FORMAT, "model \"%s\" version %llu: no legal name and version", h->model,
+                       (unsigned long long)h->version);
     return true;
 }
 
@@ -231,8 +244,9 @@ bool manifest_read(const char *dir, struct manifest *m, struct err *err)
         return false;
     m->head.n_bytes = n;
     json_t *metrics = json_need_object(root, "metrics", err);
-    bool ok = metrics && read_head(root, &m->head, err) && read_encoder(root, &m->head, err) && read_counts(root, m, err) &&
-              read_index(root, m, err) && read_search(root, m, err) && read_files(root, m, err);
+    bool ok = metrics && read_head(root, &m->head, err) && read_encoder(root, &m->head, err) &&
+              read_counts(root, m, err) && read_index(root, m, err) && read_search(root, m, err) &&
+              read_files(root, m, err);
     if (ok)
         m->metrics = json_incref(metrics);
     json_decref(root);
@@ -281,7 +295,8 @@ bool manifest_check_place(const char *dir, const struct manifest *m, struct err 
     if (!last_two(real, model, version))
         model[0] = version[0] = '\0';
     return (strcmp(model, m->head.model) == 0 && strcmp(version, want) == 0) ||
-           err_set(err, ERR_MISMATCH, "%s: says model %s version %s, but the folder is %.80s/%.40s; folders of bundles keep their names",
+           err_set(err, ERR_MISMATCH,
+                   "%s: says model %s version %s, but the folder is %.80s/%.40s; folders of bundles keep their names",
                    MANIFEST_NAME, m->head.model, want, model, version);
 }
 
@@ -380,18 +395,19 @@ static json_t *to_json(const struct manifest *m, struct err *err)
 {
     const struct bundle_manifest *h = &m->head;
     json_t *files = files_json(m, err), *metrics = m->metrics ? json_incref(m->metrics) : json_object();
-    json_t *root =
-        json_pack("{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I},"
-                  " s:{s:I, s:I, s:I, s:f}, s:o, s:o}",
-                  "format", FORMAT, "format_version", FORMAT_VERSION, "model", h->model, "version", (json_int_t)h->version, "kind", h->kind,
-                  "created", h->created, "created_by", "duet " DUET_VERSION, "encoder", h->encoder, "n_interest", (json_int_t)h->n_interest,
-                  "d", (json_int_t)h->d, "metric", "ip", "fingerprint", h->fingerprint, //
-                  "counts", "items", (json_int_t)h->n_items, "users", (json_int_t)h->n_users, "probes", (json_int_t)m->n_probes,
-                  "users_revision", (json_int_t)m->users_revision, //
-                  "index", "m", (json_int_t)m->m, "ef_construction", (json_int_t)m->ef_construction, "seed", (json_int_t)m->seed, //
-                  "search", "default_ef", (json_int_t)h->default_ef, "probe_k", (json_int_t)h->probe_k, "probe_ef",
-                  (json_int_t)h->probe_ef, "probe_recall", h->probe_recall, //
-                  "metrics", metrics, "files", files);
+    json_t *root = json_pack(
+        "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I},"
+        " s:{s:I, s:I, s:I, s:f}, s:o, s:o}",
+        "format", FORMAT, "format_version", FORMAT_VERSION, "model", h->model, "version", (json_int_t)h->version,
+        "kind", h->kind, "created", h->created, "created_by", "duet " DUET_VERSION, "encoder", h->encoder, "n_interest",
+        (json_int_t)h->n_interest, "d", (json_int_t)h->d, "metric", "ip", "fingerprint", h->fingerprint, //
+        "counts", "items", (json_int_t)h->n_items, "users", (json_int_t)h->n_users, "probes", (json_int_t)m->n_probes,
+        "users_revision", (json_int_t)m->users_revision, //
+        "index", "m", (json_int_t)m->m, "ef_construction", (json_int_t)m->ef_construction, "seed",
+        (json_int_t)m->seed, //
+        "search", "default_ef", (json_int_t)h->default_ef, "probe_k", (json_int_t)h->probe_k, "probe_ef",
+        (json_int_t)h->probe_ef, "probe_recall", h->probe_recall, //
+        "metrics", metrics, "files", files);
     if (!root)
         err_set(err, ERR_NOMEM, "%s: cannot be built (out of memory, or not UTF-8)", MANIFEST_NAME);
     return root;
@@ -412,7 +428,9 @@ bool manifest_write(const char *dir, const struct manifest *m, struct err *err)
     buf_printf(&b, TAIL_KEY "%s" TAIL_END, hex);
     free(text);
     bool ok = !b.failed || err_set(err, ERR_NOMEM, "out of memory");
-    ok = ok && (b.len <= BYTES_MAX || err_set(err, ERR_LIMIT, "%s: %zu bytes, at most %zu allowed", MANIFEST_NAME, b.len, BYTES_MAX)) &&
+    ok = ok &&
+         (b.len <= BYTES_MAX ||
+          err_set(err, ERR_LIMIT, "%s: %zu bytes, at most %zu allowed", MANIFEST_NAME, b.len, BYTES_MAX)) &&
          fio_join(path, dir, MANIFEST_NAME, err) && fio_write_atomic(path, b.data, b.len, err);
     buf_fini(&b);
     return ok;

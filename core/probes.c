@@ -33,17 +33,19 @@ static bool read_columns(struct probes *p, const struct model *m, uint32_t n_ite
     if (rows > PROBES_MAX)
         return err_set(err, ERR_LIMIT, "%zu probes, at most %d allowed", rows, PROBES_MAX);
     p->n = (uint32_t)rows;
-    if (side->n_slots && (!(p->x = pack_need(p->pack, "x", PACK_U32, side->n_slots, p->n, err)) || !schema_check_x(side, p->x, p->n, err)))
+    if (side->n_slots && (!(p->x = pack_need(p->pack, "x", PACK_U32, side->n_slots, p->n, err)) ||
+                          !schema_check_x(side, p->x, p->n, err)))
         return false;
     if (p->d_aug && !(p->aug = pack_need(p->pack, "aug", PACK_F32, p->d_aug, p->n, err)))
         return false;
     return (p->top = pack_need(p->pack, "top", PACK_U32, p->k, p->n, err)) &&
-           (p->score = pack_need(p->pack, "score", PACK_F32, p->k, p->n, err)) && users_check_finite(p->p, rows * p->d, "p", err) &&
-           users_check_finite(p->aug, rows * p->d_aug, "aug", err) && users_check_finite(p->score, rows * p->k, "score", err) &&
-           check_top(p, n_items, err);
+           (p->score = pack_need(p->pack, "score", PACK_F32, p->k, p->n, err)) &&
+           users_check_finite(p->p, rows * p->d, "p", err) && users_check_finite(p->aug, rows * p->d_aug, "aug", err) &&
+           users_check_finite(p->score, rows * p->k, "score", err) && check_top(p, n_items, err);
 }
 
-bool probes_from_pack(struct probes *out, struct pack *pack, const struct model *m, uint32_t n_items, uint32_t k, struct err *err)
+bool probes_from_pack(struct probes *out, struct pack *pack, const struct model *m, uint32_t n_items, uint32_t k,
+                      struct err *err)
 {
     *out = (struct probes){.pack = pack, .k = k, .d = m->user.d, .d_aug = m->user.shape.d_aug};
     if (read_columns(out, m, n_items, err))
@@ -64,7 +66,8 @@ bool probes_save(const char *path, const struct probes *p, uint32_t n_slots, con
     bool ok = w && pack_put(w, "fingerprint", PACK_U8, 1, 32, fingerprint, err) &&
               (n_slots == 0 || pack_put(w, "x", PACK_U32, p->n, n_slots, p->x, err)) &&
               (p->d_aug == 0 || pack_put(w, "aug", PACK_F32, p->n, p->d_aug, p->aug, err)) &&
-              pack_put(w, "p", PACK_F32, p->n, p->d, p->p, err) && pack_put(w, "top", PACK_U32, p->n, p->k, p->top, err) &&
+              pack_put(w, "p", PACK_F32, p->n, p->d, p->p, err) &&
+              pack_put(w, "top", PACK_U32, p->n, p->k, p->top, err) &&
               pack_put(w, "score", PACK_F32, p->n, p->k, p->score, err) && pack_writer_finish(w, err);
     pack_writer_free(w);
     return ok;
@@ -82,18 +85,21 @@ bool probes_embed(const struct probes *p, const struct model *m, float *p_u, str
     for (uint32_t i = 0; ok && i < p->n; i++) {
         float *out = p_u + (size_t)i * p->d;
         const float *want = p->p + (size_t)i * p->d;
-        tower_forward(&m->user, p->x ? p->x + (size_t)i * n_slots : NULL, p->aug ? p->aug + (size_t)i * p->d_aug : NULL, 1, ws, out);
+        tower_forward(&m->user, p->x ? p->x + (size_t)i * n_slots : NULL, p->aug ? p->aug + (size_t)i * p->d_aug : NULL,
+                      1, ws, out);
         for (uint32_t j = 0; ok && j < p->d; j++)
             if (!(fabsf(out[j] - want[j]) <= P_TOLERANCE)) // NaN fails too
-                ok = err_set(err, ERR_MISMATCH, "probe %u: component %u of p_u is %.9g, want %.9g: model and probes do not belong together",
-                             i, j, (double)out[j], (double)want[j]);
+                ok =
+                    err_set(err, ERR_MISMATCH,
+                            "probe %u: component %u of p_u is %.9g, want %.9g: model and probes do not belong together",
+                            i, j, (double)out[j], (double)want[j]);
     }
     tower_ws_free(ws);
     return ok;
 }
 
-static size_t count_hits(const struct probes *p, uint32_t i, const float *q, const float *emb, const struct hnsw_hit *hit, size_t n,
-                         uint32_t *idx, float *score)
+static size_t count_hits(const struct probes *p, uint32_t i, const float *q, const float *emb,
+                         const struct hnsw_hit *hit, size_t n, uint32_t *idx, float *score)
 {
     size_t hits = 0;
     float kth;
@@ -106,7 +112,8 @@ static size_t count_hits(const struct probes *p, uint32_t i, const float *q, con
     return hits;
 }
 
-double probes_recall(const struct probes *p, const float *p_u, const struct hnsw *h, const float *emb, uint32_t ef, struct err *err)
+double probes_recall(const struct probes *p, const float *p_u, const struct hnsw *h, const float *emb, uint32_t ef,
+                     struct err *err)
 {
     if (p->n == 0)
         return 1;

@@ -1,5 +1,5 @@
-/* A publication writes everything into a staging folder, hashes what it wrote by reading it back, writes the manifest last, loads
- * the folder as a server would, and renames it. Nothing under the version's name is ever incomplete. */
+/* A publication writes everything into a staging folder, hashes what it wrote by reading it back, writes the manifest
+ * last, loads the folder as a server would, and renames it. Nothing under the version's name is ever incomplete. */
 #include "core/publish.h"
 
 #include <fcntl.h>
@@ -18,7 +18,7 @@
 
 #define BATCH 256
 #define RECALL_WANTED 0.99
-#define M_DEFAULT 16                // bench/results.md: hnswlib's usual setting
+#define M_DEFAULT 16 // bench/results.md: hnswlib's usual setting
 #define EF_CONSTRUCTION_DEFAULT 200
 #define PROBES_DEFAULT 256
 
@@ -27,12 +27,12 @@ struct job {
     const struct publish_params *p;
     struct staging staging;
     struct manifest m;
-    float *emb;             // [n_items][d], owned; NULL when publishing users alone
-    const float *item_emb;  // [n_items][d]
+    float *emb;            // [n_items][d], owned; NULL when publishing users alone
+    const float *item_emb; // [n_items][d]
     struct hnsw *own_hnsw;
     const struct hnsw *hnsw;
-    float *aug;             // [n_users][d_aug] a_u of every user
-    struct probes probes;   // arrays of ours:
+    float *aug;           // [n_users][d_aug] a_u of every user
+    struct probes probes; // arrays of ours:
     uint32_t *probe_x, *probe_top;
     float *probe_aug, *probe_p, *probe_score;
     struct err *err;
@@ -59,8 +59,9 @@ static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
 static bool write_model(struct job *j)
 {
     char schema[PATH_MAX], model[PATH_MAX];
-    return path_of(j, MF_SCHEMA, schema) && schema_save(j->in->model->schema, schema, j->err) && path_of(j, MF_MODEL, model) &&
-           model_save(j->in->model, model, false, j->err) && manifest_hash_file(&j->m, j->staging.dir, MF_SCHEMA, j->err) &&
+    return path_of(j, MF_SCHEMA, schema) && schema_save(j->in->model->schema, schema, j->err) &&
+           path_of(j, MF_MODEL, model) && model_save(j->in->model, model, false, j->err) &&
+           manifest_hash_file(&j->m, j->staging.dir, MF_SCHEMA, j->err) &&
            manifest_hash_file(&j->m, j->staging.dir, MF_MODEL, j->err);
 }
 
@@ -73,22 +74,26 @@ static bool embed_items(struct job *j)
     bool ok = ws && j->emb;
     for (size_t i = 0; ok && i < n; i += BATCH) {
         size_t batch = n - i < BATCH ? n - i : BATCH;
-        tower_forward_own(&m->item, &m->schema->item, j->in->item_x ? j->in->item_x + i * n_slots : NULL, batch, ws, j->emb + i * d);
+        tower_forward_own(&m->item, &m->schema->item, j->in->item_x ? j->in->item_x + i * n_slots : NULL, batch, ws,
+                          j->emb + i * d);
         report(j, "embedding items", (double)(i + batch) / (double)n);
     }
     tower_ws_free(ws);
-    return ok && (users_check_finite(j->emb, n * d, "item embeddings", j->err) || err_prefix(j->err, "the item tower gives no numbers"));
+    return ok && (users_check_finite(j->emb, n * d, "item embeddings", j->err) ||
+                  err_prefix(j->err, "the item tower gives no numbers"));
 }
 
 static bool write_embeddings(struct job *j)
 {
     char path[PATH_MAX];
-    const struct st_tensor t = {.name = "embeddings", .dtype = ST_F32, .n_dims = 2, .dim = {j->in->n_items, j->in->model->item.d}};
+    const struct st_tensor t = {
+        .name = "embeddings", .dtype = ST_F32, .n_dims = 2, .dim = {j->in->n_items, j->in->model->item.d}};
     const struct st_layout layout = {.tensor = &t, .n_tensors = 1};
     if (!path_of(j, MF_EMBEDDINGS, path))
         return false;
     struct safetensors_writer *w = safetensors_writer_new(path, &layout, j->err);
-    bool ok = w && safetensors_put(w, j->emb, (size_t)t.dim[0] * t.dim[1] * sizeof(*j->emb), j->err) && safetensors_finish(w, j->err);
+    bool ok = w && safetensors_put(w, j->emb, (size_t)t.dim[0] * t.dim[1] * sizeof(*j->emb), j->err) &&
+              safetensors_finish(w, j->err);
     safetensors_writer_free(w);
     return ok && manifest_hash_file(&j->m, j->staging.dir, MF_EMBEDDINGS, j->err);
 }
@@ -102,8 +107,12 @@ static bool build_index(struct job *j)
 {
     char path[PATH_MAX];
     struct hnsw_err e = {0};
-    const struct hnsw_params params = {.metric = HNSW_IP, .dim = j->in->model->item.d, .capacity = j->in->n_items, .m = j->m.m,
-                                       .ef_construction = j->m.ef_construction, .seed = j->m.seed};
+    const struct hnsw_params params = {.metric = HNSW_IP,
+                                       .dim = j->in->model->item.d,
+                                       .capacity = j->in->n_items,
+                                       .m = j->m.m,
+                                       .ef_construction = j->m.ef_construction,
+                                       .seed = j->m.seed};
     unsigned threads = j->p->threads ? j->p->threads : 1;
     j->hnsw = j->own_hnsw = hnsw_new(&params, &e);
     if (!j->own_hnsw || !hnsw_add_batch(j->own_hnsw, j->emb, NULL, j->in->n_items, threads, index_progress, j, &e))
@@ -124,8 +133,14 @@ static bool write_items(struct job *j)
 {
     char path[PATH_MAX];
     const struct publish_input *in = j->in;
-    const struct items_columns c = {.n = in->n_items, .n_slots = in->model->schema->item.n_slots, .n_attrs = in->n_attrs, .ids = in->item_id,
-                                    .category = in->category, .attr = in->attr, .x = in->item_x, .category_of = in->item_category,
+    const struct items_columns c = {.n = in->n_items,
+                                    .n_slots = in->model->schema->item.n_slots,
+                                    .n_attrs = in->n_attrs,
+                                    .ids = in->item_id,
+                                    .category = in->category,
+                                    .attr = in->attr,
+                                    .x = in->item_x,
+                                    .category_of = in->item_category,
                                     .popularity = in->item_count};
     return path_of(j, MF_ITEMS, path) && items_save(path, &c, j->m.head.fingerprint, j->err);
 }
@@ -139,9 +154,17 @@ static bool write_users(struct job *j)
     if (!(j->aug = mem_array((size_t)in->n_users * d_aug, sizeof(*j->aug), j->err)))
         return false;
     for (size_t u = 0; d_aug && u < in->n_users; u++)
-        memcpy(j->aug + u * d_aug, tower_aug_of(&in->model->user, side, in->user_x + u * side->n_slots), d_aug * sizeof(*j->aug));
-    const struct users_columns c = {.n = in->n_users, .n_slots = side->n_slots, .d_aug = d_aug, .ids = in->user_id, .x = in->user_x,
-                                    .aug = j->aug, .seen_off = in->seen_off, .seen = in->seen, .n_items = in->n_items};
+        memcpy(j->aug + u * d_aug, tower_aug_of(&in->model->user, side, in->user_x + u * side->n_slots),
+               d_aug * sizeof(*j->aug));
+    const struct users_columns c = {.n = in->n_users,
+                                    .n_slots = side->n_slots,
+                                    .d_aug = d_aug,
+                                    .ids = in->user_id,
+                                    .x = in->user_x,
+                                    .aug = j->aug,
+                                    .seen_off = in->seen_off,
+                                    .seen = in->seen,
+                                    .n_items = in->n_items};
     return path_of(j, MF_USERS, path) && users_save(path, &c, j->m.head.fingerprint, j->err);
 }
 
@@ -153,7 +176,10 @@ static bool alloc_probes(struct job *j)
     uint32_t n = j->p->n_probes ? j->p->n_probes : PROBES_DEFAULT, n_slots = m->schema->user.n_slots;
     n = n < PROBES_MAX ? n : PROBES_MAX;
     struct probes *q = &j->probes;
-    *q = (struct probes){.n = n < j->in->n_users ? n : j->in->n_users, .k = j->m.head.probe_k, .d = m->user.d, .d_aug = m->user.shape.d_aug};
+    *q = (struct probes){.n = n < j->in->n_users ? n : j->in->n_users,
+                         .k = j->m.head.probe_k,
+                         .d = m->user.d,
+                         .d_aug = m->user.shape.d_aug};
     q->x = j->probe_x = mem_array((size_t)q->n * n_slots, sizeof(*q->x), j->err);
     q->aug = j->probe_aug = mem_array((size_t)q->n * q->d_aug, sizeof(*q->aug), j->err);
     q->p = j->probe_p = mem_array((size_t)q->n * q->d, sizeof(*q->p), j->err);
@@ -162,7 +188,8 @@ static bool alloc_probes(struct job *j)
     return q->x && q->aug && q->p && q->top && q->score;
 }
 
-/* Each user is taken with the chance (still wanted) / (still left): every subset is equally likely, one pass, in order. */
+/* Each user is taken with the chance (still wanted) / (still left): every subset is equally likely, one pass, in order.
+ */
 static void draw_users(struct job *j)
 {
     struct rng r;
@@ -208,7 +235,8 @@ static bool answer_probes(struct job *j)
 /* The smallest ef of a geometric row whose recall suffices; the last if none does. */
 static bool choose_ef(struct job *j, uint32_t fixed)
 {
-    static const uint32_t tried[] = {100, 128, 160, 200, 256, 320, 400, 512, 640, 800, 1000, 1280, 1600, 2000, 2560, 3200, 4000, 5120, 6400, 8000, 10000};
+    static const uint32_t tried[] = {100,  128,  160,  200,  256,  320,  400,  512,  640,  800,  1000,
+                                     1280, 1600, 2000, 2560, 3200, 4000, 5120, 6400, 8000, 10000};
     struct bundle_manifest *h = &j->m.head;
     for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++) {
         h->default_ef = h->probe_ef = fixed ? fixed : tried[i];
@@ -243,15 +271,19 @@ static bool check_input(const struct job *j)
     const struct model *m = in->model;
     const struct schema_side *u = &m->schema->user, *i = &m->schema->item;
     if (!manifest_name_ok(j->p->name))
-        return err_set(j->err, ERR_ARG, "model name \"%.80s\": want 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front", j->p->name);
+        return err_set(j->err, ERR_ARG, "model name \"%.80s\": want 1 to 64 of A-Z a-z 0-9 . _ - and no dot in front",
+                       j->p->name);
     if (j->p->version > INT64_MAX || j->p->seed > INT64_MAX)
         return err_set(j->err, ERR_ARG, "version and seed: want less than 2^63");
     if (in->n_items == 0)
         return err_set(j->err, ERR_ARG, "no items: there is nothing to retrieve");
     if (in->item_id.n != in->n_items || in->user_id.n != in->n_users)
-        return err_set(j->err, ERR_ARG, "%u item ids for %u items, %u user ids for %u users", in->item_id.n, in->n_items, in->user_id.n, in->n_users);
-    if ((m->user.shape.d_aug && u->id_field >= 0 && !m->user.aug) || (m->item.shape.d_aug && i->id_field >= 0 && !m->item.aug))
-        return err_set(j->err, ERR_ARG, "the model comes without its a_u and a_v (a bundle's file?); publishing wants a checkpoint");
+        return err_set(j->err, ERR_ARG, "%u item ids for %u items, %u user ids for %u users", in->item_id.n,
+                       in->n_items, in->user_id.n, in->n_users);
+    if ((m->user.shape.d_aug && u->id_field >= 0 && !m->user.aug) ||
+        (m->item.shape.d_aug && i->id_field >= 0 && !m->item.aug))
+        return err_set(j->err, ERR_ARG,
+                       "the model comes without its a_u and a_v (a bundle's file?); publishing wants a checkpoint");
     return (u->n_slots == 0 || schema_check_x(u, in->user_x, in->n_users, j->err)) &&
            (i->n_slots == 0 || schema_check_x(i, in->item_x, in->n_items, j->err));
 }
@@ -299,8 +331,8 @@ static bool pick_version(const struct job *j, uint64_t *version)
     free(all);
     if (*version > INT64_MAX)
         return err_set(j->err, ERR_LIMIT, "%s: no version after 2^63 - 1", j->staging.parent);
-    return !taken || err_set(j->err, ERR_STATE, "%s/%llu exists already; published versions are never overwritten", j->staging.parent,
-                             (unsigned long long)*version);
+    return !taken || err_set(j->err, ERR_STATE, "%s/%llu exists already; published versions are never overwritten",
+                             j->staging.parent, (unsigned long long)*version);
 }
 
 static bool self_check(struct job *j)
@@ -342,7 +374,8 @@ static bool finish(struct job *j, uint64_t *version, char *dir)
 static bool begin(struct job *j, uint64_t *version)
 {
     char parent[PATH_MAX];
-    if (!check_input(j) || !fio_join(parent, j->p->repository, j->p->name, j->err) || !staging_open(&j->staging, parent, j->err))
+    if (!check_input(j) || !fio_join(parent, j->p->repository, j->p->name, j->err) ||
+        !staging_open(&j->staging, parent, j->err))
         return false;
     return fio_sync_dir(j->p->repository, j->err) && pick_version(j, version);
 }
@@ -361,13 +394,15 @@ static void end(struct job *j)
     manifest_fini(&j->m);
 }
 
-bool bundle_publish(const struct publish_input *in, const struct publish_params *p, uint64_t *version, char *dir, struct err *err)
+bool bundle_publish(const struct publish_input *in, const struct publish_params *p, uint64_t *version, char *dir,
+                    struct err *err)
 {
     struct err own = {0};
     struct job j = {.in = in, .p = p, .staging.fd = -1, .err = err ? err : &own};
     fill_manifest(&j);
-    bool ok = begin(&j, version) && write_model(&j) && embed_items(&j) && write_embeddings(&j) && make_fingerprint(&j, j.m.head.fingerprint) &&
-              build_index(&j) && write_items(&j) && write_users(&j) && write_probes(&j, p->default_ef) && finish(&j, version, dir);
+    bool ok = begin(&j, version) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
+              make_fingerprint(&j, j.m.head.fingerprint) && build_index(&j) && write_items(&j) && write_users(&j) &&
+              write_probes(&j, p->default_ef) && finish(&j, version, dir);
     end(&j);
     return ok || err_prefix(j.err, "publishing %s", p->name);
 }
@@ -394,13 +429,15 @@ static bool copy_items(struct job *j, const char *base_dir)
     static const enum manifest_file_id ids[] = {MF_ITEMS, MF_EMBEDDINGS, MF_INDEX};
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
         char from[PATH_MAX], to[PATH_MAX];
-        if (!fio_join(from, base_dir, manifest_file_name[ids[i]], j->err) || !path_of(j, ids[i], to) || !copy_file(from, to, j->err))
+        if (!fio_join(from, base_dir, manifest_file_name[ids[i]], j->err) || !path_of(j, ids[i], to) ||
+            !copy_file(from, to, j->err))
             return false;
     }
     return true;
 }
 
-/* Does the model of the input make the base's fingerprint, given the base's embeddings? Then its a_u and its user tower fit them. */
+/* Does the model of the input make the base's fingerprint, given the base's embeddings? Then its a_u and its user tower
+ * fit them. */
 static bool check_same(struct job *j, const struct manifest *base)
 {
     char found[33];
@@ -409,7 +446,8 @@ static bool check_same(struct job *j, const struct manifest *base)
     bool ok = make_fingerprint(j, found);
     *e = (struct manifest_file){0}; // was borrowed
     return ok && (strcmp(found, base->head.fingerprint) == 0 ||
-                  err_set(j->err, ERR_MISMATCH, "the model makes fingerprint %s, version %llu has %s: publish the whole, not users alone",
+                  err_set(j->err, ERR_MISMATCH,
+                          "the model makes fingerprint %s, version %llu has %s: publish the whole, not users alone",
                           found, (unsigned long long)base->head.version, base->head.fingerprint));
 }
 
@@ -434,15 +472,16 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         take_over(j, &base);
         j->hnsw = b->hnsw;
         j->item_emb = b->emb;
-        ok = copy_items(j, base_dir) && write_users(j) && write_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) &&
-             finish(j, version, dir);
+        ok = copy_items(j, base_dir) && write_users(j) &&
+             write_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) && finish(j, version, dir);
     }
     bundle_free(b);
     manifest_fini(&base);
     return ok;
 }
 
-bool bundle_publish_users(const struct publish_input *in, const struct publish_params *p, uint64_t *version, char *dir, struct err *err)
+bool bundle_publish_users(const struct publish_input *in, const struct publish_params *p, uint64_t *version, char *dir,
+                          struct err *err)
 {
     struct err own = {0};
     struct job j = {.in = in, .p = p, .staging.fd = -1, .err = err ? err : &own};
@@ -452,7 +491,8 @@ bool bundle_publish_users(const struct publish_input *in, const struct publish_p
     bool ok = begin(&j, version);
     uint64_t *all = ok ? bundle_versions(j.staging.parent, &n, j.err) : NULL;
     if (all && n == 0)
-        err_set(j.err, ERR_NOT_FOUND, "%s has no version whose items could be kept; publish the whole first", j.staging.parent);
+        err_set(j.err, ERR_NOT_FOUND, "%s has no version whose items could be kept; publish the whole first",
+                j.staging.parent);
     ok = all && n > 0;
     if (ok)
         snprintf(base_dir, sizeof(base_dir), "%.4000s/%llu", j.staging.parent, (unsigned long long)all[n - 1]);

@@ -24,7 +24,8 @@ static int lock_dir(const char *dir)
     return -1;
 }
 
-/* Whoever made the folder may not have locked it yet: then we take it from under him, which he notices and makes another. */
+/* Whoever made the folder may not have locked it yet: then we take it from under him, which he notices and makes
+ * another. */
 static void remove_dead(const char *parent)
 {
     DIR *d = opendir(parent);
@@ -46,7 +47,8 @@ static void remove_dead(const char *parent)
 static bool still_there(int fd, const char *dir)
 {
     struct stat mine, named;
-    return fstat(fd, &mine) == 0 && stat(dir, &named) == 0 && mine.st_dev == named.st_dev && mine.st_ino == named.st_ino;
+    return fstat(fd, &mine) == 0 && stat(dir, &named) == 0 && mine.st_dev == named.st_dev &&
+           mine.st_ino == named.st_ino;
 }
 
 /* One attempt at a folder of our own; false without a cause in *err: try the next name. */
@@ -90,7 +92,8 @@ static bool rename_new(const char *from, const char *to, struct err *err)
 {
     if (renameat2(AT_FDCWD, from, AT_FDCWD, to, RENAME_NOREPLACE) == 0)
         return true;
-    if (errno == EINVAL || errno == ENOSYS) { // a file system without it: the same, but for an empty folder of that name
+    if (errno == EINVAL ||
+        errno == ENOSYS) { // a file system without it: the same, but for an empty folder of that name
         if (fio_exists(to))
             errno = EEXIST;
         else if (rename(from, to) == 0)

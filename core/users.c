@@ -18,7 +18,8 @@ bool users_check_finite(const float *v, size_t n, const char *what, struct err *
     return true;
 }
 
-static bool check_seen(const uint64_t *off, const uint32_t *seen, uint32_t n, uint64_t n_seen, uint32_t n_items, struct err *err)
+static bool check_seen(const uint64_t *off, const uint32_t *seen, uint32_t n, uint64_t n_seen, uint32_t n_items,
+                       struct err *err)
 {
     if (off[0] != 0 || off[n] != n_seen)
         return err_set(err, ERR_FORMAT, "seen_off runs from %llu to %llu, want 0 to %llu", (unsigned long long)off[0],
@@ -93,7 +94,8 @@ struct users *users_from_pack(struct pack *p, const struct schema *schema, uint3
     return NULL;
 }
 
-struct users *users_load(const char *path, const struct schema *schema, uint32_t n_items, enum pack_mode mode, struct err *err)
+struct users *users_load(const char *path, const struct schema *schema, uint32_t n_items, enum pack_mode mode,
+                         struct err *err)
 {
     struct pack *p = pack_open(path, "users", mode, true, err);
     return p ? users_from_pack(p, schema, n_items, err) : NULL;

@@ -18,8 +18,8 @@ static bool check_stat(int fd, const char *name, const struct manifest_file *wan
     if (!S_ISREG(st.st_mode))
         return err_set(err, ERR_FORMAT, "%s: not a regular file", name);
     return (uint64_t)st.st_size == want->bytes ||
-           err_set(err, ERR_FORMAT, "%s: %lld bytes, %s wants %llu: cut, extended or of another bundle", name, (long long)st.st_size,
-                   MANIFEST_NAME, (unsigned long long)want->bytes);
+           err_set(err, ERR_FORMAT, "%s: %lld bytes, %s wants %llu: cut, extended or of another bundle", name,
+                   (long long)st.st_size, MANIFEST_NAME, (unsigned long long)want->bytes);
 }
 
 static int open_file(int dirfd, const char *name, const struct manifest_file *want, struct err *err)
@@ -38,13 +38,16 @@ static int open_file(int dirfd, const char *name, const struct manifest_file *wa
     return -1;
 }
 
-static bool mismatch(const char *name, const char *what, uint64_t offset, struct hash128 found, struct hash128 want, struct err *err)
+static bool mismatch(const char *name, const char *what, uint64_t offset, struct hash128 found, struct hash128 want,
+                     struct err *err)
 {
     char a[33], b[33];
     hash128_hex(found, a);
     hash128_hex(want, b);
-    return err_set(err, ERR_FORMAT, "%s: checksum mismatch in %s (from offset %llu): found %s, %s wants %s: damaged, or of another bundle",
-                   name, what, (unsigned long long)offset, a, MANIFEST_NAME, b);
+    return err_set(
+        err, ERR_FORMAT,
+        "%s: checksum mismatch in %s (from offset %llu): found %s, %s wants %s: damaged, or of another bundle", name,
+        what, (unsigned long long)offset, a, MANIFEST_NAME, b);
 }
 
 /* Read the whole file and compare; into `to` if there is one, else through a buffer of one chunk. */
@@ -64,7 +67,8 @@ static bool read_hashed(int fd, const char *name, const struct manifest_file *wa
         struct hash128 h = hash128(p, n);
         hash_update(whole, p, n);
         snprintf(what, sizeof(what), "chunk %zu", i);
-        ok = (h.hi == want->chunk[i].hi && h.lo == want->chunk[i].lo) || mismatch(name, what, at, h, want->chunk[i], err);
+        ok = (h.hi == want->chunk[i].hi && h.lo == want->chunk[i].lo) ||
+             mismatch(name, what, at, h, want->chunk[i], err);
     }
     if (ok) {
         struct hash128 h = hash_digest(whole);
@@ -75,7 +79,8 @@ static bool read_hashed(int fd, const char *name, const struct manifest_file *wa
     return ok;
 }
 
-bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, struct block *out, struct err *err)
+bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, struct block *out,
+                   struct err *err)
 {
     *out = (struct block){.n = (size_t)want->bytes, .mapped = map};
     if (want->bytes == 0)

@@ -1,5 +1,5 @@
-/* publish, inspect, verify and query as a user runs them. If this fails, the quickstart or a documented command line does not
- * work, or a refusal does not say what to do. */
+/* publish, inspect, verify and query as a user runs them. If this fails, the quickstart or a documented command line
+ * does not work, or a refusal does not say what to do. */
 #include "tests/core/support.h"
 
 #include <math.h>
@@ -44,11 +44,24 @@ static void save_dataset(const struct world *w, const char *path)
         test[u] = item;
         test_off[u + 1] = u + 1;
     }
-    struct dataset d = {.schema = w->model->schema, .n_users = i->n_users, .n_items = i->n_items, .user_id = i->user_id, .item_id = i->item_id,
-                        .user_x = i->user_x, .item_x = i->item_x, .attr = attr, .n_attrs = 2, .category = i->category,
-                        .item_category = i->item_category, .item_count = i->item_count, .train = {.off = i->seen_off, .item = i->seen},
-                        .valid = {.off = none, .item = test}, .test = {.off = test_off, .item = test}, .held = {.off = none, .item = test},
-                        .user_held_out = held, .item_held_out = held};
+    struct dataset d = {.schema = w->model->schema,
+                        .n_users = i->n_users,
+                        .n_items = i->n_items,
+                        .user_id = i->user_id,
+                        .item_id = i->item_id,
+                        .user_x = i->user_x,
+                        .item_x = i->item_x,
+                        .attr = attr,
+                        .n_attrs = 2,
+                        .category = i->category,
+                        .item_category = i->item_category,
+                        .item_count = i->item_count,
+                        .train = {.off = i->seen_off, .item = i->seen},
+                        .valid = {.off = none, .item = test},
+                        .test = {.off = test_off, .item = test},
+                        .held = {.off = none, .item = test},
+                        .user_held_out = held,
+                        .item_held_out = held};
     assert_ok(dataset_save(&d, NULL, path, &e), &e);
     free(test_off);
     free(none);
@@ -68,7 +81,8 @@ static int setup(void **state)
         !schema_save(world->model->schema, in("ckpt/schema.json"), &e))
         return -1;
     put_file(in("ckpt/metrics.json"), "{\"hr@100\": 0.5}", 15);
-    duet_ok("publish --data %s --checkpoint %s --repository %s --name m --threads 1", in("data.duet"), in("ckpt"), in("repo"));
+    duet_ok("publish --data %s --checkpoint %s --repository %s --name m --threads 1", in("data.duet"), in("ckpt"),
+            in("repo"));
     return 0;
 }
 
@@ -89,25 +103,29 @@ static json_t *parse(const char *text)
 static void publish_makes_versions(void **state)
 {
     (void)state;
-    struct run r = duet(0, "publish --data %s --checkpoint %s --repository %s --name n --version 7 --m 8 --ef 150", in("data.duet"), in("ckpt"), in("repo"));
+    struct run r = duet(0, "publish --data %s --checkpoint %s --repository %s --name n --version 7 --m 8 --ef 150",
+                        in("data.duet"), in("ckpt"), in("repo"));
     assert_non_null(strstr(r.out, "/n/7\n"));
     assert_non_null(strstr(r.out, "items          300"));
     assert_non_null(strstr(r.out, "default_ef     150"));
     assert_non_null(strstr(r.out, "recall@100"));
     assert_non_null(strstr(r.err, "publish: checking: done"));
     run_fini(&r);
-    r = duet(1, "publish --data %s --checkpoint %s --repository %s --name n --version 7", in("data.duet"), in("ckpt"), in("repo"));
+    r = duet(1, "publish --data %s --checkpoint %s --repository %s --name n --version 7", in("data.duet"), in("ckpt"),
+             in("repo"));
     assert_non_null(strstr(r.err, "n/7 exists already"));
     run_fini(&r);
-    r = duet(0, "publish --data %s --checkpoint %s --repository %s --name n --users-only", in("data.duet"), in("ckpt"), in("repo"));
+    r = duet(0, "publish --data %s --checkpoint %s --repository %s --name n --users-only", in("data.duet"), in("ckpt"),
+             in("repo"));
     assert_non_null(strstr(r.out, "/n/8\n"));
     assert_non_null(strstr(r.out, "(revision 2)"));
     run_fini(&r);
-    r = duet(0, "publish --data %s --from %s --repository %s --name from --threads 1", in("data.duet"), in("ckpt/model.safetensors"), in("repo"));
+    r = duet(0, "publish --data %s --from %s --repository %s --name from --threads 1", in("data.duet"),
+             in("ckpt/model.safetensors"), in("repo"));
     assert_non_null(strstr(r.out, "/from/1\n"));
     run_fini(&r);
-    r = duet(0, "publish --data %s --from %s --schema %s --repository %s --name from", in("data.duet"), in("ckpt/model.safetensors"),
-             in("ckpt/schema.json"), in("repo"));
+    r = duet(0, "publish --data %s --from %s --schema %s --repository %s --name from", in("data.duet"),
+             in("ckpt/model.safetensors"), in("ckpt/schema.json"), in("repo"));
     run_fini(&r);
     r = duet(0, "inspect %s --json", in("repo/m"));
     json_t *o = parse(r.out);
@@ -119,14 +137,21 @@ static void publish_makes_versions(void **state)
 static void publish_refuses(void **state)
 {
     (void)state;
-    static const char *const wrong_usage[] = {"publish", "publish --data x --repository y --name z", "publish --data x --repository y --name z --checkpoint a --from b",
-                                              "publish --data x --repository y --name z --checkpoint a --schema b", "verify", "query", "inspect", "inspect a b"};
+    static const char *const wrong_usage[] = {"publish",
+                                              "publish --data x --repository y --name z",
+                                              "publish --data x --repository y --name z --checkpoint a --from b",
+                                              "publish --data x --repository y --name z --checkpoint a --schema b",
+                                              "verify",
+                                              "query",
+                                              "inspect",
+                                              "inspect a b"};
     for (size_t i = 0; i < sizeof(wrong_usage) / sizeof(wrong_usage[0]); i++) {
         struct run r = duet(2, "%s", wrong_usage[i]);
         assert_non_null(strstr(r.err, "usage: duet "));
         run_fini(&r);
     }
-    struct run r = duet(1, "publish --data %s --checkpoint %s --repository %s --name ../evil", in("data.duet"), in("ckpt"), in("repo"));
+    struct run r = duet(1, "publish --data %s --checkpoint %s --repository %s --name ../evil", in("data.duet"),
+                        in("ckpt"), in("repo"));
     assert_non_null(strstr(r.err, "model name"));
     run_fini(&r);
     r = duet(1, "publish --data %s --checkpoint %s --repository %s --name m", in("none.duet"), in("ckpt"), in("repo"));
@@ -135,12 +160,15 @@ static void publish_refuses(void **state)
     struct err e = {0};
     struct world *other = world_new(&(struct world_params){.kind = MODEL_DAT, .seed = 22, .n_items = 290});
     fio_mkdirs(in("other"), &e);
-    assert_ok(model_save(other->model, in("other/model.safetensors"), true, &e) && schema_save(other->model->schema, in("other/schema.json"), &e), &e);
+    assert_ok(model_save(other->model, in("other/model.safetensors"), true, &e) &&
+                  schema_save(other->model->schema, in("other/schema.json"), &e),
+              &e);
     world_free(other);
     r = duet(1, "publish --data %s --checkpoint %s --repository %s --name m", in("data.duet"), in("other"), in("repo"));
     assert_non_null(strstr(r.err, "schema is not the dataset's"));
     run_fini(&r);
-    r = duet(1, "publish --data %s --checkpoint %s --repository %s --name new --users-only", in("data.duet"), in("ckpt"), in("repo"));
+    r = duet(1, "publish --data %s --checkpoint %s --repository %s --name new --users-only", in("data.duet"),
+             in("ckpt"), in("repo"));
     assert_non_null(strstr(r.err, "publish the whole first"));
     run_fini(&r);
 }
@@ -170,7 +198,8 @@ static void inspect_shows_each_kind(void **state)
     struct run r = duet(0, "inspect %s --first-user", in("data.duet"));
     assert_string_equal(r.out, "u0\n");
     run_fini(&r);
-    const char *const paths[] = {in("data.duet"), in("ckpt"), in("repo/m/1")}, *const is[] = {"dataset", "checkpoint", "bundle"};
+    const char *const paths[] = {in("data.duet"), in("ckpt"), in("repo/m/1")}, *const is[] = {"dataset", "checkpoint",
+                                                                                              "bundle"};
     for (int i = 0; i < 3; i++) {
         r = duet(0, "inspect %s --json", paths[i]);
         json_t *o = parse(r.out);
@@ -197,7 +226,8 @@ static void query_answers(void **state)
     json_t *o = parse(r.out);
     assert_int_equal(json_array_size(json_object_get(o, "items")), 7);
     assert_true(json_is_null(json_object_get(o, "fallback")));
-    assert_non_null(json_object_get(json_object_get(json_array_get(json_object_get(o, "items"), 0), "attributes"), "title"));
+    assert_non_null(
+        json_object_get(json_object_get(json_array_get(json_object_get(o, "items"), 0), "attributes"), "title"));
     json_decref(o);
     run_fini(&r);
     r = duet(0, "query --bundle %s --user stranger -k 3", b);
@@ -207,7 +237,8 @@ static void query_answers(void **state)
     assert_non_null(strstr(r.out, "fallback features, exact scan"));
     assert_non_null(strstr(r.out, "unknown value of feature age"));
     run_fini(&r);
-    r = duet(0, "query --bundle %s --user stranger --history i1,i2 --category food,hotel --exclude i5 --ef 40 --json", b);
+    r = duet(0, "query --bundle %s --user stranger --history i1,i2 --category food,hotel --exclude i5 --ef 40 --json",
+             b);
     o = parse(r.out);
     assert_string_equal(json_string_value(json_object_get(o, "fallback")), "history");
     json_decref(o);
@@ -252,8 +283,12 @@ static void query_embeds_with_nine_digits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(publish_makes_versions), cmocka_unit_test(publish_refuses), cmocka_unit_test(verify_tells_good_from_bad),
-        cmocka_unit_test(inspect_shows_each_kind), cmocka_unit_test(query_answers), cmocka_unit_test(query_embeds_with_nine_digits),
+        cmocka_unit_test(publish_makes_versions),
+        cmocka_unit_test(publish_refuses),
+        cmocka_unit_test(verify_tells_good_from_bad),
+        cmocka_unit_test(inspect_shows_each_kind),
+        cmocka_unit_test(query_answers),
+        cmocka_unit_test(query_embeds_with_nine_digits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

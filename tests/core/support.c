@@ -7,7 +7,8 @@
 
 int tmp_setup(void **state)
 {
-    const char *base = getenv("TMPDIR"), *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; // fsync costs nothing there
+    const char *base = getenv("TMPDIR"),
+               *memory = access("/dev/shm", W_OK) == 0 ? "/dev/shm" : "/tmp"; // fsync costs nothing there
     char *path = malloc(PATH_MAX);
     snprintf(path, PATH_MAX, "%s/duet-test-XXXXXX", base && *base ? base : memory);
     *state = path;

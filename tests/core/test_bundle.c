@@ -1,5 +1,5 @@
-/* If this fails, a damaged, mixed or foreign bundle is served, or a good one is refused. Each test breaks one thing in a copy of a
- * small good bundle. */
+/* If this fails, a damaged, mixed or foreign bundle is served, or a good one is refused. Each test breaks one thing in
+ * a copy of a small good bundle. */
 #include "tests/core/support.h"
 
 #include <math.h>
@@ -13,11 +13,12 @@
 #include "core/probes.h"
 #include "tests/core/world.h"
 
-static char home[PATH_MAX];               // of the good bundles
+static char home[PATH_MAX];                  // of the good bundles
 static char good[PATH_MAX], other[PATH_MAX]; // m/1 of two repositories: same shape, different weights
 static struct bundle_load_params private_mode = {.mode = BUNDLE_PRIVATE}, shared_mode = {.mode = BUNDLE_SHARED};
 
-static void publish(const char *repository, const struct world_params *p, const struct publish_params *how, char dir[PATH_MAX])
+static void publish(const char *repository, const struct world_params *p, const struct publish_params *how,
+                    char dir[PATH_MAX])
 {
     struct err e = {0};
     struct world *w = world_new(p);
@@ -35,8 +36,10 @@ static int setup_home(void **state)
     if (tmp_setup(state) != 0)
         return -1;
     snprintf(home, sizeof(home), "%s", (char *)*state);
-    publish(tmp_path(state, "a"), &(struct world_params){.kind = MODEL_DAT, .n_items = 50, .n_users = 10, .seed = 1}, NULL, good);
-    publish(tmp_path(state, "b"), &(struct world_params){.kind = MODEL_DAT, .n_items = 50, .n_users = 10, .seed = 2}, NULL, other);
+    publish(tmp_path(state, "a"), &(struct world_params){.kind = MODEL_DAT, .n_items = 50, .n_users = 10, .seed = 1},
+            NULL, good);
+    publish(tmp_path(state, "b"), &(struct world_params){.kind = MODEL_DAT, .n_items = 50, .n_users = 10, .seed = 2},
+            NULL, other);
     return 0;
 }
 
@@ -69,7 +72,8 @@ static void refused(const char *dir, enum err_code code, const char *want)
     }
 }
 
-/* Make the manifest agree with the files again; `fix_fingerprint` also with the model's parts (and none of the packs). */
+/* Make the manifest agree with the files again; `fix_fingerprint` also with the model's parts (and none of the packs).
+ */
 static void reseal(const char *dir, bool fix_fingerprint)
 {
     struct err e = {0};
@@ -133,7 +137,8 @@ static void every_kernel_verifies(void **state)
         char dir[PATH_MAX];
         if (!hnsw_force_kernel(kernels[from]))
             continue;
-        publish(tmp_path(state, kernels[from]), &(struct world_params){.kind = MODEL_DAT, .n_items = 500, .seed = 3, .d = 32}, NULL, dir);
+        publish(tmp_path(state, kernels[from]),
+                &(struct world_params){.kind = MODEL_DAT, .n_items = 500, .seed = 3, .d = 32}, NULL, dir);
         for (size_t to = 0; to < 4; to++) {
             if (!hnsw_force_kernel(kernels[to]))
                 continue;
@@ -234,8 +239,8 @@ static void resealed_mixtures_are_refused(void **state)
     static const struct {
         enum manifest_file_id id;
         const char *want;
-    } cases[] = {{MF_MODEL, "do not belong together"},       {MF_EMBEDDINGS, "do not belong together"},
-                 {MF_INDEX, "index.hnsw: does not hold item"}, {MF_ITEMS, "items.pack: made for fingerprint"},
+    } cases[] = {{MF_MODEL, "do not belong together"},           {MF_EMBEDDINGS, "do not belong together"},
+                 {MF_INDEX, "index.hnsw: does not hold item"},   {MF_ITEMS, "items.pack: made for fingerprint"},
                  {MF_USERS, "users.pack: made for fingerprint"}, {MF_PROBES, "probes.pack: made for fingerprint"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const char *dir = fresh(state);
@@ -414,7 +419,8 @@ static void set_probes(const char *dir, void (*how)(struct probes *, uint32_t *t
     p.p = vec;
     p.score = score;
     how(&p, top, vec, score);
-    assert_ok(probes_save(file_in(dir, "probes.pack"), &p, b->model->schema->user.n_slots, b->manifest.fingerprint, &e), &e);
+    assert_ok(probes_save(file_in(dir, "probes.pack"), &p, b->model->schema->user.n_slots, b->manifest.fingerprint, &e),
+              &e);
     bundle_free(b);
     free(top);
     free(vec);
@@ -493,7 +499,9 @@ static void recall_must_be_met(void **state)
     struct err e = {0};
     char dir[PATH_MAX];
     const struct publish_params thin = {.m = 2, .ef_construction = 2, .default_ef = 100};
-    publish(tmp_path(state, "thin"), &(struct world_params){.kind = MODEL_DAT, .n_items = 4000, .n_users = 60, .seed = 5, .no_rare = true}, &thin, dir);
+    publish(tmp_path(state, "thin"),
+            &(struct world_params){.kind = MODEL_DAT, .n_items = 4000, .n_users = 60, .seed = 5, .no_rare = true},
+            &thin, dir);
     struct bundle *b = bundle_load(dir, NULL, &e);
     assert_ok(b, &e);
     if (b->manifest.probe_recall > 0.98)

@@ -7,9 +7,15 @@
 
 static struct items_columns columns(const struct world *w)
 {
-    return (struct items_columns){.n = w->in.n_items, .n_slots = w->schema->item.n_slots, .n_attrs = w->in.n_attrs,
-                                  .ids = w->in.item_id, .category = w->in.category, .attr = w->in.attr, .x = w->in.item_x,
-                                  .category_of = w->in.item_category, .popularity = w->in.item_count};
+    return (struct items_columns){.n = w->in.n_items,
+                                  .n_slots = w->schema->item.n_slots,
+                                  .n_attrs = w->in.n_attrs,
+                                  .ids = w->in.item_id,
+                                  .category = w->in.category,
+                                  .attr = w->in.attr,
+                                  .x = w->in.item_x,
+                                  .category_of = w->in.item_category,
+                                  .popularity = w->in.item_count};
 }
 
 static void comes_back_as_written(void **state)
@@ -27,7 +33,8 @@ static void comes_back_as_written(void **state)
         assert_memory_equal(it->x, c.x, sizeof(uint32_t) * c.n * c.n_slots);
         assert_memory_equal(it->popularity, c.popularity, sizeof(uint32_t) * c.n);
         for (uint32_t i = 0; i < it->n; i++) {
-            struct str id = strtab_get(&it->ids, i), title = strtab_get(&it->attr[0].values, i), want = strtab_get(&w->attr[0].values, i);
+            struct str id = strtab_get(&it->ids, i), title = strtab_get(&it->attr[0].values, i),
+                       want = strtab_get(&w->attr[0].values, i);
             assert_int_equal(items_find(it, id.p, id.n), i);
             assert_int_equal(title.n, want.n);
             assert_memory_equal(title.p, want.p, want.n);
@@ -84,7 +91,11 @@ static void ids_follow_the_rules(void **state)
         const char *s;
         size_t n;
         const char *want;
-    } bad[] = {{"", 0, "has 0 bytes, want 1 to 256"}, {"a\nb", 3, "control"}, {"\x7f", 1, "control"}, {"a\0b", 3, "control"}, {"\xff", 1, "not UTF-8"}};
+    } bad[] = {{"", 0, "has 0 bytes, want 1 to 256"},
+               {"a\nb", 3, "control"},
+               {"\x7f", 1, "control"},
+               {"a\0b", 3, "control"},
+               {"\xff", 1, "not UTF-8"}};
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct strtab t = one_row(bad[i].s, bad[i].n);
         assert_err(items_check_ids(&t, &e), &e, ERR_FORMAT, bad[i].want);
@@ -125,7 +136,8 @@ static void saving_refuses_bad_columns(void **state)
     world_free(w);
 }
 
-/* A file with right checksums whose contents break a rule: made by saving columns that items_save cannot see through. */
+/* A file with right checksums whose contents break a rule: made by saving columns that items_save cannot see through.
+ */
 static void loading_refuses_bad_contents(void **state)
 {
     struct err e = {0};

@@ -1,4 +1,5 @@
-/* If this fails, a damaged or foreign manifest is believed, or bundles written by one version are refused by the next. */
+/* If this fails, a damaged or foreign manifest is believed, or bundles written by one version are refused by the next.
+ */
 #include "tests/core/support.h"
 
 #include <sys/stat.h>
@@ -12,9 +13,20 @@ static struct manifest sample(void **state)
 {
     struct err e = {0};
     struct manifest m = {.n_probes = 5, .users_revision = 3, .m = 16, .ef_construction = 200, .seed = 42};
-    m.head = (struct bundle_manifest){.model = "dat", .version = 7, .kind = "dat", .encoder = "tower", .created = "2026-01-02T03:04:05Z",
-                                      .fingerprint = "0123456789abcdef0123456789abcdef", .d = 32, .n_interest = 1, .n_items = 500,
-                                      .n_users = 9, .probe_recall = 0.995, .probe_k = 100, .probe_ef = 128, .default_ef = 128};
+    m.head = (struct bundle_manifest){.model = "dat",
+                                      .version = 7,
+                                      .kind = "dat",
+                                      .encoder = "tower",
+                                      .created = "2026-01-02T03:04:05Z",
+                                      .fingerprint = "0123456789abcdef0123456789abcdef",
+                                      .d = 32,
+                                      .n_interest = 1,
+                                      .n_items = 500,
+                                      .n_users = 9,
+                                      .probe_recall = 0.995,
+                                      .probe_k = 100,
+                                      .probe_ef = 128,
+                                      .default_ef = 128};
     m.metrics = json_pack("{s:f}", "hr@100", 0.25);
     static char big[2 * MANIFEST_CHUNK + 5];
     for (int i = 0; i < MANIFEST_FILES; i++) {
@@ -99,7 +111,8 @@ static void edit(void **state, const char *good, const char *from, const char *t
     char text[8192], hex[33];
     const char *at = strstr(good, from), *tail = strstr(good, "\"manifest_xxh3\"");
     assert_true(at && tail && at < tail);
-    int n = snprintf(text, sizeof(text), "%.*s%s%.*s", (int)(at - good), good, to, (int)(tail - at - (long)strlen(from)), at + strlen(from));
+    int n = snprintf(text, sizeof(text), "%.*s%s%.*s", (int)(at - good), good, to,
+                     (int)(tail - at - (long)strlen(from)), at + strlen(from));
     hash128_hex(hash128(text, (size_t)n), hex);
     n += snprintf(text + n, sizeof(text) - (size_t)n, "\"manifest_xxh3\": \"%s\"\n}\n", hex);
     put_file(tmp_path(state, MANIFEST_NAME), text, (size_t)n);
@@ -124,7 +137,8 @@ static void wrong_members_are_named(void **state)
         {"\"version\": 7", "\"version\": 0", "no legal name and version"},
         {"\"version\": 7", "\"version\": -1", "\"version\": found -1"},
         {"\"version\": 7", "\"version\": \"7\"", "\"version\": found a string"},
-        {"\"encoder\": \"tower\"", "\"encoder\": \"oracle\"", "\"encoder\": found \"oracle\", want tower, history_tower"},
+        {"\"encoder\": \"tower\"", "\"encoder\": \"oracle\"",
+         "\"encoder\": found \"oracle\", want tower, history_tower"},
         {"\"n_interest\": 1", "\"n_interest\": 2", "encoder tower wants 1"},
         {"\"d\": 32", "\"d\": 0", "\"d\": found 0, want 1 to 4096"},
         {"\"metric\": \"ip\"", "\"metric\": \"l2\"", "\"metric\": found \"l2\", want \"ip\""},
@@ -138,7 +152,8 @@ static void wrong_members_are_named(void **state)
         {"\"metrics\": {", "\"medals\": {", "\"metrics\": found nothing, want an object"},
         {"\"users.pack\"", "\"losers.pack\"", "files: users.pack: \"users.pack\": found nothing"},
         {"\"bytes\": 2097157", "\"bytes\": 3145729", "files: schema.json: \"chunks\": 96 digits, 4 chunks want 128"},
-        {"\"created\": \"2026", "\"created\": \"2026-01-02T03:04:05Z2026-01-02T03:04:05Z", "\"created\": 56 bytes, at most 31"},
+        {"\"created\": \"2026", "\"created\": \"2026-01-02T03:04:05Z2026-01-02T03:04:05Z",
+         "\"created\": 56 bytes, at most 31"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct manifest r = {0};
@@ -178,7 +193,8 @@ static void links_and_folders_are_no_manifest(void **state)
 static void names_and_versions(void **state)
 {
     (void)state;
-    static const char *const good[] = {"a", "dat-2", "A.b_c", "0"}, *const bad[] = {"", ".a", "a/b", "a b", "\xc3\xa9", ".."};
+    static const char *const good[] = {"a", "dat-2", "A.b_c", "0"}, *const bad[] = {"",    ".a",       "a/b",
+                                                                                    "a b", "\xc3\xa9", ".."};
     for (size_t i = 0; i < 4; i++)
         assert_true(manifest_name_ok(good[i]));
     for (size_t i = 0; i < 6; i++)
@@ -192,7 +208,8 @@ static void names_and_versions(void **state)
     uint64_t v;
     assert_true(manifest_version_parse("1", &v) && v == 1);
     assert_true(manifest_version_parse("9223372036854775807", &v) && v == INT64_MAX);
-    static const char *const no[] = {"", "0", "01", "-1", "+1", "1a", " 1", "9223372036854775808", "99999999999999999999", "1.0"};
+    static const char *const no[] = {
+        "", "0", "01", "-1", "+1", "1a", " 1", "9223372036854775808", "99999999999999999999", "1.0"};
     for (size_t i = 0; i < sizeof(no) / sizeof(no[0]); i++)
         assert_false(manifest_version_parse(no[i], &v));
 }
@@ -202,10 +219,13 @@ static void the_place_must_be_the_named_one(void **state)
     struct err e = {0};
     struct manifest m = {.head = {.model = "dat", .version = 7}};
     static const char *const good[] = {"dat/7", "dat/7/", "dat/7//", "./dat/7", "dat/../dat/7"};
-    assert_ok(fio_mkdirs(tmp_path(state, "dat/7"), &e) && fio_mkdirs(tmp_path(state, "dat/8"), &e) && fio_mkdirs(tmp_path(state, "x/7"), &e), &e);
+    assert_ok(fio_mkdirs(tmp_path(state, "dat/7"), &e) && fio_mkdirs(tmp_path(state, "dat/8"), &e) &&
+                  fio_mkdirs(tmp_path(state, "x/7"), &e),
+              &e);
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_ok(manifest_check_place(tmp_path(state, good[i]), &m, &e), &e);
-    assert_err(manifest_check_place(tmp_path(state, "dat/8"), &m, &e), &e, ERR_MISMATCH, "says model dat version 7, but the folder is dat/8");
+    assert_err(manifest_check_place(tmp_path(state, "dat/8"), &m, &e), &e, ERR_MISMATCH,
+               "says model dat version 7, but the folder is dat/8");
     assert_err(manifest_check_place(tmp_path(state, "x/7"), &m, &e), &e, ERR_MISMATCH, "the folder is x/7");
     assert_err(manifest_check_place(tmp_path(state, "y/7"), &m, &e), &e, ERR_NOT_FOUND, "y/7");
     assert_int_equal(symlink("dat/7", tmp_path(state, "current")), 0); // a link to the right place

@@ -1,4 +1,5 @@
-/* If this fails, what was trained is not what is served, or a crash while publishing leaves a repository that nobody can load. */
+/* If this fails, what was trained is not what is served, or a crash while publishing leaves a repository that nobody
+ * can load. */
 #include "tests/core/support.h"
 
 #include <dirent.h>
@@ -18,7 +19,6 @@ static struct publish_params params(void *const *state)
 {
     return (struct publish_params){.repository = *state, .name = "m", .threads = 1, .seed = 7};
 }
-
 
 /* Stages in their order, each once. */
 static void note(void *user, const char *stage, double share)
@@ -53,7 +53,8 @@ static void check_contents(const struct bundle *b, const struct world *w, const 
     for (uint32_t u = 0; u < in->n_users && w->model->user.shape.d_aug; u++) {
         uint32_t d_aug = b->users->d_aug;
         const uint32_t *x = in->user_x + (size_t)u * w->model->schema->user.n_slots;
-        assert_memory_equal(b->users->aug + (size_t)u * d_aug, tower_aug_of(&w->model->user, &w->model->schema->user, x), d_aug * sizeof(float));
+        assert_memory_equal(b->users->aug + (size_t)u * d_aug,
+                            tower_aug_of(&w->model->user, &w->model->schema->user, x), d_aug * sizeof(float));
     }
     uint64_t bytes;
     assert_true(bundle_estimate(dir, &bytes, NULL));
@@ -66,8 +67,11 @@ static void published_is_what_is_loaded(void **state)
 {
     struct err e = {0};
     for (unsigned i = 0; i < 8; i++) {
-        struct world *w = world_new(&(struct world_params){
-            .kind = i & 1 ? MODEL_DAT : MODEL_TWO_TOWER, .plain_users = i & 2, .no_seen = i & 4, .seed = i, .n_items = i & 4 ? 30 : 300});
+        struct world *w = world_new(&(struct world_params){.kind = i & 1 ? MODEL_DAT : MODEL_TWO_TOWER,
+                                                           .plain_users = i & 2,
+                                                           .no_seen = i & 4,
+                                                           .seed = i,
+                                                           .n_items = i & 4 ? 30 : 300});
         struct publish_params p = params(state);
         uint64_t version = 0;
         char dir[PATH_MAX];
@@ -88,7 +92,6 @@ static void published_is_what_is_loaded(void **state)
         assert_int_equal(v[i], i + 1);
     free(v);
 }
-
 
 // --------------------------------------------------------------------------------------------------- choices, limits
 
@@ -150,7 +153,8 @@ static void the_same_input_gives_the_same_files(void **state)
 static void ef_is_chosen_by_recall(void **state)
 {
     struct err e = {0};
-    struct world *w = world_new(&(struct world_params){.kind = MODEL_DAT, .seed = 3, .n_items = 4000, .n_users = 60, .no_rare = true});
+    struct world *w = world_new(
+        &(struct world_params){.kind = MODEL_DAT, .seed = 3, .n_items = 4000, .n_users = 60, .no_rare = true});
     struct publish_params p = params(state);
     struct manifest easy = {0}, hard = {0};
     char dir[PATH_MAX];
@@ -162,8 +166,8 @@ static void ef_is_chosen_by_recall(void **state)
     if (easy.head.probe_recall < 0.99)
         fail_msg("recall %.4f at ef %u", easy.head.probe_recall, easy.head.default_ef);
     if (hard.head.default_ef <= easy.head.default_ef)
-        fail_msg("ef %u (recall %.4f) for a thin graph, %u (%.4f) for a good one", hard.head.default_ef, hard.head.probe_recall,
-                 easy.head.default_ef, easy.head.probe_recall);
+        fail_msg("ef %u (recall %.4f) for a thin graph, %u (%.4f) for a good one", hard.head.default_ef,
+                 hard.head.probe_recall, easy.head.default_ef, easy.head.probe_recall);
     manifest_fini(&easy);
     manifest_fini(&hard);
     world_free(w);
@@ -276,7 +280,8 @@ static void users_alone_keep_the_items(void **state)
 
     float kept = w->model->user.w[0][0];
     w->model->user.w[0][0] += 1; // another model
-    assert_err(bundle_publish_users(&w->in, &p, &version, NULL, &e), &e, ERR_MISMATCH, "publish the whole, not users alone");
+    assert_err(bundle_publish_users(&w->in, &p, &version, NULL, &e), &e, ERR_MISMATCH,
+               "publish the whole, not users alone");
     w->model->user.w[0][0] = kept;
     w->model->user.aug[5 * 16] += 1; // only an a_u: that is what this is for
     assert_ok(bundle_publish_users(&w->in, &p, &version, dir[1], &e), &e);

@@ -86,8 +86,8 @@ static void processes_do_not_disturb_each_other(void **state)
             for (int r = 0; r < ROUNDS; r++) {
                 struct staging s;
                 char file[PATH_MAX];
-                if (!staging_open(&s, tmp_path(state, "m"), &e) || !fio_join(file, s.dir, "f", NULL) || !fio_write_atomic(file, "x", 1, &e) ||
-                    !staging_commit(&s, (uint64_t)(1 + i * ROUNDS + r), &e)) {
+                if (!staging_open(&s, tmp_path(state, "m"), &e) || !fio_join(file, s.dir, "f", NULL) ||
+                    !fio_write_atomic(file, "x", 1, &e) || !staging_commit(&s, (uint64_t)(1 + i * ROUNDS + r), &e)) {
                     fprintf(stderr, "process %d: %s\n", i, e.msg);
                     _exit(1);
                 }

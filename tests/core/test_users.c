@@ -15,8 +15,15 @@ static struct users_columns columns(const struct world *w)
 {
     for (size_t i = 0; i < N * D; i++)
         aug[i] = (float)i / 7;
-    return (struct users_columns){.n = N, .n_slots = w->schema->user.n_slots, .d_aug = D, .ids = w->in.user_id, .x = w->in.user_x,
-                                  .aug = aug, .seen_off = w->in.seen_off, .seen = w->in.seen, .n_items = w->in.n_items};
+    return (struct users_columns){.n = N,
+                                  .n_slots = w->schema->user.n_slots,
+                                  .d_aug = D,
+                                  .ids = w->in.user_id,
+                                  .x = w->in.user_x,
+                                  .aug = aug,
+                                  .seen_off = w->in.seen_off,
+                                  .seen = w->in.seen,
+                                  .n_items = w->in.n_items};
 }
 
 static void comes_back_as_written(void **state)
@@ -109,8 +116,10 @@ static void loading_refuses_bad_contents(void **state)
         const float *vec;
         uint32_t n_x;
         const char *want;
-    } cases[] = {{past, NULL, 2, "offset of user 1 goes backwards or past"}, {past, NULL, 2, "f: seen_off"},
-                 {twice_off, NULL, 2, "user 0 are not strictly ascending"}, {NULL, inf, 2, "vec: value 1 is not finite"},
+    } cases[] = {{past, NULL, 2, "offset of user 1 goes backwards or past"},
+                 {past, NULL, 2, "f: seen_off"},
+                 {twice_off, NULL, 2, "user 0 are not strictly ascending"},
+                 {NULL, inf, 2, "vec: value 1 is not finite"},
                  {NULL, NULL, 1, "section x has 1 rows, want 2"}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         struct pack_writer *p = pack_writer_new(path, "users", &e);
@@ -139,7 +148,8 @@ static void lack_of_memory_is_an_error(void **state)
     for (size_t n = 1;; n++) {
         struct err e = {0};
         alloc_fail_at(n);
-        struct users *u = users_save(path, &c, FINGERPRINT, &e) ? users_load(path, w->schema, 300, PACK_READ, &e) : NULL;
+        struct users *u =
+            users_save(path, &c, FINGERPRINT, &e) ? users_load(path, w->schema, 300, PACK_READ, &e) : NULL;
         alloc_fail_at(0);
         assert_int_equal(e.code, u ? ERR_OK : ERR_NOMEM);
         users_free(u);

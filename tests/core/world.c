@@ -8,13 +8,16 @@ static const char schema_text[] =
     " \"user\": {\"segment\": %s, \"fields\": [{\"name\": \"uid\", \"kind\": \"id\", \"rows\": %u}%s]},"
     " \"item\": {\"segment\": \"class\", \"fields\": [{\"name\": \"iid\", \"kind\": \"id\", \"rows\": %u},"
     "   {\"name\": \"title\", \"kind\": \"display\"},"
-    "   {\"name\": \"class\", \"kind\": \"categorical\", \"category\": true, \"values\": [\"food\", \"hotel\", \"movie\"]},"
+    "   {\"name\": \"class\", \"kind\": \"categorical\", \"category\": true, \"values\": [\"food\", \"hotel\", "
+    "\"movie\"]},"
     "   {\"name\": \"price\", \"kind\": \"numeric\", \"bounds\": [10, 20, 50]},"
-    "   {\"name\": \"tags\", \"kind\": \"multi\", \"sep\": \"|\", \"slots\": 3, \"values\": [\"a\", \"b\", \"c\", \"d\"]}]}}";
+    "   {\"name\": \"tags\", \"kind\": \"multi\", \"sep\": \"|\", \"slots\": 3, \"values\": [\"a\", \"b\", \"c\", "
+    "\"d\"]}]}}";
 static const char user_fields[] =
     ", {\"name\": \"city\", \"kind\": \"categorical\", \"values\": [\"SH\", \"BJ\", \"\xe4\xb8\x8a\xe6\xb5\xb7\"]},"
     " {\"name\": \"age\", \"kind\": \"numeric\", \"bounds\": [18, 35, 60]},"
-    " {\"name\": \"likes\", \"kind\": \"multi\", \"sep\": \",\", \"slots\": 2, \"values\": [\"tea\", \"rock\", \"cats\"]}";
+    " {\"name\": \"likes\", \"kind\": \"multi\", \"sep\": \",\", \"slots\": 2, \"values\": [\"tea\", \"rock\", "
+    "\"cats\"]}";
 
 static void must(bool ok, const struct err *e)
 {
@@ -38,7 +41,8 @@ static struct schema *make_schema(const struct world_params *p)
 /* A few values of each field, unknown and missing ones among them. */
 static void encode(const struct schema_side *side, uint32_t idx, bool rare, struct rng *r, uint32_t *x)
 {
-    static const char *const values[] = {"SH", "BJ", "\xe4\xb8\x8a\xe6\xb5\xb7", "5", "19", "44", "tea,cats", "rock", "a|c", "b|d|a", "hotel", ""};
+    static const char *const values[] = {
+        "SH", "BJ", "\xe4\xb8\x8a\xe6\xb5\xb7", "5", "19", "44", "tea,cats", "rock", "a|c", "b|d|a", "hotel", ""};
     schema_encode_unknown(side, x);
     for (uint32_t f = 0; f < side->n_fields; f++) {
         const char *v = values[rng_below(r, 12)];
@@ -60,7 +64,8 @@ static void make_users(struct world *w, const struct world_params *p, struct rng
     for (uint32_t u = 0; u < p->n_users; u++) {
         must(strtab_add(&w->user_id, id, (size_t)snprintf(id, sizeof(id), "u%u", u), NULL, &e), &e);
         encode(side, u, !p->no_rare, r, w->user_x + (size_t)u * side->n_slots);
-        for (uint32_t i = rng_below(r, 8), step = 1 + p->n_items / 12; i < p->n_items && u % 7 != 3; i += 1 + rng_below(r, step)) {
+        for (uint32_t i = rng_below(r, 8), step = 1 + p->n_items / 12; i < p->n_items && u % 7 != 3;
+             i += 1 + rng_below(r, step)) {
             w->seen[n++] = i;
             w->item_count[i]++;
         }
@@ -100,11 +105,19 @@ static void make_views(struct world *w, const struct world_params *p)
         snprintf(w->attr[a].name, sizeof(w->attr[a].name), "%s", names[a]);
         w->attr[a].values = strtab_view(&w->attr_values[a]);
     }
-    w->in = (struct publish_input){
-        .n_users = p->n_users, .n_items = p->n_items, .user_id = strtab_view(&w->user_id), .item_id = strtab_view(&w->item_id),
-        .user_x = w->user_x, .item_x = w->item_x, .attr = w->attr, .n_attrs = 2, .category = strtab_view(&w->category),
-        .item_category = w->item_category, .item_count = w->item_count, .seen_off = p->no_seen ? NULL : w->seen_off,
-        .seen = p->no_seen ? NULL : w->seen};
+    w->in = (struct publish_input){.n_users = p->n_users,
+                                   .n_items = p->n_items,
+                                   .user_id = strtab_view(&w->user_id),
+                                   .item_id = strtab_view(&w->item_id),
+                                   .user_x = w->user_x,
+                                   .item_x = w->item_x,
+                                   .attr = w->attr,
+                                   .n_attrs = 2,
+                                   .category = strtab_view(&w->category),
+                                   .item_category = w->item_category,
+                                   .item_count = w->item_count,
+                                   .seen_off = p->no_seen ? NULL : w->seen_off,
+                                   .seen = p->no_seen ? NULL : w->seen};
 }
 
 struct world_params world_defaults(const struct world_params *p)

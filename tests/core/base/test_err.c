@@ -84,8 +84,11 @@ static void names(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(first_cause_wins),       cmocka_unit_test(levels_add_where), cmocka_unit_test(errno_becomes_code_and_text),
-        cmocka_unit_test(survives_null_and_long), cmocka_unit_test(names),
+        cmocka_unit_test(first_cause_wins),
+        cmocka_unit_test(levels_add_where),
+        cmocka_unit_test(errno_becomes_code_and_text),
+        cmocka_unit_test(survives_null_and_long),
+        cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,4 +1,5 @@
-/* If this fails, half-written files are taken for whole ones, or a FIFO or folder in a file's place hangs or confuses a reader. */
+/* If this fails, half-written files are taken for whole ones, or a FIFO or folder in a file's place hangs or confuses a
+ * reader. */
 #include "tests/core/support.h"
 
 #include <fcntl.h>

@@ -1,5 +1,5 @@
-/* If this fails, files and experiment buckets written on one machine are refused or different on another. The values are
- * those of xxHash 0.8 with seed 0 for the empty input and for "abc". */
+/* If this fails, files and experiment buckets written on one machine are refused or different on another. The values
+ * are those of xxHash 0.8 with seed 0 for the empty input and for "abc". */
 #include "tests/core/support.h"
 
 #include "core/base/hash.h"

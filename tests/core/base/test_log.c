@@ -1,4 +1,5 @@
-/* If this fails, a log line can be forged by a value with a line feed in it, or collectors cannot parse what we write. */
+/* If this fails, a log line can be forged by a value with a line feed in it, or collectors cannot parse what we write.
+ */
 #include "tests/core/support.h"
 
 #include <fcntl.h>
@@ -26,8 +27,8 @@ static void json_lines_parse(void **state)
 {
     struct log log = open_log(state, true);
     log_event(&log, LOG_DEBUG, "hidden");
-    log_event(&log, LOG_WARN, "reload", LOG_STR("s", "a\"\\\n\x7f\xc3\xa9z"), LOG_INT("i", -5), LOG_NUM("d", 1.5), LOG_NUM("nan", NAN),
-              LOG_BOOL("b", true), LOG_STR("null", NULL));
+    log_event(&log, LOG_WARN, "reload", LOG_STR("s", "a\"\\\n\x7f\xc3\xa9z"), LOG_INT("i", -5), LOG_NUM("d", 1.5),
+              LOG_NUM("nan", NAN), LOG_BOOL("b", true), LOG_STR("null", NULL));
     char *text = lines(state, &log);
     assert_ptr_equal(strchr(text, '\n'), text + strlen(text) - 1);
     struct err e = {0};

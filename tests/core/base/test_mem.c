@@ -108,9 +108,12 @@ static void buffer_remembers_failure(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(arrays_are_zeroed_and_checked), cmocka_unit_test(grow_keeps_what_is_there),
-        cmocka_unit_test(dup_terminates),                cmocka_unit_test(blocks_are_aligned_and_zeroed),
-        cmocka_unit_test(buffer_grows),                  cmocka_unit_test(buffer_remembers_failure),
+        cmocka_unit_test(arrays_are_zeroed_and_checked),
+        cmocka_unit_test(grow_keeps_what_is_there),
+        cmocka_unit_test(dup_terminates),
+        cmocka_unit_test(blocks_are_aligned_and_zeroed),
+        cmocka_unit_test(buffer_grows),
+        cmocka_unit_test(buffer_remembers_failure),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

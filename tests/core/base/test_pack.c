@@ -16,8 +16,9 @@ static bool write_sample(const char *path, struct err *e)
     static const uint64_t off[] = {0, 1, 1, 4};
     struct strtab t = {.n = 3, .off = off, .bytes = "abcd"};
     struct pack_writer *w = pack_writer_new(path, "sample", e);
-    bool ok = w && pack_put(w, "numbers", PACK_U32, 2, 3, numbers, e) && pack_put(w, "floats", PACK_F32, 3, 1, floats, e) &&
-              pack_put(w, "nothing", PACK_U8, 0, 4, NULL, e) && pack_put_strtab(w, "names", &t, e) && pack_writer_finish(w, e);
+    bool ok = w && pack_put(w, "numbers", PACK_U32, 2, 3, numbers, e) &&
+              pack_put(w, "floats", PACK_F32, 3, 1, floats, e) && pack_put(w, "nothing", PACK_U8, 0, 4, NULL, e) &&
+              pack_put_strtab(w, "names", &t, e) && pack_writer_finish(w, e);
     pack_writer_free(w);
     return ok;
 }

@@ -74,7 +74,8 @@ static void offsets_are_checked(void **state)
 {
     (void)state;
     struct err e = {0};
-    static const uint64_t good[] = {0, 2, 2, 5}, first[] = {1, 2, 2, 5}, back[] = {0, 3, 2, 5}, past[] = {0, 9, 2, 5}, zero[] = {0};
+    static const uint64_t good[] = {0, 2, 2, 5}, first[] = {1, 2, 2, 5}, back[] = {0, 3, 2, 5}, past[] = {0, 9, 2, 5},
+                          zero[] = {0};
     struct strtab t = {.n = 3, .off = good, .bytes = "aabbb"};
     assert_ok(strtab_check(&t, 5, &e), &e);
     assert_err(strtab_check(&t, 6, &e), &e, ERR_FORMAT, "0 to 5, want 0 to 6");
@@ -113,8 +114,11 @@ static void lack_of_memory_is_an_error(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(builder_keeps_order),  cmocka_unit_test(interning_finds_again),     cmocka_unit_test(index_finds_all_and_nothing_else),
-        cmocka_unit_test(offsets_are_checked), cmocka_unit_test(lack_of_memory_is_an_error),
+        cmocka_unit_test(builder_keeps_order),
+        cmocka_unit_test(interning_finds_again),
+        cmocka_unit_test(index_finds_all_and_nothing_else),
+        cmocka_unit_test(offsets_are_checked),
+        cmocka_unit_test(lack_of_memory_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
