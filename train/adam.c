@@ -212,11 +212,7 @@ static double norm2(const float *g, size_t n)
 double adam_grad_norm2(const struct adam *a)
 {
     const struct tower *t = a->tower;
-    const struct adam_rows *r[] = {&a->emb, &a->aug};
     double s = 0;
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < r[k]->n_touched; i++)
-            s += norm2(r[k]->grad + (size_t)r[k]->touched[i] * r[k]->cols, r[k]->cols);
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
         size_t in = l ? t->shape.width[l - 1] : t->z_dim, w = t->shape.width[l];
         s += norm2(a->grad.w[l], w * in) + norm2(a->grad.b[l], w);

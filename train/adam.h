@@ -51,7 +51,7 @@ void adam_catch_up(struct adam *a); // touched rows are now what dense Adam woul
 void adam_step(struct adam *a);     // applies a->grad and zeroes it again
 void adam_flush(struct adam *a);    // every row up to date: before reading parameters elsewhere
 
-/* sum of squares of all gradients of this step; not finite if one of them is not. */
+/* Sum of squares of the gradients of all W and b. Every row's gradient went through them, so one that is not finite shows here. */
 double adam_grad_norm2(const struct adam *a);
 
 #endif

@@ -199,15 +199,18 @@ static void scatter_mimic(struct step_side *s, size_t n)
             s->adam.grad.aug[s->own[i] * d + c] += s->da[i * d + c];
 }
 
-static void mimic_losses(struct step *s, const struct loss_io *io)
+static void mimic_user(struct step *s, const struct loss_io *io)
 {
-    const struct batch *b = io->b;
-    memset(s->user.da, 0, b->n_users * io->d * sizeof(float));
-    memset(s->item.da, 0, b->n_items * io->d * sizeof(float));
+    memset(s->user.da, 0, io->b->n_users * io->d * sizeof(float));
     s->parts.mimic_u = loss_mimic_user(io, s->user.own_a, s->user.own, s->recipe->lambda1, s->user.da);
+    scatter_mimic(&s->user, io->b->n_users);
+}
+
+static void mimic_item(struct step *s, const struct loss_io *io)
+{
+    memset(s->item.da, 0, io->b->n_items * io->d * sizeof(float));
     s->parts.mimic_v = loss_mimic_item(io, s->item.own_a, s->item.own, s->recipe->lambda2, s->item.da);
-    scatter_mimic(&s->user, b->n_users);
-    scatter_mimic(&s->item, b->n_items);
+    scatter_mimic(&s->item, io->b->n_items);
 }
 
 static void cal_term(struct step *s, const struct loss_io *io)
@@ -216,6 +219,24 @@ static void cal_term(struct step *s, const struct loss_io *io)
     for (size_t i = 0; i < b->n_items; i++)
         s->category[i] = s->data->item_category[b->item[i]];
     s->parts.cal = cal_loss(&s->cal, io->pv, s->category, b->rows, b->n_items, s->recipe->lambda3, io->dpv);
+}
+
+struct side_job {
+    struct step *s;
+    const struct loss_io *io;
+};
+
+/* The three terms beside the main loss write different arrays, so they may run at the same time. */
+static void side_terms(void *ctx, unsigned part)
+{
+    const struct side_job *j = ctx;
+    unsigned n = pool_threads(j->s->pool);
+    if (j->s->use_mimic && 0 % n == part)
+        mimic_user(j->s, j->io);
+    if (j->s->use_mimic && 1 % n == part)
+        mimic_item(j->s, j->io);
+    if (j->s->use_cal && 2 % n == part)
+        cal_term(j->s, j->io);
 }
 
 /* Adam on log(scale), so that one rate suits any size of it; kept within 1 and 100. */
@@ -283,10 +304,7 @@ void step_gradients(struct step *s)
     memset(io.dpv, 0, b->n_items * d * sizeof(float));
     s->parts = (struct loss_parts){.main = r->loss == LOSS_BCE ? loss_bce(&io) : loss_softmax(&io, &s->loss)};
     s->scale_grad = scale_gradient(s, &io);
-    if (s->use_mimic)
-        mimic_losses(s, &io);
-    if (s->use_cal)
-        cal_term(s, &io);
+    pool_run(s->pool, side_terms, &(struct side_job){s, &io});
     s->parts.total =
         s->parts.main + r->lambda1 * s->parts.mimic_u + r->lambda2 * s->parts.mimic_v + r->lambda3 * s->parts.cal;
     tower_pass_backward(&s->user.pass, s->user.tower, io.dpu, s->user.through, &s->user.adam.grad);
