@@ -179,8 +179,8 @@ bool handle_admin_models(struct app *app, struct http_request *r, const struct r
 static bool answer_experiments(struct app *app, const struct http_request *r, struct http_response *resp)
 {
     struct service_parts *s = app->parts;
-    const struct generation *g = generation_acquire(app->generations);
     pthread_mutex_lock(&s->experiments_lock);
+    const struct generation *g = generation_acquire(app->generations);
     uint64_t revision = state_revision(s->state);
     json_t *o = experiment_table_to_json(g->experiments, NULL);
     json_object_set_new(o, "revision", json_integer((json_int_t)revision));

@@ -10,11 +10,20 @@ static const char digit_pairs[201] =
     "4950515253545556575859606162636465666768697071727374757677787980818283848586878889909192939495969798"
     "99";
 
-/* The last n (even) digits of v. */
-static void put_digits(char *p, uint32_t v, int n)
+/* The eight digits of v < 10^8 as bytes 0 .. 9, first digit lowest: split in two by 10^4, both halves in two by 100, all four in two
+ * by 10, each step for all lanes at once. In a register, for a load of what several short stores wrote must wait for them. */
+static inline uint64_t digits8(uint32_t v)
 {
-    for (int i = n - 2; i >= 0; i -= 2, v /= 100)
-        memcpy(p + i, digit_pairs + v % 100 * 2, 2);
+    uint64_t x = v / 10000 | (uint64_t)(v % 10000) << 32;
+    uint64_t q = (x * 10486 >> 20) & 0x0000007f0000007fu; // x / 100 for x < 10^4
+    x = q | (x - q * 100) << 16;
+    uint64_t t = (x * 103 >> 10) & 0x000f000f000f000fu; // x / 10 for x < 100
+    return t | (x - t * 10) << 8;
+}
+
+static inline void put8(char *p, uint64_t v)
+{
+    memcpy(p, &v, 8);
 }
 
 char *jsonw_put_uint(char *p, uint64_t v)
@@ -74,23 +83,20 @@ char *jsonw_put_float7(char *p, float v)
         m = 1000000;
         shift--;
     }
-    char d[8];
-    put_digits(d, m, 8); // d[0] = '0', digits are d[1..7]
-    int n = 7;
-    while (n > 1 && d[n] == '0')
-        n--;
-    int n_whole = 7 - shift; // digits before the point; <= 0: 0.000ddd
-    if (n_whole <= 0) {
+    uint64_t d = digits8(m) >> 8;                            // seven digits; the top byte is 0
+    int n = 8 - __builtin_clzll(d) / 8, n_whole = 7 - shift; // digits without trailing zeros; those before the point
+    d |= 0x3030303030303030u;
+    if (n_whole <= 0) { // 0.000ddd
         memcpy(p, "0.0000", 6);
         p += 2 - n_whole;
-        memcpy(p, d + 1, 7);
+        put8(p, d);
         return p + n;
     }
-    memcpy(p, d + 1, 7);
+    put8(p, d);
     if (n <= n_whole)
         return p + n_whole;
-    memmove(p + n_whole + 1, d + 1 + n_whole, (size_t)(n - n_whole));
     p[n_whole] = '.';
+    put8(p + n_whole + 1, d >> 8 * n_whole); // n_whole <= 7
     return p + n + 1;
 }
 
@@ -118,22 +124,14 @@ static char *put_escape(char *p, unsigned char c)
     return p + 5;
 }
 
-/* Does any of the eight bytes need an escape: below 0x20, a quote or a backslash? (The classic has-zero and has-less
- * tricks.) */
-static inline uint64_t needs_escape(uint64_t w)
-{
-    const uint64_t ones = 0x0101010101010101u, high = 0x8080808080808080u;
-    uint64_t q = w ^ (ones * '"'), b = w ^ (ones * '\\');
-    return ((w - ones * 0x20) | (q - ones) | (b - ones)) & ~w & high;
-}
-
-char *jsonw_put_string(char *p, const char *s, size_t n)
+/* Eight bytes at a time; only words with a byte to escape are looked at byte by byte. */
+char *jsonw_put_escaped(char *p, const char *s, size_t n)
 {
     *p++ = '"';
     size_t i = 0;
     while (i < n) {
         uint64_t w;
-        if (n - i >= 8 && (memcpy(&w, s + i, 8), needs_escape(w) == 0)) {
+        if (n - i >= 8 && (memcpy(&w, s + i, 8), jsonw_needs_escape(w) == 0)) {
             memcpy(p, &w, 8);
             p += 8;
             i += 8;

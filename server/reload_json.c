@@ -123,21 +123,22 @@ static json_t *model_json(struct reloads *rl, const struct rmodel *m)
     json_object_set_new(o, "serving", m->cur ? serving_json(m->cur) : json_null());
     json_object_set_new(o, "previous", version_json(m->prev_version));
     json_object_set_new(o, "previous_in_memory", json_boolean(m->prev != NULL));
-    json_object_set_new(o, "available", available_json(m->path));
     json_object_set_new(o, "last_error", m->last_error[0] ? text_json(m->last_error) : json_null());
     return o;
 }
 
-/* The list of versions is read from disk with the lock held: an admin's call, and the loader waits for no lock while it
- * loads. */
+/* The folders are read when the lock is free again: a slow disk must not hold up the loader or /readyz. */
 json_t *reloads_models(struct reloads *rl)
 {
-    json_t *list = json_array();
+    json_t *list = json_array(), *m;
+    size_t i;
     pthread_mutex_lock(&rl->lock);
-    for (size_t i = 0; i < rl->n_models; i++)
+    for (i = 0; i < rl->n_models; i++)
         if (!rl->model[i]->gone)
             json_array_append_new(list, model_json(rl, rl->model[i]));
     pthread_mutex_unlock(&rl->lock);
-    return json_pack("{s:o, s:I, s:b}", "models", list, "revision", (json_int_t)state_revision(rl->p.state),
-                     "persistent", (int)state_persistent(rl->p.state));
+    json_array_foreach (list, i, m)
+        json_object_set_new(m, "available", available_json(json_string_value(json_object_get(m, "path"))));
+    return json_pack("{s:o, s:I, s:b}", "models", list, "revision", (json_int_t)state_revision(rl->p.state), "persistent",
+                     (int)state_persistent(rl->p.state));
 }

@@ -157,6 +157,14 @@ static struct experiment_table *table_for(struct state *state, const struct conf
     return NULL;
 }
 
+/* Somebody who edits the configuration's experiments must learn why nothing changes. */
+static void tell_which_table(struct app *app, const struct config *c, bool from_state)
+{
+    if (from_state && c->n_experiments > 0)
+        log_event(&app->log, LOG_WARN, "experiments_of_state_file_hold", LOG_STR("state_path", c->state_path),
+                  LOG_STR("note", "set through the API; the configuration's are not used"));
+}
+
 // ------------------------------------------------------------------------------------------------------- the service
 
 static bool check(const struct config *c, struct err *err)
@@ -211,6 +219,7 @@ static bool start(struct app *app, struct err *err)
     if (!t)
         return false;
     service_experiment_metrics(app, t);
+    tell_which_table(app, c, app->parts->experiments_from_state);
     if (!(app->generations = generations_new(names, model_names(c, names), err)) ||
         !generation_swap_experiments(app->generations, t, err)) {
         experiment_table_unref(t);
@@ -250,7 +259,9 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
     if (ok) {
         service_experiment_metrics(app, t);
         ok = apply_models(app, next, t, err);
-        if (!ok)
+        if (ok)
+            tell_which_table(app, next, from_state);
+        else
             experiment_table_unref(t);
     }
     pthread_mutex_unlock(&app->parts->experiments_lock);

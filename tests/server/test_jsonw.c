@@ -36,9 +36,9 @@ static void floats_equal_snprintf(void **state)
 {
     (void)state;
 #ifdef DUET_SANITIZED
-    enum { N = 200000 };
+    enum { N = 100000 };
 #else
-    enum { N = 1500000 };
+    enum { N = 700000 };
 #endif
     struct rng r;
     rng_init(&r, 20);
