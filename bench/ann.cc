@@ -48,8 +48,9 @@ double cpu()
 
 struct options {
     std::map<std::string, std::string> kv{
-        {"kind", "relu"}, {"n", "100000"}, {"nq", "1000"}, {"k", "100"},   {"ef", "100,150,200,400"}, {"rounds", "5"},
-        {"cache", ""},    {"cpu", "-1"},   {"m", "16"},    {"efc", "200"}, {"threads", "1"},          {"systems", ""}};
+        {"kind", "relu"},   {"n", "100000"},  {"nq", "1000"}, {"k", "100"}, {"ef", "100,150,200,400"},
+        {"rounds", "5"},    {"cache", ""},    {"cpu", "-1"},  {"m", "16"},  {"efc", "200"},
+        {"our_efc", "120"}, {"threads", "1"}, {"systems", ""}};
     std::string s(const char *key) const
     {
         return kv.at(key);
@@ -178,13 +179,13 @@ struct ours {
     static hnsw *build(const job &j)
     {
         hnsw_err err = {};
-        std::string path = j.cache("hnsw");
+        std::string path = j.cache("our" + j.o.s("our_efc"));
         hnsw_params p = {};
         p.metric = HNSW_IP;
         p.dim = DIM;
         p.capacity = j.o.n("n");
         p.m = unsigned(j.o.n("m"));
-        p.ef_construction = unsigned(j.o.n("efc"));
+        p.ef_construction = unsigned(j.o.n("our_efc"));
         hnsw *h = there(path) ? hnsw_load(path.c_str(), &err) : nullptr;
         if (h)
             return h;
@@ -345,7 +346,8 @@ int main(int argc, char **argv)
     std::string foreign = j.cache("hnswlib");
     hnsw *imported = there(foreign) ? hnsw_import(foreign.c_str(), HNSW_IP, DIM, &err) : own.h;
     ours same_graph(imported);
-    hnsw *copy = there(j.cache("hnsw")) ? hnsw_load(j.cache("hnsw").c_str(), &err) : ours::build(j);
+    hnsw *copy = there(j.cache("our" + j.o.s("our_efc"))) ? hnsw_load(j.cache("our" + j.o.s("our_efc")).c_str(), &err)
+                                                          : ours::build(j);
     double t_pack = cpu();
     if (!copy || !hnsw_optimize(copy, &err))
         die("pack", err.msg);

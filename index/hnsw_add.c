@@ -21,7 +21,7 @@ struct hnsw_builder {
     hnsw_lock *lock;                // [n] or NULL: alone
     pthread_mutex_t *entry_lock;    // guards entry and max_level; NULL: alone
     unsigned n_pick[LEVEL_MAX + 1]; // what was chosen, by level
-    uint64_t pick[LEVEL_MAX + 1][HNSW_M_MAX];
+    uint64_t pick[LEVEL_MAX + 1][ROW_MAX];
 };
 
 void hnsw_builder_free(struct hnsw_builder *b)
@@ -158,7 +158,7 @@ static void search_level(struct hnsw *h, struct hnsw_builder *b, uint32_t id, in
     hnsw_walk(h, b->lock, node_vec(h, id), *at, level, h->ef_construction, b->ws);
     *at = key_id(b->ws->pool.key[0]);
     size_t n = usable(h, b, id, b->ws->pool.key);
-    b->n_pick[level] = choose(h, b->ws->pool.key, n, h->m, b->pick[level]);
+    b->n_pick[level] = choose(h, b->ws->pool.key, n, links_cap(h, level), b->pick[level]);
 }
 
 static void read_entry(const struct hnsw *h, const struct hnsw_builder *b, uint32_t *entry, int *max_level)

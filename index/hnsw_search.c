@@ -13,21 +13,41 @@
 
 // -------------------------------------------------------------------------------------------------------- one hop
 
-/* Copy a list of links; under its node's lock while others build. Returns how many. */
+/* Copy a list of links; under its node's lock while others build. Returns how many: the list has no holes, so counting
+ * the used places is enough, and needs no branch. */
 static unsigned read_links(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, uint32_t *out)
 {
     unsigned cap = links_cap(h, level), n = 0;
-    const uint32_t *link = node_links(h, id, level);
     if (lock)
         hnsw_lock_take(&lock[id]);
-    for (; n < cap && link[n] != NO_ID; n++)
-        out[n] = link[n];
+    memcpy(out, node_links(h, id, level), cap * sizeof(*out));
     if (lock)
         hnsw_lock_drop(&lock[id]);
+    for (unsigned i = 0; i < cap; i++)
+        n += out[i] != NO_ID;
     return n;
 }
 
-/* Neighbours of `id` not seen before in this walk, into ws->id, their vectors on the way to the cache. */
+static void prefetch_links(const struct hnsw *h, uint32_t id, int level)
+{
+    const char *link = (const char *)node_links(h, id, level);
+    for (size_t i = 0; i < links_cap(h, level) * sizeof(uint32_t); i += 64)
+        __builtin_prefetch(link + i);
+}
+
+/* The best open candidates' lists: one is wanted now, the others are most likely next. */
+static void prefetch_open(const struct hnsw *h, const struct pool *pool, int level)
+{
+    unsigned left = 2;
+    for (size_t i = pool->next; i < pool->n && left > 0; i++)
+        if (pool->key[i] & 1) {
+            prefetch_links(h, key_id(pool->key[i]), level);
+            left--;
+        }
+}
+
+/* Neighbours of `id` not seen before in this walk, into ws->id, their vectors on the way to the cache. Which are new
+ * cannot be guessed, so they are sorted out without a branch. */
 static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, struct hnsw_ws *ws)
 {
     size_t n = 0;
@@ -36,12 +56,13 @@ static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t i
         __builtin_prefetch(ws->visited.tag + ws->id[i], 1);
     for (unsigned i = 0; i < all; i++) {
         uint32_t to = ws->id[i];
-        if (!visited_mark(&ws->visited, to))
-            continue;
-        const char *vec = (const char *)node_vec(h, to);
+        ws->id[n] = to;
+        n += visited_mark(&ws->visited, to);
+    }
+    for (size_t i = 0; i < n; i++) {
+        const char *vec = (const char *)node_vec(h, ws->id[i]);
         __builtin_prefetch(vec);
         __builtin_prefetch(vec + 64);
-        ws->id[n++] = to;
     }
     return n;
 }
@@ -82,6 +103,7 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
         score_ids(h, q, ws->id, n, ws->score);
         for (size_t i = 0; i < n; i++)
             pool_insert(pool, ws->score[i], ws->id[i]);
+        prefetch_open(h, pool, level);
     }
 }
 

@@ -18,55 +18,77 @@ static inline __mmask16 first(size_t n) // the first n of 16, or all
     return (__mmask16)bits;
 }
 
-TARGET static inline float ip_one(const float *q, const float *v, size_t dim)
+/* The sums of four registers, each added up in the same order whatever stands in the other three. */
+TARGET static inline __m128 quarter(__m512 x)
 {
-    __m512 a = _mm512_setzero_ps(), b = a;
-    size_t j = 0;
-    for (; j + 32 <= dim; j += 32) {
-        a = _mm512_fmadd_ps(_mm512_loadu_ps(q + j), _mm512_loadu_ps(v + j), a);
-        b = _mm512_fmadd_ps(_mm512_loadu_ps(q + j + 16), _mm512_loadu_ps(v + j + 16), b);
-    }
-    for (; j < dim; j += 16) {
-        __mmask16 m = first(dim - j);
-        a = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(m, q + j), _mm512_maskz_loadu_ps(m, v + j), a);
-    }
-    return _mm512_reduce_add_ps(_mm512_add_ps(a, b));
+    __m256 y =
+        _mm256_add_ps(_mm512_castps512_ps256(x), _mm256_castpd_ps(_mm512_extractf64x4_pd(_mm512_castps_pd(x), 1)));
+    return _mm_add_ps(_mm256_castps256_ps128(y), _mm256_extractf128_ps(y, 1));
 }
 
-TARGET static inline float l2_one(const float *q, const float *v, size_t dim)
+TARGET static inline __m128 sum4(__m512 a, __m512 b, __m512 c, __m512 d)
 {
-    __m512 a = _mm512_setzero_ps(), b = a, d;
-    size_t j = 0;
-    for (; j + 32 <= dim; j += 32) {
-        d = _mm512_sub_ps(_mm512_loadu_ps(q + j), _mm512_loadu_ps(v + j));
-        a = _mm512_fmadd_ps(d, d, a);
-        d = _mm512_sub_ps(_mm512_loadu_ps(q + j + 16), _mm512_loadu_ps(v + j + 16));
-        b = _mm512_fmadd_ps(d, d, b);
-    }
-    for (; j < dim; j += 16) {
+    return _mm_hadd_ps(_mm_hadd_ps(quarter(a), quarter(b)), _mm_hadd_ps(quarter(c), quarter(d)));
+}
+
+TARGET static inline __m512 step_ip(__m512 sum, __m512 q, __m512 v)
+{
+    return _mm512_fmadd_ps(q, v, sum);
+}
+
+TARGET static inline __m512 step_l2(__m512 sum, __m512 q, __m512 v)
+{
+    __m512 d = _mm512_sub_ps(q, v);
+    return _mm512_fnmadd_ps(d, d, sum);
+}
+
+typedef __m512 step_fn(__m512 sum, __m512 q, __m512 v);
+
+/* Four vectors at a time: four chains of additions that do not wait for each other, and one shared end. */
+TARGET static inline __attribute__((always_inline)) __m128 four(step_fn *step, const float *q, const float *const v[4],
+                                                                size_t dim)
+{
+    __m512 a = _mm512_setzero_ps(), b = a, c = a, d = a;
+    for (size_t j = 0; j < dim; j += 16) {
         __mmask16 m = first(dim - j);
-        d = _mm512_sub_ps(_mm512_maskz_loadu_ps(m, q + j), _mm512_maskz_loadu_ps(m, v + j));
-        a = _mm512_fmadd_ps(d, d, a);
+        __m512 x = _mm512_maskz_loadu_ps(m, q + j);
+        a = step(a, x, _mm512_maskz_loadu_ps(m, v[0] + j));
+        b = step(b, x, _mm512_maskz_loadu_ps(m, v[1] + j));
+        c = step(c, x, _mm512_maskz_loadu_ps(m, v[2] + j));
+        d = step(d, x, _mm512_maskz_loadu_ps(m, v[3] + j));
     }
-    return -_mm512_reduce_add_ps(_mm512_add_ps(a, b));
+    return sum4(a, b, c, d);
+}
+
+TARGET static inline __attribute__((always_inline)) void many(step_fn *step, const float *q, const void *base,
+                                                              size_t stride, const uint32_t *idx, size_t n, size_t dim,
+                                                              float *score)
+{
+    for (size_t i = 0; i < n; i += 4) {
+        const float *v[4];
+        size_t left = n - i < 4 ? n - i : 4;
+        for (size_t l = 0; l < 4; l++) // the last group repeats its last vector
+            v[l] = metric_row(base, stride, idx, i + (l < left ? l : left - 1));
+        for (size_t l = 0; l < left; l++)
+            metric_prefetch(base, stride, idx, i + l, n);
+        __m128 s = dim == 32 ? four(step, q, v, 32) : four(step, q, v, dim);
+        if (left == 4)
+            _mm_storeu_ps(score + i, s);
+        else
+            _mm512_mask_storeu_ps(score + i, first(left), _mm512_castps128_ps512(s));
+    }
 }
 
 TARGET static void ip(const float *q, const void *base, size_t stride, const uint32_t *idx, size_t n, size_t dim,
                       float *score)
 {
-    for (size_t i = 0; i < n; i++) {
-        metric_prefetch(base, stride, idx, i, n);
-        score[i] = ip_one(q, metric_row(base, stride, idx, i), dim);
-    }
+    many(step_ip, q, base, stride, idx, n, dim, score);
 }
 
 TARGET static void l2(const float *q, const void *base, size_t stride, const uint32_t *idx, size_t n, size_t dim,
                       float *score)
 {
-    for (size_t i = 0; i < n; i++) {
-        metric_prefetch(base, stride, idx, i, n);
-        score[i] = l2_one(q, metric_row(base, stride, idx, i), dim);
-    }
+    many(step_l2, q, base, stride, idx, n, dim, score);
 }
 
 const struct kernel hnsw_kernel_avx512 = {"avx512", supported, ip, l2};
