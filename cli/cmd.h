@@ -13,6 +13,9 @@ int cmd_publish(int argc, char **argv);
 int cmd_inspect(int argc, char **argv);
 int cmd_verify(int argc, char **argv);
 int cmd_query(int argc, char **argv);
+int cmd_bench(int argc, char **argv);
+int cmd_replay(int argc, char **argv);
+int cmd_doctor(int argc, char **argv);
 
 /* Print "duet COMMAND: message" and return 1. */
 int cmd_fail(const char *command, const struct err *err);

@@ -1,245 +1,220 @@
-/* duet query: candidates out of a bundle without a daemon, by the code that serves requests. */
+/* duet query: candidates out of a bundle without a daemon, by the code that serves requests; or out of a running one.
+ */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "cli/bundle_path.h"
 #include "cli/cmd.h"
 #include "cli/opts.h"
-#include "core/base/json.h"
+#include "cli/source.h"
 #include "core/base/mem.h"
 #include "core/blas.h"
-#include "core/retrieve.h"
+#include "core/bundle.h"
 
-static const char usage[] = "duet query --bundle DIR [--user ID] [options]";
-static const char about[] =
-    "DIR: a version's folder, or a model's folder for its newest. Without a known user, features or history, the most "
-    "popular items.\n";
-
-#define LIST_MAX 1000
+static const char usage[] = "duet query --bundle DIR | --url URL [--user ID] [options]";
+static const char about[] = "DIR: a version's folder, or a model's folder for its newest. URL: a daemon's data "
+                            "listener, as http://127.0.0.1:8080.\n"
+                            "Without a known user, features or history, the most popular items.\n";
 
 struct args {
-    const char *bundle, *user;
+    const char *bundle, *url, *user, *model;
     uint64_t k, ef;
     bool exact, exclude_seen, embed, json;
     struct opt_list feature, history, category, exclude;
 };
 
-/* A query and what it points into. */
-struct query {
-    struct retrieve_query q;
-    struct retrieve_feature feature[OPT_LIST_MAX];
-    uint32_t history[LIST_MAX], category[LIST_MAX], exclude[LIST_MAX];
-};
-
 // ---------------------------------------------------------------------------------------------------- reading args
 
-static bool read_features(const struct opt_list *list, struct query *q, struct err *err)
+/* A value given twice is a multi-valued one. */
+static bool add_feature(json_t *features, const char *text, struct err *err)
 {
-    for (size_t i = 0; i < list->n; i++) {
-        const char *eq = strchr(list->v[i], '=');
-        if (!eq)
-            return err_set(err, ERR_ARG, "--feature \"%s\": want NAME=VALUE", list->v[i]);
-        q->feature[i].name = (struct str){list->v[i], (size_t)(eq - list->v[i])};
-        q->feature[i].value = (struct str){eq + 1, strlen(eq + 1)};
-    }
-    q->q.feature = q->feature;
-    q->q.n_features = list->n;
+    const char *eq = strchr(text, '=');
+    if (!eq)
+        return err_set(err, ERR_ARG, "--feature \"%s\": want NAME=VALUE", text);
+    char *name = mem_dup(text, (size_t)(eq - text), err);
+    if (!name)
+        return false;
+    json_t *had = json_object_get(features, name);
+    if (json_is_array(had))
+        json_array_append_new(had, json_string(eq + 1));
+    else if (had)
+        json_object_set_new(features, name, json_pack("[O, s]", had, eq + 1));
+    else
+        json_object_set_new(features, name, json_string(eq + 1));
+    free(name);
     return true;
 }
 
-static bool find_one(const struct strtab_index *x, const char *option, const char *p, size_t n, uint32_t *out,
-                     size_t *n_out, struct err *err)
+/* A name that the bundle does not have is an error here, where somebody typed it; only the daemon knows its own. */
+static bool add_name(json_t *list, const struct strtab_index *x, const char *option, const char *p, size_t n,
+                     struct err *err)
 {
-    uint32_t row = strtab_find(x, p, n);
-    if (row == STRTAB_NONE)
+    if (x && strtab_find(x, p, n) == STRTAB_NONE)
         return err_set(err, ERR_NOT_FOUND, "--%s: the bundle has no \"%.*s\"", option, (int)(n < 200 ? n : 200), p);
-    if (*n_out == LIST_MAX)
-        return err_set(err, ERR_LIMIT, "--%s: more than %d of them", option, LIST_MAX);
-    out[(*n_out)++] = row;
-    return true;
+    return json_array_append_new(list, json_stringn(p, n)) == 0 || err_set(err, ERR_ARG, "--%s: not UTF-8", option);
 }
 
-/* Each value whole if there is such a name, else cut at its commas. */
-static bool read_names(const struct strtab_index *x, const char *option, const struct opt_list *list, uint32_t *out,
-                       size_t *n_out, struct err *err)
+/* Each value whole if there is such a name, else cut at its commas. NULL: `err` is set. */
+static json_t *read_names(const struct strtab_index *x, const char *option, const struct opt_list *given,
+                          struct err *err)
 {
-    for (size_t i = 0; i < list->n; i++) {
-        const char *p = list->v[i];
-        if (strtab_find(x, p, strlen(p)) != STRTAB_NONE) {
-            if (!find_one(x, option, p, strlen(p), out, n_out, err))
-                return false;
+    json_t *list = json_array();
+    bool ok = true;
+    for (size_t i = 0; ok && i < given->n; i++) {
+        const char *p = given->v[i];
+        if (x && strtab_find(x, p, strlen(p)) != STRTAB_NONE) {
+            ok = add_name(list, x, option, p, strlen(p), err);
             continue;
         }
-        for (size_t n; *p; p += n + (p[n] == ',')) {
+        for (size_t n; ok && *p; p += n + (p[n] == ',')) {
             n = strcspn(p, ",");
-            if (!find_one(x, option, p, n, out, n_out, err))
-                return false;
+            ok = add_name(list, x, option, p, n, err);
         }
     }
-    return true;
+    if (ok)
+        return list;
+    json_decref(list);
+    return NULL;
 }
 
-static bool read_query(const struct args *a, const struct bundle *b, struct query *q, struct err *err)
+static bool put_names(json_t *request, const char *key, const struct strtab_index *x, const char *option,
+                      const struct opt_list *given, struct err *err)
 {
-    struct retrieve_query *r = &q->q;
-    *r = (struct retrieve_query){.k = a->k,
-                                 .ef = a->ef,
-                                 .exact = a->exact,
-                                 .exclude_seen = a->exclude_seen,
-                                 .history = q->history,
-                                 .category = q->category,
-                                 .exclude = q->exclude};
+    json_t *list = given->n ? read_names(x, option, given, err) : NULL;
+    if (!given->n)
+        return true;
+    if (!list)
+        return false;
+    if (strcmp(key, "filter") == 0)
+        list = json_pack("{s:s, s:o}", "field", "category", "in", list);
+    return json_object_set_new(request, key, list) == 0;
+}
+
+static void put_scalars(json_t *request, const struct args *a)
+{
+    json_object_set_new(request, "k", json_integer((json_int_t)a->k));
+    if (a->ef)
+        json_object_set_new(request, "ef", json_integer((json_int_t)a->ef));
+    if (a->exact)
+        json_object_set_new(request, "exact", json_true());
+    if (a->exclude_seen)
+        json_object_set_new(request, "exclude_seen", json_true());
+}
+
+static bool read_request(const struct args *a, const struct bundle *b, json_t *request, struct err *err)
+{
+    const struct strtab_index *ids = b ? &b->items->by_id : NULL, *categories = b ? &b->items->category_index : NULL;
+    json_t *features = json_object();
+    bool ok = true;
     if (a->user)
-        r->user_id = (struct str){a->user, strlen(a->user)};
-    return read_features(&a->feature, q, err) &&
-           read_names(&b->items->by_id, "history", &a->history, q->history, &r->n_history, err) &&
-           read_names(&b->items->by_id, "exclude", &a->exclude, q->exclude, &r->n_exclude, err) &&
-           read_names(&b->items->category_index, "category", &a->category, q->category, &r->n_category, err);
+        ok = json_object_set_new(request, "user_id", json_string(a->user)) == 0 ||
+             err_set(err, ERR_ARG, "--user: not UTF-8");
+    if (a->model)
+        json_object_set_new(request, "model", json_string(a->model));
+    for (size_t i = 0; ok && i < a->feature.n; i++)
+        ok = add_feature(features, a->feature.v[i], err);
+    if (json_object_size(features))
+        json_object_set(request, "features", features);
+    json_decref(features);
+    ok = ok && put_names(request, "history", ids, "history", &a->history, err);
+    if (a->embed || !ok)
+        return ok;
+    put_scalars(request, a);
+    return put_names(request, "exclude_ids", ids, "exclude", &a->exclude, err) &&
+           put_names(request, "filter", categories, "category", &a->category, err);
 }
 
 // ---------------------------------------------------------------------------------------------------------- answer
 
-static json_t *text_json(struct str s)
+static int print_json(const json_t *o)
 {
-    return json_stringn(s.p, s.n);
+    return json_dumpf(o, stdout, JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF && fflush(stdout) == 0 ? 0 : 1;
 }
 
-static json_t *head_json(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r)
+static const char *text_of(const json_t *o, const char *key)
 {
-    const char *fallback = retrieve_fallback_name(r->fallback);
-    json_t *o = json_pack("{s:s, s:I, s:o}", "model", b->manifest.model, "version", (json_int_t)b->manifest.version,
-                          "fallback", fallback ? json_string(fallback) : json_null());
-    json_t *unknown = json_array();
-    for (size_t i = 0; i < r->n_unknown; i++)
-        json_array_append_new(unknown, text_json(q->feature[r->unknown_feature[i]].name));
-    json_object_set_new(o, "unknown_features", unknown);
-    return o;
+    const char *s = json_string_value(json_object_get(o, key));
+    return s ? s : "";
 }
 
-static int print_json(json_t *o)
+/* The attribute that people recognise an item by; `category` has a column of its own. */
+static const char *title_of(const json_t *attributes)
 {
-    int rc = json_dumpf(o, stdout, JSON_REAL_PRECISION(9)) == 0 && putchar('\n') != EOF && fflush(stdout) == 0 ? 0 : 1;
-    json_decref(o);
-    return rc;
+    const char *name;
+    json_t *v;
+    if (json_object_get(attributes, "title"))
+        return text_of(attributes, "title");
+    if (json_object_get(attributes, "name"))
+        return text_of(attributes, "name");
+    json_object_foreach((json_t *)(uintptr_t)attributes, name,
+                        v) if (strcmp(name, "category") != 0) return json_string_value(v)
+        ? json_string_value(v)
+        : "";
+    return "";
 }
 
-static json_t *floats_json(const float *v, size_t n)
+static void print_head(const json_t *o, double us)
 {
-    json_t *a = json_array();
-    for (size_t i = 0; i < n; i++)
-        json_array_append_new(a, json_real((double)v[i]));
-    return a;
+    const char *fallback = json_string_value(json_object_get(o, "fallback"));
+    json_int_t ef = json_integer_value(json_object_get(o, "ef"));
+    json_t *name;
+    char how[64] = "graph search";
+    size_t i;
+    if (fallback && strcmp(fallback, "popular") == 0)
+        snprintf(how, sizeof(how), "by popularity");
+    else if (json_is_true(json_object_get(o, "exact")))
+        snprintf(how, sizeof(how), "exact scan");
+    else if (ef)
+        snprintf(how, sizeof(how), "ef %lld", (long long)ef);
+    printf("%s version %lld: %lld items for %s%s, %s, %.0f us\n", text_of(o, "model"),
+           (long long)json_integer_value(json_object_get(o, "version")),
+           (long long)json_integer_value(json_object_get(o, "returned")), fallback ? "fallback " : "a known query",
+           fallback ? fallback : "", how, us);
+    json_array_foreach(json_object_get(o, "unknown_features"), i, name)
+        printf("unknown value of feature %s: its out-of-vocabulary row was used\n", json_string_value(name));
 }
 
-static json_t *item_json(const struct items *it, struct retrieve_hit hit)
+static int print_items(const json_t *o, double us)
 {
-    char score[32];
-    snprintf(score, sizeof(score), "%.7g", (double)hit.score);
-    json_t *attributes = json_object();
-    for (uint32_t i = 0; i < it->n_attrs; i++)
-        json_object_set_new(attributes, it->attr[i].name, text_json(strtab_get(&it->attr[i].values, hit.item_idx)));
-    return json_pack("{s:o, s:f, s:o}", "id", text_json(strtab_get(&it->ids, hit.item_idx)), "score",
-                     strtod(score, NULL), "attributes", attributes);
-}
-
-static int print_items_json(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r,
-                            const struct retrieve_hit *hit)
-{
-    json_t *o = head_json(b, q, r), *items = json_array();
-    json_object_set_new(o, "k", json_integer((json_int_t)q->k));
-    json_object_set_new(o, "ef", json_integer((json_int_t)r->ef_used));
-    json_object_set_new(o, "exact", json_boolean(r->exact_used));
-    json_object_set_new(o, "returned", json_integer((json_int_t)r->n));
-    for (size_t i = 0; i < r->n; i++)
-        json_array_append_new(items, item_json(b->items, hit[i]));
-    json_object_set_new(o, "items", items);
-    return print_json(o);
-}
-
-/* The attribute that people recognise an item by. */
-static int title_column(const struct items *it)
-{
-    static const char *const names[] = {"title", "name"};
-    for (size_t i = 0; i < 2; i++) {
-        int column = items_attr(it, names[i], strlen(names[i]));
-        if (column >= 0)
-            return column;
-    }
-    return it->n_attrs ? 0 : -1;
-}
-
-static int print_items(const struct bundle *b, const struct retrieve_query *q, const struct retrieve_result *r,
-                       const struct retrieve_hit *hit)
-{
-    const struct items *it = b->items;
-    const char *fallback = retrieve_fallback_name(r->fallback);
-    int title = title_column(it);
-    char how[64];
-    snprintf(how, sizeof(how), r->exact_used ? "exact scan" : "ef %zu", r->ef_used);
-    printf("%s version %llu: %zu items for %s%s, %s, %.0f us\n", b->manifest.model,
-           (unsigned long long)b->manifest.version, r->n, fallback ? "fallback " : "a known query",
-           fallback ? fallback : "", r->fallback == FALLBACK_POPULAR ? "by popularity" : how,
-           (double)(r->embed_ns + r->search_ns) / 1000);
-    for (size_t i = 0; i < r->n_unknown; i++) {
-        struct str name = q->feature[r->unknown_feature[i]].name;
-        printf("unknown value of feature %.*s: its out-of-vocabulary row was used\n", (int)name.n, name.p);
-    }
-    for (size_t i = 0; i < r->n; i++) {
-        struct str id = strtab_get(&it->ids, hit[i].item_idx),
-                   category = strtab_get(&it->category, it->category_of[hit[i].item_idx]);
-        struct str name = title < 0 ? (struct str){"", 0} : strtab_get(&it->attr[title].values, hit[i].item_idx);
-        printf("%5zu  %11.7g  %-12.*s  %-14.*s  %.*s\n", i + 1, (double)hit[i].score, (int)id.n, id.p, (int)category.n,
-               category.p, (int)name.n, name.p);
+    json_t *item;
+    size_t i;
+    print_head(o, us);
+    json_array_foreach(json_object_get(o, "items"), i, item)
+    {
+        const json_t *attributes = json_object_get(item, "attributes");
+        printf("%5zu  %11.7g  %-12s  %-14s  %s\n", i + 1, json_number_value(json_object_get(item, "score")),
+               text_of(item, "id"), text_of(attributes, "category"), title_of(attributes));
     }
     return 0;
 }
 
-static int answer_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct err *err)
+static int answer(struct source *s, const struct args *a, json_t *request, struct err *err)
 {
-    struct retrieve_result r;
-    uint32_t d_aug = b->model->user.shape.d_aug;
-    float *p = mem_array(b->manifest.d, sizeof(*p), err), *a = mem_array(d_aug, sizeof(*a), err);
+    double us = 0;
+    json_t *o = NULL;
     int rc = 1;
-    if (p && a && retrieve_embed(b, q, ws, p, a, &r, err)) {
-        bool none = r.fallback == FALLBACK_POPULAR;
-        json_t *o = head_json(b, q, &r);
-        json_object_set_new(o, "p_u", none ? json_null() : floats_json(p, b->manifest.d));
-        json_object_set_new(o, "a_u", none || !d_aug ? json_null() : floats_json(a, d_aug));
-        rc = print_json(o);
-    }
-    free(p);
-    free(a);
-    return rc;
-}
-
-static int answer_items(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool json,
-                        struct err *err)
-{
-    struct retrieve_result r;
-    struct retrieve_hit *hit = mem_array(q->k, sizeof(*hit), err);
-    int rc = 1;
-    if (hit && retrieve_topk(b, q, ws, hit, &r, err))
-        rc = (json ? print_items_json : print_items)(b, q, &r, hit);
-    free(hit);
+    if (a->embed)
+        o = source_embed(s, request, err);
+    else if (source_want_attributes(s, request, err))
+        o = source_ask(s, request, &us, err);
+    if (o)
+        rc = a->embed || a->json ? print_json(o) : print_items(o, us);
+    json_decref(o);
     return rc;
 }
 
 static int run(const struct args *a)
 {
     struct err err = {0};
-    char dir[PATH_MAX];
-    struct query *q = mem_array(1, sizeof(*q), &err);
-    struct bundle *b = q && bundle_path(a->bundle, dir, &err) ? bundle_load(dir, NULL, &err) : NULL;
-    struct retrieve_ws *ws = b ? retrieve_ws_new(b, &err) : NULL;
+    json_t *request = json_object();
+    struct source *s = source_open(a->url ? a->url : a->bundle, &err);
     int rc = 1;
-    if (ws && read_query(a, b, q, &err))
-        rc = a->embed ? answer_embed(b, &q->q, ws, &err) : answer_items(b, &q->q, ws, a->json, &err);
+    if (s && read_request(a, source_bundle(s), request, &err))
+        rc = answer(s, a, request, &err);
     if (rc)
         cmd_fail("query", &err);
-    retrieve_ws_free(ws);
-    bundle_free(b);
-    free(q);
+    source_free(s);
+    json_decref(request);
     return rc;
 }
 
@@ -248,6 +223,8 @@ int cmd_query(int argc, char **argv)
     struct args a = {.k = 10};
     const struct opt opts[] = {
         {"bundle", OPT_STR, &a.bundle, "DIR", "folder of the bundle", 0, 0},
+        {"url", OPT_STR, &a.url, "URL", "ask a running daemon instead", 0, 0},
+        {"model", OPT_STR, &a.model, "NAME", "with --url: this model, whatever experiments say", 0, 0},
         {"user", OPT_STR, &a.user, "ID", "user", 0, 0},
         {"k", OPT_UINT, &a.k, "N", "how many items", 1, 10000},
         {"ef", OPT_UINT, &a.ef, "N", "breadth of the search; 0 = the bundle's own", 0, 1e6},
@@ -264,8 +241,8 @@ int cmd_query(int argc, char **argv)
     int rc = opts_parse(usage, about, opts, argc, argv, NULL);
     if (rc >= 0)
         return rc;
-    if (!a.bundle) {
-        fprintf(stderr, "duet query: --bundle is needed\nusage: %s\n", usage);
+    if (!a.bundle == !a.url) {
+        fprintf(stderr, "duet query: --bundle or --url is needed, one of them\nusage: %s\n", usage);
         return 2;
     }
     blas_set_threads(1);

@@ -17,7 +17,10 @@ static const struct {
     {"publish", "checkpoint -> bundle: a new version in a repository", cmd_publish},
     {"inspect", "what is in a dataset, a checkpoint or a bundle", cmd_inspect},
     {"verify", "may this bundle serve?", cmd_verify},
-    {"query", "candidates out of a bundle, without a daemon", cmd_query},
+    {"query", "candidates out of a bundle, or out of a running daemon", cmd_query},
+    {"bench", "load a daemon, and reload it under load: what do users feel?", cmd_bench},
+    {"replay", "recorded requests against two versions: what changes?", cmd_replay},
+    {"doctor", "is this machine fit for duetd, and what is to be done?", cmd_doctor},
     {NULL, NULL, NULL},
 };
 

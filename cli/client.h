@@ -1,0 +1,40 @@
+/* client.h - the one user of libcurl: JSON over HTTP to a duetd, one request at a time.
+ * Place:   query, replay and bench swap ask through it; bench load has a faster client of its own (load.h).
+ * Threads: one thread a client; client_setup before there are others. */
+#ifndef DUET_CLI_CLIENT_H
+#define DUET_CLI_CLIENT_H
+
+#include "core/base/err.h"
+#include "core/base/json.h"
+#include "core/base/mem.h"
+
+struct client;
+
+/* http:// or https:// in front? */
+bool client_is_url(const char *text);
+
+bool client_setup(struct err *err);                          // once a process
+struct client *client_new(const char *url, struct err *err); // "http://host:port", a path in front of ours is kept
+void client_free(struct client *c);                          // NULL is fine
+/* Bearer token of /v1/admin for all requests from now on: the first line of a file. */
+bool client_read_token(struct client *c, const char *path, struct err *err);
+
+struct client_reply {
+    unsigned status;
+    struct buf body;
+    char server_timing[160]; // "" if there was none
+};
+void client_reply_fini(struct client_reply *r);
+
+/* body NULL: none. False: no answer came (refused, timed out, TLS); any status is true. Zeroed or used *r is fine. */
+bool client_call(struct client *c, const char *method, const char *path, const char *body, struct client_reply *r,
+                 struct err *err);
+
+/* The answer's JSON if the status is 2xx; otherwise NULL and the problem's own words. `r` may be NULL. */
+json_t *client_json(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *r,
+                    struct err *err);
+
+/* Percent-encode for a query parameter or a path segment, appended to `out`. */
+void client_escape(struct buf *out, const char *text);
+
+#endif
