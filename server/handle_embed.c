@@ -52,7 +52,7 @@ bool handle_embed(struct app *app, struct http_request *r, const struct route_ma
     (void)m;
     if (!serve_read(app, r, QUERY_EMBED, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
         return true;
-    if (serve_resolve(r, &s->query, &c, &rq, resp)) {
+    if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
         const struct bundle *b = c.loaded->bundle;
         size_t d = b->manifest.d, d_aug = b->model->user.shape.d_aug;
         memset(&res, 0, sizeof(res));

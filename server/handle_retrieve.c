@@ -107,7 +107,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     (void)m;
     if (!serve_read(app, r, QUERY_RETRIEVE, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
         return true;
-    if (serve_resolve(r, &s->query, &c, &rq, resp)) {
+    if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
         if (!run(s, &c, &rq, &res, &err)) {
             serve_failed(app, r, &err, resp);
         } else {

@@ -189,11 +189,18 @@ void serve_choice_done(struct app *app, struct serve_choice *c)
     generation_release(app->generations, c->g);
 }
 
-bool serve_resolve(const struct http_request *r, struct query *q, const struct serve_choice *c,
+static uint64_t at_most(uint64_t v, uint64_t max)
+{
+    return v < max ? v : max;
+}
+
+bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c,
                    struct retrieve_query *rq, struct http_response *resp)
 {
     struct wire_error e;
-    if (query_resolve(q, c->loaded->bundle, c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, c->a.n ? c->a.ef : 0, rq, &e))
+    uint64_t k = c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, ef = c->a.n ? c->a.ef : 0;
+    if (query_resolve(q, c->loaded->bundle, at_most(k, app->config->limits.k), at_most(ef, app->config->limits.ef), rq,
+                      &e))
         return true;
     return !serve_wire_problem(r, &e, resp);
 }

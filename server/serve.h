@@ -47,9 +47,9 @@ bool serve_choose(struct app *app, const struct http_request *r, const struct qu
                   struct http_response *resp);
 void serve_choice_done(struct app *app, struct serve_choice *c);
 
-/* query_resolve with the variant's defaults. False: the problem is in *resp. */
-bool serve_resolve(const struct http_request *r, struct query *q, const struct serve_choice *c,
-                   struct retrieve_query *rq, struct http_response *resp);
+/* query_resolve with the variant's defaults, which `limits` bounds too. False: the problem is in *resp. */
+bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c, struct retrieve_query *rq,
+                   struct http_response *resp);
 
 /* {"request_id":..,"model":..,"version":..,"experiment":{..},"fallback":..,"degraded":[..] without the closing brace.
  */

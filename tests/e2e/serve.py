@@ -170,6 +170,16 @@ def faults(work):
         check("level", d.admin.call("PUT", "/v1/admin/log-level", {"level": "loud"})[1]["code"], "invalid_value")
 
 
+def limits_bound_defaults(work):
+    """A limit that the operator lowered holds for explicit values only."""
+    world(work)
+    table = "[{name: main, salt: s1, variants: [{name: a, model: dat, k: 90, weight: 100}]}]"
+    with Daemon(work, ["dat", "tt"], table, extra=("--set", "limits.k=50")) as d:
+        for body in ({"user_id": "u1", "model": "tt"}, {"user_id": "u1"}, {"user_id": "u1", "k": 50}):
+            check(f"{body}", d.data.post("/v1/retrieve", body)[1]["k"], 50)
+        check("too many", d.data.post("/v1/retrieve", {"k": 51})[1]["code"], "limit_exceeded")
+
+
 def embedding(work):
     """users:embed and the library disagree about p_u."""
     world(work)
@@ -446,5 +456,5 @@ def asked_to_drain(work):
 
 
 if __name__ == "__main__":
-    run([documented_examples, retrieval, faults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
+    run([documented_examples, retrieval, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
          without_a_state_file, operations_do_not_block, sighup, drain_under_load, asked_to_drain])
