@@ -57,6 +57,12 @@ static bool print_result(const char *dir, struct err *err)
     printf("  %-14s recall@%u %.4f of %u probes at ef %u\n", "probes", h->probe_k, h->probe_recall, m.n_probes,
            h->probe_ef);
     printf("  %-14s %s\n", "fingerprint", h->fingerprint);
+    if (h->probe_recall < 0.99)
+        fprintf(
+            stderr,
+            "publish: warning: recall@%u is %.4f at ef %u, below 0.99; a larger --m or --ef-construction helps, most "
+            "of all where many items have equal vectors\n",
+            h->probe_k, h->probe_recall, h->probe_ef);
     manifest_fini(&m);
     return true;
 }

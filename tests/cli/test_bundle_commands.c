@@ -134,6 +134,24 @@ static void publish_makes_versions(void **state)
     run_fini(&r);
 }
 
+static void publish_warns_of_low_recall(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct world *big = world_new(
+        &(struct world_params){.kind = MODEL_DAT, .n_items = 4000, .n_users = 60, .seed = 5, .no_rare = true});
+    save_dataset(big, in("big.duet"));
+    assert_ok(fio_mkdirs(in("big"), &e) && model_save(big->model, in("big/model.safetensors"), true, &e) &&
+                  schema_save(big->model->schema, in("big/schema.json"), &e),
+              &e);
+    world_free(big);
+    struct run r =
+        duet(0, "publish --data %s --checkpoint %s --repository %s --name thin --m 2 --ef-construction 2 --ef 100",
+             in("big.duet"), in("big"), in("repo"));
+    assert_non_null(strstr(r.err, "publish: warning: recall@100 is"));
+    run_fini(&r);
+}
+
 static void publish_refuses(void **state)
 {
     (void)state;
@@ -284,6 +302,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(publish_makes_versions),
+        cmocka_unit_test(publish_warns_of_low_recall),
         cmocka_unit_test(publish_refuses),
         cmocka_unit_test(verify_tells_good_from_bad),
         cmocka_unit_test(inspect_shows_each_kind),
