@@ -62,7 +62,7 @@ static const struct recipe duet = {
     .oov_dropout = 0.05,
     .feature_dropout = 0.01,
     .epochs = 60,
-    .patience = 5,
+    .patience = 10,
     .seed = 1,
     .threads = 1,
 };
