@@ -3,16 +3,18 @@
 #
 #   sh deploy/test.sh          release and asan-ubsan
 #   sh deploy/test.sh --all    and tsan
+#   sh deploy/test.sh --slow   and, in release, the long runs labelled slow (training to the published figures)
 #
 # Tests that want real datasets take them from DUET_TEST_DATA (here: ../shared/data when it exists) and are skipped otherwise.
 set -eu
 cd "$(dirname "$0")/.."
 
-presets="release asan-ubsan"
+presets="release asan-ubsan" slow=""
 for arg in "$@"; do
     case $arg in
     --all) presets="$presets tsan" ;;
-    *) echo "usage: sh deploy/test.sh [--all]" >&2; exit 2 ;;
+    --slow) slow=1 ;;
+    *) echo "usage: sh deploy/test.sh [--all] [--slow]" >&2; exit 2 ;;
     esac
 done
 
@@ -42,5 +44,9 @@ for preset in $presets; do
     cmake --build --preset "$preset" -j "$jobs"
     prefix=""
     [ "$preset" = tsan ] && prefix=$no_aslr
-    $prefix ctest --preset "$preset" -j "$jobs"
+    $prefix ctest --preset "$preset" -j "$jobs" -LE slow
 done
+if [ -n "$slow" ]; then
+    echo "test: the slow ones"
+    ctest --preset release -L slow
+fi
