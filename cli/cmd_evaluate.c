@@ -12,6 +12,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate.h"
 #include "train/evaluate_bundle.h"
+#include "train/evaluate_stored.h"
 #include "train/report.h"
 
 static const char usage[] =
@@ -24,10 +25,11 @@ static const char about[] =
 #define REPORT_MAX ((size_t)64 << 20)
 
 struct args {
-    const char *data, *split, *json, *csv, *show, *k, *through;
+    const char *data, *split, *json, *csv, *show, *k, *through, *yardsticks;
     struct opt_list checkpoint, bundle;
     bool per_category;
     uint64_t threads, ef;
+    double ease_lambda;
 };
 
 // --------------------------------------------------------------------------------------------------------- options
@@ -103,12 +105,30 @@ static bool add_bundle(const struct args *a, struct evaluation *e, const char *d
     return o && json_array_append_new(systems, o) == 0;
 }
 
+/* --yardsticks: a list of names. */
+static bool add_yardsticks(const struct args *a, struct evaluation *e, json_t *systems, struct err *err)
+{
+    for (const char *p = a->yardsticks; *p;) {
+        size_t n = strcspn(p, ",");
+        json_t *o = NULL;
+        if (n == 10 && memcmp(p, "popularity", n) == 0)
+            o = evaluation_popularity(e, err);
+        else if (n == 4 && memcmp(p, "ease", n) == 0)
+            o = evaluation_ease(e, a->ease_lambda, err);
+        else
+            err_set(err, ERR_ARG, "--yardsticks \"%s\", want some of popularity,ease", a->yardsticks);
+        if (!o)
+            return false;
+        json_array_append_new(systems, o);
+        p += n + (p[n] == ',');
+    }
+    return true;
+}
+
 static bool add_all(const struct args *a, struct evaluation *e, json_t *systems, struct err *err)
 {
-    json_t *popularity = evaluation_popularity(e, err);
-    if (!popularity)
+    if (!add_yardsticks(a, e, systems, err))
         return false;
-    json_array_append_new(systems, popularity);
     for (size_t i = 0; i < a->checkpoint.n; i++)
         if (!add_checkpoint(e, a->checkpoint.v[i], systems, err))
             return false;
@@ -187,7 +207,7 @@ static int run(const struct args *a)
 
 int cmd_evaluate(int argc, char **argv)
 {
-    struct args a = {.split = "test", .k = "50,100", .through = "exact"};
+    struct args a = {.split = "test", .k = "50,100", .through = "exact", .yardsticks = "popularity", .ease_lambda = 500};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     a.threads = cpus < 1 ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
     const struct opt opts[] = {
@@ -197,6 +217,8 @@ int cmd_evaluate(int argc, char **argv)
          "version folder of a bundle, asked as the daemon asks; may be given several times", 0, 0},
         {"through", OPT_STR, &a.through, "HOW", "bundles: exact, or index (and what it costs)", 0, 0},
         {"ef", OPT_UINT, &a.ef, "N", "bundles through the index: default the bundle's own", 0, 20000},
+        {"yardsticks", OPT_STR, &a.yardsticks, "LIST", "beside them: popularity, ease (EASE^R, up to 20,000 items)", 0, 0},
+        {"ease-lambda", OPT_NUM, &a.ease_lambda, "X", "its penalty", 1e-6, 1e12},
         {"split", OPT_STR, &a.split, "NAME", "test or valid", 0, 0},
         {"k", OPT_STR, &a.k, "LIST", "K of HR@K", 0, 0},
         {"per-category", OPT_FLAG, &a.per_category, NULL, "each category of the target item for itself", 0, 0},

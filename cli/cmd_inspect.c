@@ -110,6 +110,13 @@ static json_t *tower_json(const struct tower *t)
                      (json_int_t)n_parameters(t));
 }
 
+static json_t *vectors_json(const struct stored *s)
+{
+    return json_pack("{s:I, s:I, s:I, s:I, s:b, s:b}", "d", (json_int_t)s->d, "interests", (json_int_t)s->n_interest,
+                     "users", (json_int_t)s->n_users, "items", (json_int_t)s->n_items, "item_bias", s->item_bias,
+                     "folds_in", s->gram != NULL);
+}
+
 static json_t *checkpoint_json(const char *dir, struct err *err)
 {
     char schema[PATH_MAX], model[PATH_MAX], info[PATH_MAX];
@@ -120,7 +127,10 @@ static json_t *checkpoint_json(const char *dir, struct err *err)
     struct model *m = s ? model_load(model, s, true, err) : NULL;
     json_t *training = m && fio_exists(info) ? json_read_file(info, JSON_MAX, err) : json_null();
     json_t *o = NULL;
-    if (m && training)
+    if (m && training && m->stored)
+        o = json_pack("{s:s, s:s, s:o, s:o, s:O}", "is", "checkpoint", "kind", model_kind_name(m->kind), "vectors",
+                      vectors_json(m->stored), "fields", schema_summary(m->schema), "training", training);
+    else if (m && training)
         o = json_pack("{s:s, s:s, s:b, s:f, s:o, s:o, s:o, s:O}", "is", "checkpoint", "kind", model_kind_name(m->kind),
                       "relu_out", m->user.shape.relu_out, "logit_scale", (double)m->logit_scale, "user_tower",
                       tower_json(&m->user), "item_tower", tower_json(&m->item), "fields", schema_summary(m->schema),

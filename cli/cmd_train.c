@@ -7,9 +7,10 @@
 #include "cli/cmd.h"
 #include "cli/opts.h"
 #include "core/blas.h"
+#include "train/baseline.h"
 #include "train/trainer.h"
 
-static const char usage[] = "duet train --data FILE --model dat|two_tower --out DIR [options]";
+static const char usage[] = "duet train --data FILE --model KIND --out DIR [options]";
 static const char about[] = "Trains the towers of docs/model.md on a dataset of `duet prepare` and keeps the epoch "
                             "with the best validation HR@100.\n"
                             "--recipe duet (default) is what works on public data; --recipe paper is the text to the "
@@ -23,8 +24,8 @@ struct args {
     const char *data, *model, *out, *recipe, *loss, *widths, *batching;
     bool amm, cal, fast, in_batch, no_in_batch, logq, linear_out, relu_out, learn_scale, resume, keep_going, quiet;
     bool cal_weighted, cal_plain, cal_positives, cal_detach_major;
-    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows;
-    double lr, lr_decay, scale, lambda1, lambda2, lambda3, oov_dropout, feature_dropout, weight_decay, init_std;
+    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history;
+    double lr, lr_decay, scale, lambda1, lambda2, lambda3, oov_dropout, feature_dropout, weight_decay, init_std, w0, reg;
 };
 
 // --------------------------------------------------------------------------------------------------------- recipe
@@ -76,14 +77,18 @@ static void set_numbers(const struct args *a, struct recipe *r)
     set_num(&r->feature_dropout, a->feature_dropout);
     set_num(&r->weight_decay, a->weight_decay);
     set_num(&r->init_std, a->init_std);
+    set_num(&r->w0, a->w0);
+    set_num(&r->reg, a->reg);
+    set_u32(&r->n_interest, a->interests);
+    set_u32(&r->history, a->history);
     r->seed = a->seed;
     r->threads = (uint32_t)a->threads;
 }
 
 static void set_flags(const struct args *a, struct recipe *r)
 {
-    r->amm = a->amm;
-    r->cal = a->cal;
+    r->amm = r->amm && a->amm;
+    r->cal = r->cal && a->cal;
     r->in_batch = a->in_batch || (r->in_batch && !a->no_in_batch);
     r->logq = a->logq && r->loss == LOSS_SAMPLED;
     r->relu_out = a->relu_out || (r->relu_out && !a->linear_out);
@@ -97,8 +102,12 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
 {
     enum model_kind kind;
     if (!model_kind_parse(a->model, &kind))
-        return err_set(err, ERR_ARG, "--model \"%s\", want dat or two_tower", a->model);
-    if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
+        return err_set(err, ERR_ARG, "--model \"%s\", want " MODEL_KINDS, a->model);
+    if (model_kind_stored(kind) && strcmp(a->recipe, "duet") != 0)
+        return err_set(err, ERR_ARG, "--recipe %s is for dat and two_tower; %s has one of its own", a->recipe, a->model);
+    if (model_kind_stored(kind))
+        baseline_recipe(kind, d->n_users, d->n_items, r);
+    else if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want paper or duet", a->recipe);
     if (a->fast)
         recipe_fast(r);
@@ -183,7 +192,7 @@ static int run(const struct args *a)
         return 2;
     }
     blas_set_threads(1); // the pool's threads are the parallelism
-    bool ok = trainer_run(&p, &res, &err);
+    bool ok = (model_kind_stored(p.recipe.model) ? baseline_run : trainer_run)(&p, &res, &err);
     dataset_close(d);
     return ok ? finish(a, &res) : cmd_fail("train", &err);
 }
@@ -214,12 +223,16 @@ int cmd_train(int argc, char **argv)
                      .oov_dropout = UNSET_N,
                      .feature_dropout = UNSET_N,
                      .weight_decay = UNSET_N,
-                     .init_std = UNSET_N};
+                     .init_std = UNSET_N,
+                     .interests = UNSET_U,
+                     .history = UNSET_U,
+                     .w0 = UNSET_N,
+                     .reg = UNSET_N};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     a.threads = cpus < 1 ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
     const struct opt opts[] = {
         {"data", OPT_STR, &a.data, "FILE", "dataset of `duet prepare`", 0, 0},
-        {"model", OPT_STR, &a.model, "KIND", "dat or two_tower", 0, 0},
+        {"model", OPT_STR, &a.model, "KIND", MODEL_KINDS, 0, 0},
         {"out", OPT_STR, &a.out, "DIR", "checkpoint folder, made if missing", 0, 0},
         {"recipe", OPT_STR, &a.recipe, "NAME", "duet or paper: where all values below start from", 0, 0},
         {"fast", OPT_FLAG, &a.fast, NULL, "few epochs: to see everything work, not to compare", 0, 0},
@@ -255,6 +268,10 @@ int cmd_train(int argc, char **argv)
         {"cal-plain", OPT_FLAG, &a.cal_plain, NULL, "weigh all categories alike, as in the text", 0, 0},
         {"cal-positives", OPT_FLAG, &a.cal_positives, NULL, "align over rows of positives only", 0, 0},
         {"cal-detach-major", OPT_FLAG, &a.cal_detach_major, NULL, "no gradient to the largest category", 0, 0},
+        {"w0", OPT_NUM, &a.w0, "X", "wals: weight of what was not seen, against 1", 0, 1},
+        {"reg", OPT_NUM, &a.reg, "X", "wals: penalty, multiplied by a row's count", 0, 1e6},
+        {"interests", OPT_UINT, &a.interests, "N", "mind: query vectors of a user", 1, 64},
+        {"history", OPT_UINT, &a.history, "N", "youtube_dnn, mind: latest items that describe a user", 1, 1e6},
         {"oov-dropout", OPT_NUM, &a.oov_dropout, "P", "chance that an id is dropped, which trains the unknown row", 0,
          0.9},
         {"feature-dropout", OPT_NUM, &a.feature_dropout, "P", "the same for every other field", 0, 0.9},

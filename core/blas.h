@@ -23,4 +23,12 @@ void blas_sgemv(size_t m, size_t n, const float *a, size_t lda, const float *x, 
  * and n_k columns (rows). */
 void blas_ssyrk(bool ta, size_t n, size_t n_k, float alpha, const float *a, size_t lda, float beta, float *c, size_t ldc);
 
+/* Solves A x = b in place: A [n][n] symmetric, both triangles given, its Cholesky factor afterwards. False, and b spoilt, where A
+ * is not positive definite. */
+bool blas_sposv(size_t n, float *a, size_t lda, float *b);
+
+/* A := inverse of A, symmetric and positive definite, both triangles given and filled. False where it is not. In double: what
+ * it is for (EASE^R) inverts thousands of rows. */
+bool blas_dpotri(size_t n, double *a);
+
 #endif

@@ -12,7 +12,7 @@
 #define TENSORS_MAX (2 * (SCHEMA_FIELDS_MAX + 2 + 2 * TOWER_LAYERS_MAX) + 1)
 
 static const char *const side_names[] = {"user", "item"};
-static const char *const kind_names[] = {"two_tower", "dat"};
+static const char *const kind_names[] = {"two_tower", "dat", "wals", "fm", "youtube_dnn", "mind"};
 
 const char *model_kind_name(enum model_kind kind)
 {
@@ -21,12 +21,17 @@ const char *model_kind_name(enum model_kind kind)
 
 bool model_kind_parse(const char *name, enum model_kind *out)
 {
-    for (int k = MODEL_TWO_TOWER; k <= MODEL_DAT; k++)
+    for (int k = MODEL_TWO_TOWER; k <= MODEL_MIND; k++)
         if (strcmp(name, kind_names[k]) == 0) {
             *out = (enum model_kind)k;
             return true;
         }
     return false;
+}
+
+bool model_kind_stored(enum model_kind kind)
+{
+    return kind >= MODEL_WALS;
 }
 
 // ------------------------------------------------------------------------------------------------------ building
@@ -68,12 +73,26 @@ struct model *model_new(enum model_kind kind, struct schema *schema, const struc
     return NULL;
 }
 
+struct model *model_new_stored(enum model_kind kind, struct schema *schema, struct stored *stored, struct err *err)
+{
+    struct model *m = mem_array(1, sizeof(*m), err);
+    if (!m) {
+        schema_free(schema);
+        stored_free(stored);
+        return NULL;
+    }
+    *m = (struct model){.kind = kind, .schema = schema, .stored = stored, .logit_scale = 1};
+    m->user.d = m->item.d = stored->d;
+    return m;
+}
+
 void model_free(struct model *m)
 {
     if (!m)
         return;
     tower_fini(&m->user);
     tower_fini(&m->item);
+    stored_free(m->stored);
     schema_free(m->schema);
     free(m);
 }
@@ -225,7 +244,9 @@ static bool read_meta(const struct safetensors *st, enum model_kind *kind, bool 
                        "metadata duet_format: found %.20s, want " FORMAT_VERSION "; deploy/export_pytorch.py writes it",
                        format ? format : "nothing");
     if (!k || !model_kind_parse(k, kind))
-        return err_set(err, ERR_FORMAT, "metadata kind: found %.20s, want dat or two_tower", k ? k : "nothing");
+        return err_set(err, ERR_FORMAT, "metadata kind: found %.20s, want " MODEL_KINDS, k ? k : "nothing");
+    if (model_kind_stored(*kind))
+        return true;
     if (!relu || (strcmp(relu, "true") != 0 && strcmp(relu, "false") != 0))
         return err_set(err, ERR_FORMAT, "metadata relu_out: found %.20s, want true or false", relu ? relu : "nothing");
     *relu_out = strcmp(relu, "true") == 0;
@@ -259,6 +280,16 @@ static bool fill_model(struct model *m, const struct safetensors *st, bool with_
                   err_set(err, ERR_FORMAT, "logit_scale is %g, want a positive number", (double)m->logit_scale));
 }
 
+static struct model *load_stored(const struct safetensors *st, enum model_kind kind, struct schema *schema,
+                                 bool with_vec, struct err *err)
+{
+    struct stored *s = stored_load(st, with_vec, err);
+    if (s)
+        return model_new_stored(kind, schema, s, err);
+    schema_free(schema);
+    return NULL;
+}
+
 /* Takes the schema, not the reader. */
 static struct model *load_from(const struct safetensors *st, struct schema *schema, bool with_aug, struct err *err)
 {
@@ -266,6 +297,8 @@ static struct model *load_from(const struct safetensors *st, struct schema *sche
     struct tower_params p[2] = {0};
     enum model_kind kind = MODEL_TWO_TOWER;
     bool relu_out = false, ok = read_meta(st, &kind, &relu_out, err);
+    if (ok && model_kind_stored(kind))
+        return load_stored(st, kind, schema, with_aug, err);
     for (int i = 0; ok && i < 2; i++) {
         ok = read_tables(st, side_names[i], side[i], &p[i], err) && read_layers(st, side_names[i], &p[i], err) &&
              read_augmented(st, side_names[i], side[i], with_aug, &p[i], err);
@@ -348,6 +381,9 @@ static bool save_parts(const struct model *m, const char *path, const struct par
 bool model_save(const struct model *m, const char *path, bool with_aug, struct err *err)
 {
     const struct tower *t[] = {&m->user, &m->item};
+    if (m->stored)
+        return stored_save(m->stored, model_kind_name(m->kind), path, with_aug, err) ||
+               (err && strstr(err->msg, path) ? false : err_prefix(err, "%s", path));
     for (int i = 0; with_aug && i < 2; i++)
         if (t[i]->shape.d_aug && t[i]->shape.n_ids && !t[i]->aug)
             return err_set(err, ERR_STATE, "%s: the model has no %s.aug to save; it was loaded without", path,

@@ -13,23 +13,29 @@
 
 #include "core/base/err.h"
 #include "core/schema.h"
+#include "core/stored.h"
 #include "core/tower.h"
 
-enum model_kind { MODEL_TWO_TOWER, MODEL_DAT };
+enum model_kind { MODEL_TWO_TOWER, MODEL_DAT, MODEL_WALS, MODEL_FM, MODEL_YOUTUBE_DNN, MODEL_MIND };
 
 struct model {
     enum model_kind kind;
     struct schema *schema; // owned
-    struct tower user, item;
+    struct tower user, item; // without towers: zeroed but for d
+    struct stored *stored;   // of the kinds from MODEL_WALS on, owned; NULL where there are towers
     float logit_scale;     // of training; scores served are plain inner products
 };
 
-const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat"
+const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat", "wals", ...
 bool model_kind_parse(const char *name, enum model_kind *out);
+bool model_kind_stored(enum model_kind kind); // vectors instead of towers
+#define MODEL_KINDS "dat, two_tower, wals, fm, youtube_dnn or mind"
 
 /* Zeroed model; takes `schema` (frees it on failure too). ERR_ARG unless the towers have the same d and relu_out, and d_aug = d
  * on both sides (MODEL_DAT) or 0 (MODEL_TWO_TOWER). */
 struct model *model_new(enum model_kind kind, struct schema *schema, const struct tower_params *user, const struct tower_params *item, struct err *err);
+/* Of a kind without towers. Takes `schema` and `stored`. */
+struct model *model_new_stored(enum model_kind kind, struct schema *schema, struct stored *stored, struct err *err);
 void model_free(struct model *m); // NULL is fine
 
 /* Tensors of the file checked against the schema: names, shapes, finite values. Takes `schema`, frees it on failure too.

@@ -7,6 +7,7 @@
 #include "core/base/mem.h"
 #include "train/checkpoint.h"
 #include "train/embed.h"
+#include "train/evaluate_stored.h"
 
 // -------------------------------------------------------------------------------------------------------- targets
 
@@ -74,21 +75,27 @@ void evaluation_fini(struct evaluation *e)
 
 // ------------------------------------------------------------------------------------------------------- ranking
 
-/* Query and item vectors of one view -> e->rank. Held-out users' withheld rows are their known past. */
-static bool rank_set(struct evaluation *e, const struct target_set *set, const float *pu, const float *pv, size_t d,
-                     struct err *err)
+struct rank_input evaluation_rank_input(const struct evaluation *e, const struct target_set *set)
 {
     const struct dataset *data = e->p.data;
-    struct rank_input in = {.pu = pu,
-                            .user = set->user,
+    struct rank_input in = {.user = set->user,
                             .n_users = set->n_users,
-                            .pv = pv,
                             .n_items = data->n_items,
-                            .d = d,
                             .target = e->target,
                             .exclude = {&data->train, e->p.valid ? NULL : &data->valid}};
     if (set == &e->cold && data->held.off)
-        in.exclude[0] = &data->held;
+        in.exclude[0] = &data->held; // held-out users' withheld rows are their known past
+    return in;
+}
+
+/* Query and item vectors of one view -> e->rank. */
+static bool rank_set(struct evaluation *e, const struct target_set *set, const float *pu, const float *pv, size_t d,
+                     struct err *err)
+{
+    struct rank_input in = evaluation_rank_input(e, set);
+    in.pu = pu;
+    in.pv = pv;
+    in.d = d;
     return rank_targets(&in, e->pool, e->rank, err);
 }
 
@@ -126,7 +133,7 @@ bool evaluation_put_metrics(const struct evaluation *e, const struct target_set 
 }
 
 /* One line of the cold-start table. */
-static void put_cold(const struct evaluation *e, json_t *list, const char *view, const uint8_t *keep, size_t n)
+void evaluation_put_cold(const struct evaluation *e, json_t *list, const char *view, const uint8_t *keep, size_t n)
 {
     struct metrics m = metrics_of(&e->p.spec, e->rank, keep, n);
     if (m.n == 0)
@@ -138,7 +145,7 @@ static void put_cold(const struct evaluation *e, json_t *list, const char *view,
 
 // ---------------------------------------------------------------------------------------------------- popularity
 
-static json_t *system_new(const char *name, const char *kind)
+json_t *evaluation_system_new(const char *name, const char *kind)
 {
     json_t *o = json_object();
     json_object_set_new(o, "name", json_string(name));
@@ -153,11 +160,11 @@ static bool popularity_views(struct evaluation *e, const float *pu, const float 
     json_object_set_new(o, "cold_start", cold);
     if (!rank_set(e, &e->known, pu, pv, 1, err) || !evaluation_put_metrics(e, &e->known, e->rank, o, err))
         return false;
-    put_cold(e, cold, "every user as unknown", e->known.keep_known, e->known.n);
-    put_cold(e, cold, "held-out items", e->known.keep_cold, e->known.n);
+    evaluation_put_cold(e, cold, "every user as unknown", e->known.keep_known, e->known.n);
+    evaluation_put_cold(e, cold, "held-out items", e->known.keep_cold, e->known.n);
     if (e->cold.n && !rank_set(e, &e->cold, pu, pv, 1, err))
         return false;
-    put_cold(e, cold, "held-out users", e->cold.keep_known, e->cold.n);
+    evaluation_put_cold(e, cold, "held-out users", e->cold.keep_known, e->cold.n);
     return true;
 }
 
@@ -165,7 +172,7 @@ static bool popularity_views(struct evaluation *e, const float *pu, const float 
 json_t *evaluation_popularity(struct evaluation *e, struct err *err)
 {
     const struct dataset *d = e->p.data;
-    json_t *o = system_new("popularity", "popularity");
+    json_t *o = evaluation_system_new("popularity", "popularity");
     float *pv = mem_array(d->n_items, sizeof(*pv), err), *pu = mem_array(d->n_users, sizeof(*pu), err);
     for (uint32_t i = 0; pv && i < d->n_items; i++)
         pv[i] = (float)d->item_count[i];
@@ -250,7 +257,7 @@ static bool history_view(struct views *v, const struct target_set *set, const st
     }
     free(a);
     if (ok)
-        put_cold(v->e, cold, name, set->keep_known, set->n);
+        evaluation_put_cold(v->e, cold, name, set->keep_known, set->n);
     return ok;
 }
 
@@ -262,7 +269,7 @@ static bool stranger_views(struct views *v, const struct target_set *set, const 
         return true;
     if (!embed_users(v, set, EMBED_UNKNOWN, NULL, err))
         return false;
-    put_cold(v->e, cold, features, set->keep_known, set->n);
+    evaluation_put_cold(v->e, cold, features, set->keep_known, set->n);
     return !past->off || history_view(v, set, past, history, cold, err);
 }
 
@@ -275,7 +282,7 @@ static bool model_views(struct views *v, json_t *o, struct err *err)
     if (!embed_items(e, v->m, v->pv, err) || !embed_users(v, &e->known, EMBED_OWN, NULL, err) ||
         !evaluation_put_metrics(e, &e->known, e->rank, o, err))
         return false;
-    put_cold(e, cold, "held-out items", e->known.keep_cold, e->known.n);
+    evaluation_put_cold(e, cold, "held-out items", e->known.keep_cold, e->known.n);
     return stranger_views(v, &e->known, &d->train, "every user as unknown, by features",
                           "every user as unknown, by history", cold, err) &&
            stranger_views(v, &e->cold, &d->held, "held-out users, by features", "held-out users, by history", cold,
@@ -296,7 +303,9 @@ json_t *evaluation_model(struct evaluation *e, const char *name, const struct mo
 {
     const struct dataset *d = e->p.data;
     size_t most = e->known.n_users > e->cold.n_users ? e->known.n_users : e->cold.n_users;
-    json_t *o = system_new(name, model_kind_name(m->kind));
+    if (m->stored)
+        return evaluation_stored(e, name, m, err);
+    json_t *o = evaluation_system_new(name, model_kind_name(m->kind));
     struct views v = {.e = e, .m = m};
     bool ok = fits(d, m, err) && (v.pu = mem_array(most, m->user.d * sizeof(float), err)) &&
               (v.pv = mem_array(d->n_items, m->item.d * sizeof(float), err)) && model_views(&v, o, err);

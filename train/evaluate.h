@@ -53,4 +53,10 @@ json_t *evaluation_report(const struct evaluation *e, const char *data_path, jso
 /* Ranks of a set in e->rank -> metrics and, if asked for, categories into `system`. */
 bool evaluation_put_metrics(const struct evaluation *e, const struct target_set *set, const float *rank, json_t *system, struct err *err);
 
+/* For evaluators of other kinds of systems: an object with name, kind and "through": "exact"; the ranking of a set but for what
+ * scores it; one line of the cold-start table out of e->rank. */
+json_t *evaluation_system_new(const char *name, const char *kind);
+struct rank_input evaluation_rank_input(const struct evaluation *e, const struct target_set *set);
+void evaluation_put_cold(const struct evaluation *e, json_t *list, const char *view, const uint8_t *keep, size_t n);
+
 #endif

@@ -63,18 +63,39 @@ struct rank_job {
     bool failed[POOL_THREADS_MAX];
 };
 
+/* Scores of users first .. first + n: [n][n_items]; `scores` has room for as many rows as there are query vectors. */
+static void score_users(const struct rank_input *in, size_t first, size_t n, size_t n_interest, float *scores)
+{
+    size_t d = in->d, m = in->n_items;
+    if (in->score) {
+        in->score(in->score_ctx, first, n, scores);
+        return;
+    }
+    blas_sgemm(false, true, n * n_interest, m, d, 1, in->pu + first * n_interest * d, d, in->pv, d, 0, scores, m);
+    for (size_t u = 0; n_interest > 1 && u < n; u++) {
+        float *to = scores + u * m;
+        const float *from = scores + u * n_interest * m;
+        for (size_t i = 0; i < m; i++) {
+            float best = from[i];
+            for (size_t k = 1; k < n_interest; k++)
+                best = from[k * m + i] > best ? from[k * m + i] : best;
+            to[i] = best;
+        }
+    }
+}
+
 static void rank_part(void *ctx, unsigned part)
 {
     struct rank_job *j = ctx;
     const struct rank_input *in = j->in;
-    size_t lo, hi, d = in->d;
+    size_t lo, hi, n_interest = in->n_interest ? in->n_interest : 1;
     pool_range(in->n_users, part, pool_threads(j->pool), &lo, &hi);
-    float *scores = malloc(RANK_BLOCK * in->n_items * sizeof(float));
+    float *scores = malloc(RANK_BLOCK * n_interest * in->n_items * sizeof(float));
     float *own = malloc((j->max_targets + 1) * sizeof(float));
     j->failed[part] = !scores || !own;
     for (size_t i = lo; i < hi && !j->failed[part]; i += RANK_BLOCK) {
         size_t n = hi - i < RANK_BLOCK ? hi - i : RANK_BLOCK;
-        blas_sgemm(false, true, n, in->n_items, d, 1, in->pu + i * d, d, in->pv, d, 0, scores, in->n_items);
+        score_users(in, i, n, n_interest, scores);
         for (size_t u = 0; u < n; u++)
             rank_user(in, in->user[i + u], scores + u * in->n_items, own, j->rank + j->first[i + u]);
     }

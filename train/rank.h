@@ -14,11 +14,14 @@
 #include "train/pool.h"
 
 struct rank_input {
-    const float *pu;                       // [n_users][d] query vectors, one for each user below
+    const float *pu;                       // [n_users][n_interest][d] query vectors, for each user below
     const uint32_t *user;                  // [n_users] dataset users
     size_t n_users;
     const float *pv;                       // [n_items][d]
     size_t n_items, d;
+    size_t n_interest;                     // query vectors of a user: an item's score is the best of theirs; 0 = 1
+    void (*score)(const void *ctx, size_t first, size_t n, float *scores); // instead of pu and pv: [n][n_items] of users first ..
+    const void *score_ctx;
     const struct interactions *target;     // the ranked items of each user
     const struct interactions *exclude[2]; // left out of the catalogue; NULL = none
 };

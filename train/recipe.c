@@ -127,7 +127,10 @@ bool recipe_check(const struct recipe *r, struct err *err)
            in_range("lr-decay", r->lr_decay, 1e-3, 1, err) && in_range("weight-decay", r->weight_decay, 0, 10, err) &&
            in_range("init-std", r->init_std, 0, 10, err) && in_range("oov-dropout", r->oov_dropout, 0, 0.9, err) &&
            in_range("feature-dropout", r->feature_dropout, 0, 0.9, err) && in_range("epochs", r->epochs, 1, 1e6, err) &&
-           in_range("threads", r->threads, 1, 64, err);
+           in_range("threads", r->threads, 1, 64, err) &&
+           in_range("w0", r->w0, 0, 1, err) && in_range("reg", r->reg, 0, 1e6, err) &&
+           in_range("interests", r->n_interest, 0, STORED_INTERESTS_MAX, err) &&
+           in_range("history", r->history, 0, 1e6, err);
 }
 
 bool loss_kind_parse(const char *name, enum loss_kind *out)
@@ -175,6 +178,10 @@ static const struct entry {
     ENTRY(E_BOOL, cal_weighted),
     ENTRY(E_BOOL, cal_detach_major),
     ENTRY(E_BOOL, cal_positives),
+    ENTRY(E_NUM, w0),
+    ENTRY(E_NUM, reg),
+    ENTRY(E_U32, n_interest),
+    ENTRY(E_U32, history),
     ENTRY(E_NUM, lr),
     ENTRY(E_NUM, lr_decay),
     ENTRY(E_NUM, weight_decay),
@@ -263,7 +270,7 @@ bool recipe_from_json(const json_t *o, struct recipe *out, struct err *err)
         return false;
     snprintf(out->name, sizeof(out->name), "%s", name);
     if (!model_kind_parse(model, &out->model))
-        return err_set(err, ERR_FORMAT, "model \"%s\", want dat or two_tower", model);
+        return err_set(err, ERR_FORMAT, "model \"%s\", want " MODEL_KINDS, model);
     if (!loss_kind_parse(loss, &out->loss))
         return err_set(err, ERR_FORMAT, "loss \"%s\", want bce, softmax or sampled", loss);
     if (strcmp(batching, "pairs") != 0 && strcmp(batching, "users") != 0)

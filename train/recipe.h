@@ -22,7 +22,7 @@ enum batch_kind {
 };
 
 struct recipe {
-    char name[16]; // "paper", "duet": where the other values started from
+    char name[16]; // "paper", "duet" or, for the baselines, "tuned": where the other values started from
     enum model_kind model;
     enum loss_kind loss;
     enum batch_kind batching;
@@ -43,6 +43,10 @@ struct recipe {
     bool cal_weighted;          // a category's term weighs by its share of the rows; false: all alike, as in the text
     bool cal_detach_major;      // no gradient to the major category
     bool cal_positives;         // rows of positives only; false: every row of the batch
+
+    double w0, reg;             // wals: weight of what was not seen; penalty, multiplied by a row's count
+    uint32_t n_interest;        // mind: query vectors of a user
+    uint32_t history;           // youtube_dnn, mind: latest items that describe a user
 
     double lr, lr_decay;        // Adam's rate, multiplied by lr_decay after each epoch
     double weight_decay;        // of the tables, decoupled

@@ -66,10 +66,72 @@ static void sgemv_and_ssyrk_agree_with_sgemm(void **state)
     }
 }
 
+/* A = B'B + I for a random B. */
+static void positive(struct rng *r, double *a, size_t n)
+{
+    double b[N * N];
+    for (size_t i = 0; i < n * n; i++)
+        b[i] = rng_normal(r);
+    for (size_t i = 0; i < n; i++)
+        for (size_t j = 0; j < n; j++) {
+            a[i * n + j] = i == j;
+            for (size_t k = 0; k < n; k++)
+                a[i * n + j] += b[k * n + i] * b[k * n + j];
+        }
+}
+
+static void sposv_solves(void **state)
+{
+    (void)state;
+    double a[N * N];
+    float f[N * N], x[N], b[N];
+    struct rng r;
+    rng_init(&r, 4);
+    positive(&r, a, N);
+    for (size_t i = 0; i < N * N; i++)
+        f[i] = (float)a[i];
+    fill(&r, b, N);
+    for (size_t i = 0; i < N; i++)
+        x[i] = b[i];
+    assert_true(blas_sposv(N, f, N, x));
+    for (size_t i = 0; i < N; i++) {
+        double s = 0;
+        for (size_t j = 0; j < N; j++)
+            s += a[i * N + j] * (double)x[j];
+        assert_float_equal(s, b[i], 1e-4);
+    }
+    float bad[4] = {1, 2, 2, 1}, y[2] = {1, 1};
+    assert_false(blas_sposv(2, bad, 2, y));
+}
+
+static void dpotri_inverts(void **state)
+{
+    (void)state;
+    double a[N * N], inverse[N * N];
+    struct rng r;
+    rng_init(&r, 5);
+    positive(&r, a, N);
+    for (size_t i = 0; i < N * N; i++)
+        inverse[i] = a[i];
+    assert_true(blas_dpotri(N, inverse));
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < N; j++) {
+            double s = 0;
+            for (size_t k = 0; k < N; k++)
+                s += a[i * N + k] * inverse[k * N + j];
+            assert_float_equal(s, i == j, 1e-9);
+            assert_float_equal(inverse[i * N + j], inverse[j * N + i], 0);
+        }
+    double bad[4] = {1, 2, 2, 1};
+    assert_false(blas_dpotri(2, bad));
+}
+
 int main(void)
 {
     blas_set_threads(1);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(sposv_solves),
+        cmocka_unit_test(dpotri_inverts),
         cmocka_unit_test(sgemm_is_the_definition),
         cmocka_unit_test(sgemv_and_ssyrk_agree_with_sgemm),
     };

@@ -50,6 +50,56 @@ static void ranks_leave_out_seen_items_and_other_targets(void **state)
     }
 }
 
+/* User 0's second vector likes item 2 most, user 1's first likes item 4: an item's score is the best of its user's. */
+static void several_vectors_of_a_user_score_by_the_best(void **state)
+{
+    (void)state;
+    const float pu[] = {1, 0, 0, 1, 0, 1, 1, 0}, pv[] = {0, 0, 0, 0, .1f, .9f, .8f, .1f, .2f, .7f};
+    struct err err = {0};
+    struct pool *pool = pool_new(2, &err);
+    struct rank_input in = {.pu = pu,
+                            .user = users,
+                            .n_users = 2,
+                            .pv = pv,
+                            .n_items = 5,
+                            .d = 2,
+                            .n_interest = 2,
+                            .target = &target,
+                            .exclude = {&seen, NULL}};
+    float r[3];
+    assert_true(rank_targets(&in, pool, r, &err));
+    assert_float_equal(r[0], 1, 0); // max(.1, .9) before .8 and .7; by the first vector alone it would be last
+    assert_float_equal(r[1], 2, 0); // item 0 has nothing: behind 2, as good as 1
+    assert_float_equal(r[2], 2, 0); // .7 behind .9
+    pool_free(pool);
+}
+
+static void score_by_index(const void *ctx, size_t first, size_t n, float *scores)
+{
+    for (size_t i = 0; i < n * 5; i++)
+        scores[i] = ((const float *)ctx)[(first + i / 5) * 5 + i % 5];
+}
+
+static void scores_may_come_from_a_function(void **state)
+{
+    (void)state;
+    const float table[] = {0, 0, .1f, .2f, .3f, 0, 0, .1f, .2f, .3f};
+    struct err err = {0};
+    struct pool *pool = pool_new(1, &err);
+    struct rank_input in = {.user = users,
+                            .n_users = 2,
+                            .n_items = 5,
+                            .target = &target,
+                            .exclude = {&seen, NULL},
+                            .score = score_by_index,
+                            .score_ctx = table};
+    float r[3];
+    assert_true(rank_targets(&in, pool, r, &err));
+    assert_float_equal(r[0], 3, 0);
+    assert_float_equal(r[2], 1, 0);
+    pool_free(pool);
+}
+
 static void equal_scores_get_the_middle_rank(void **state)
 {
     (void)state;
@@ -88,6 +138,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ranks_leave_out_seen_items_and_other_targets),
+        cmocka_unit_test(several_vectors_of_a_user_score_by_the_best),
+        cmocka_unit_test(scores_may_come_from_a_function),
         cmocka_unit_test(equal_scores_get_the_middle_rank),
         cmocka_unit_test(a_score_that_is_no_number_ranks_last),
         cmocka_unit_test(metrics_are_means_over_the_kept_targets),

@@ -102,7 +102,7 @@ static void bad_values_are_refused_by_name(void **state)
     refused("lr", json_string("fast"), "lr");
     refused("batch", json_integer(0), "batch");
     refused("loss", json_string("hinge"), "hinge");
-    refused("model", json_string("fm"), "fm");
+    refused("model", json_string("gru4rec"), "gru4rec");
     refused("batching", json_string("rows"), "rows");
     refused("widths", json_pack("[]"), "widths");
     refused("widths", json_pack("[i,i]", 8, 100000), "width");
