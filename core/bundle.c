@@ -1,7 +1,7 @@
 /* Loading reads each file once, in an order that gives the most telling error first and needs the least memory:
  *
- *     manifest -> entries, place -> items.pack -> fingerprint -> schema -> index -> model -> embeddings -> users ->
- * probes
+ *     manifest -> entries, place -> items.pack -> fingerprint -> schema -> index -> model -> embeddings
+ *         -> users -> probes
  *
  * The fingerprint covers the manifest's own hashes of model, embeddings and schema, and the item ids; so right after
  * items.pack it is known whether the parts belong together, before a damaged part is looked at from the inside. The
@@ -171,6 +171,14 @@ static bool load_model(struct loader *l, struct schema *schema)
     if (m->user.d != head->d || m->item.d != head->d)
         return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, m->item.d,
                        MANIFEST_NAME, head->d);
+    const char *encoder = m->stored ? "stored" : "tower";
+    uint32_t n_interest = m->stored ? m->stored->n_interest : 1;
+    if (strcmp(encoder, head->encoder) != 0 || n_interest != head->n_interest)
+        return err_set(l->err, ERR_MISMATCH, "%s: encoder %s of %u vectors, %s says %s of %u", name, encoder,
+                       n_interest, MANIFEST_NAME, head->encoder, head->n_interest);
+    if (m->stored && m->stored->gram && m->stored->n_fold != head->n_items)
+        return err_set(l->err, ERR_MISMATCH, "%s: folds in over %u items, there are %llu", name, m->stored->n_fold,
+                       (unsigned long long)head->n_items);
     return strcmp(model_kind_name(m->kind), head->kind) == 0 ||
            err_set(l->err, ERR_MISMATCH, "%s: kind %s, %s says %s", name, model_kind_name(m->kind), MANIFEST_NAME,
                    head->kind);
@@ -221,8 +229,10 @@ static bool load_users(struct loader *l)
     uint32_t d_aug = l->b->model->user.shape.d_aug;
     if (u->d_aug != d_aug && !(u->n == 0 && u->d_aug == 0))
         return err_set(l->err, ERR_MISMATCH, "%s: a_u of width %u, the model wants %u", name, u->d_aug, d_aug);
-    if (u->vec_cols)
-        return err_set(l->err, ERR_FORMAT, "%s: stored query vectors, which encoder tower does not have", name);
+    uint32_t vec_cols = l->b->model->stored ? l->m.head.n_interest * l->m.head.d : 0;
+    if (u->vec_cols != vec_cols && (u->vec_cols || u->n))
+        return err_set(l->err, ERR_FORMAT, "%s: %u stored components a user, encoder %s of %u vectors wants %u", name,
+                       u->vec_cols, l->m.head.encoder, l->m.head.n_interest, vec_cols);
     return count_is(l, name, u->n, l->m.head.n_users);
 }
 
@@ -247,7 +257,7 @@ static bool run_probes(struct loader *l)
     const struct bundle_manifest *h = &l->m.head;
     float *p_u = mem_array((size_t)b->probes->n * h->d, sizeof(*p_u), l->err);
     double recall = -1;
-    if (p_u && probes_embed(b->probes, b->model, p_u, l->err))
+    if (p_u && probes_embed(b->probes, b->model, b->users, p_u, l->err))
         recall = probes_recall(b->probes, p_u, b->hnsw, b->emb, h->probe_ef, l->err);
     free(p_u);
     if (recall < 0)
@@ -290,9 +300,9 @@ static bool load(struct loader *l, bool placed, bool probe)
     if (!manifest_read(l->dir, &l->m, l->err) || !manifest_check_entries(l->dir, l->err) ||
         (placed && !manifest_check_place(l->dir, &l->m, l->err)))
         return false;
-    if (strcmp(l->m.head.encoder, "tower") != 0)
-        return err_set(l->err, ERR_FORMAT, "%s: encoder \"%s\", this version serves \"tower\"", MANIFEST_NAME,
-                       l->m.head.encoder);
+    if (strcmp(l->m.head.encoder, "tower") != 0 && strcmp(l->m.head.encoder, "stored") != 0)
+        return err_set(l->err, ERR_FORMAT, "%s: encoder \"%s\", this version serves \"tower\" and \"stored\"",
+                       MANIFEST_NAME, l->m.head.encoder);
     l->b->manifest = l->m.head;
     l->b->users_revision = l->m.users_revision;
     return load_parts(l) && check_sizes(l) && (!probe || run_probes(l));
@@ -348,8 +358,10 @@ static size_t tower_memory(const struct tower *t)
 
 size_t bundle_memory(const struct bundle *b)
 {
-    return sizeof(*b) + tower_memory(&b->model->user) + tower_memory(&b->model->item) + items_memory(b->items) +
-           users_memory(b->users) + hnsw_bytes(b->hnsw) + b->emb_bytes + pack_bytes(b->probes->pack);
+    size_t vectors = b->model->stored ? stored_memory(b->model->stored) : 0;
+    return sizeof(*b) + vectors + tower_memory(&b->model->user) + tower_memory(&b->model->item) +
+           items_memory(b->items) + users_memory(b->users) + hnsw_bytes(b->hnsw) + b->emb_bytes +
+           pack_bytes(b->probes->pack);
 }
 
 void bundle_warm(const struct bundle *b)
@@ -360,7 +372,7 @@ void bundle_warm(const struct bundle *b)
     pack_touch(b->items->pack);
     pack_touch(b->users->pack);
     float *p_u = mem_array((size_t)b->probes->n * b->manifest.d, sizeof(*p_u), NULL);
-    if (p_u && probes_embed(b->probes, b->model, p_u, NULL))
+    if (p_u && probes_embed(b->probes, b->model, b->users, p_u, NULL))
         probes_recall(b->probes, p_u, b->hnsw, b->emb, b->manifest.default_ef, NULL);
     free(p_u);
 }

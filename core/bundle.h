@@ -22,8 +22,8 @@ enum bundle_load_mode { BUNDLE_PRIVATE, BUNDLE_SHARED };
 struct bundle_manifest {
     char model[65];       // name, [A-Za-z0-9._-]{1,64}
     uint64_t version;     // >= 1, equals the folder's name
-    char kind[32];        // "dat", "two_tower", ...
-    char encoder[24];     // "tower" (others of model.md are legal names that this version refuses with ERR_FORMAT)
+    char kind[32];        // "dat", "two_tower", "wals", ...
+    char encoder[24];     // "tower", "stored" (other legal names are refused with ERR_FORMAT)
     char fingerprint[33];
     char created[32];     // RFC 3339
     uint32_t d, n_interest;

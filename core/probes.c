@@ -2,6 +2,7 @@
 
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "core/base/mem.h"
 #include "core/users.h"
@@ -33,8 +34,11 @@ static bool read_columns(struct probes *p, const struct model *m, uint32_t n_ite
     if (rows > PROBES_MAX)
         return err_set(err, ERR_LIMIT, "%zu probes, at most %d allowed", rows, PROBES_MAX);
     p->n = (uint32_t)rows;
-    if (side->n_slots && (!(p->x = pack_need(p->pack, "x", PACK_U32, side->n_slots, p->n, err)) ||
-                          !schema_check_x(side, p->x, p->n, err)))
+    if (m->stored && !(p->vec_row = pack_need(p->pack, "vec_row", PACK_U32, 1, p->n, err)))
+        return false;
+    if (!m->stored && side->n_slots &&
+        (!(p->x = pack_need(p->pack, "x", PACK_U32, side->n_slots, p->n, err)) ||
+         !schema_check_x(side, p->x, p->n, err)))
         return false;
     if (p->d_aug && !(p->aug = pack_need(p->pack, "aug", PACK_F32, p->d_aug, p->n, err)))
         return false;
@@ -62,9 +66,11 @@ void probes_fini(struct probes *p)
 
 bool probes_save(const char *path, const struct probes *p, uint32_t n_slots, const char *fingerprint, struct err *err)
 {
+    n_slots = p->vec_row ? 0 : n_slots;
     struct pack_writer *w = pack_writer_new(path, "probes", err);
     bool ok = w && pack_put(w, "fingerprint", PACK_U8, 1, 32, fingerprint, err) &&
               (n_slots == 0 || pack_put(w, "x", PACK_U32, p->n, n_slots, p->x, err)) &&
+              (!p->vec_row || pack_put(w, "vec_row", PACK_U32, p->n, 1, p->vec_row, err)) &&
               (p->d_aug == 0 || pack_put(w, "aug", PACK_F32, p->n, p->d_aug, p->aug, err)) &&
               pack_put(w, "p", PACK_F32, p->n, p->d, p->p, err) &&
               pack_put(w, "top", PACK_U32, p->n, p->k, p->top, err) &&
@@ -75,8 +81,35 @@ bool probes_save(const char *path, const struct probes *p, uint32_t n_slots, con
 
 // ------------------------------------------------------------------------------------------------------- checking
 
-bool probes_embed(const struct probes *p, const struct model *m, float *p_u, struct err *err)
+static bool check_vector(const struct probes *p, uint32_t i, const float *found, struct err *err)
 {
+    const float *want = p->p + (size_t)i * p->d;
+    for (uint32_t j = 0; j < p->d; j++)
+        if (!(fabsf(found[j] - want[j]) <= P_TOLERANCE)) // NaN fails too
+            return err_set(err, ERR_MISMATCH,
+                           "probe %u: component %u of p_u is %.9g, want %.9g: model and probes do not belong together",
+                           i, j, (double)found[j], (double)want[j]);
+    return true;
+}
+
+static bool look_up(const struct probes *p, const struct stored *s, const struct users *users, float *p_u,
+                    struct err *err)
+{
+    for (uint32_t i = 0; i < p->n; i++) {
+        if (p->vec_row[i] >= (uint64_t)users->n * s->n_interest)
+            return err_set(err, ERR_MISMATCH, "probe %u: vector %u, there are %u of %u users", i, p->vec_row[i],
+                           s->n_interest, users->n);
+        memcpy(p_u + (size_t)i * p->d, users->vec + (size_t)p->vec_row[i] * p->d, p->d * sizeof(*p_u));
+        if (!check_vector(p, i, p_u + (size_t)i * p->d, err))
+            return false;
+    }
+    return true;
+}
+
+bool probes_embed(const struct probes *p, const struct model *m, const struct users *users, float *p_u, struct err *err)
+{
+    if (m->stored)
+        return look_up(p, m->stored, users, p_u, err);
     struct tower_ws *ws = tower_ws_new(&m->user, 1, err);
     if (!ws)
         return false;
@@ -84,15 +117,9 @@ bool probes_embed(const struct probes *p, const struct model *m, float *p_u, str
     bool ok = true;
     for (uint32_t i = 0; ok && i < p->n; i++) {
         float *out = p_u + (size_t)i * p->d;
-        const float *want = p->p + (size_t)i * p->d;
         tower_forward(&m->user, p->x ? p->x + (size_t)i * n_slots : NULL, p->aug ? p->aug + (size_t)i * p->d_aug : NULL,
                       1, ws, out);
-        for (uint32_t j = 0; ok && j < p->d; j++)
-            if (!(fabsf(out[j] - want[j]) <= P_TOLERANCE)) // NaN fails too
-                ok =
-                    err_set(err, ERR_MISMATCH,
-                            "probe %u: component %u of p_u is %.9g, want %.9g: model and probes do not belong together",
-                            i, j, (double)out[j], (double)want[j]);
+        ok = check_vector(p, i, out, err);
     }
     tower_ws_free(ws);
     return ok;

@@ -10,6 +10,7 @@
 #include "core/base/err.h"
 #include "core/base/pack.h"
 #include "core/model.h"
+#include "core/users.h"
 #include "index/hnsw.h"
 
 #define PROBES_MAX 65536
@@ -20,6 +21,7 @@ struct probes {
     uint32_t d_aug, d;
     const uint32_t *x;   // [n][n_slots]; NULL if n_slots = 0
     const float *aug;    // [n][d_aug]; NULL if d_aug = 0
+    const uint32_t *vec_row; // [n] models without towers: row of the users' vectors, taken as [n_users * n_interest][d]; else NULL
     const float *p;      // [n][d] expected p_u
     const uint32_t *top; // [n][k] exact best items, best first
     const float *score;  // [n][k]
@@ -30,9 +32,9 @@ bool probes_from_pack(struct probes *out, struct pack *p, const struct model *m,
 void probes_fini(struct probes *p); // accepts zeroed
 bool probes_save(const char *path, const struct probes *p, uint32_t n_slots, const char *fingerprint, struct err *err); // fsynced
 
-/* Recompute every p_u, one by one as requests do; ERR_MISMATCH names the first that differs by more than 1e-4 in a component.
+/* Recompute every p_u, one by one as requests do (of a model without towers: look it up in `users`); ERR_MISMATCH names the first that differs by more than 1e-4 in a component.
  *   p_u [n][d] receives what was computed, for probes_recall */
-bool probes_embed(const struct probes *p, const struct model *m, float *p_u, struct err *err);
+bool probes_embed(const struct probes *p, const struct model *m, const struct users *users, float *p_u, struct err *err);
 
 /* Mean share of the exact top k that the graph finds with `ef`: a hit is an item whose exact score is within 1e-5 of the k-th,
  * since kernels differ in their last bits between processors. 1 without probes. Below 0: out of memory, `err` says so. */

@@ -33,7 +33,7 @@ struct job {
     const struct hnsw *hnsw;
     float *aug;           // [n_users][d_aug] a_u of every user
     struct probes probes; // arrays of ours:
-    uint32_t *probe_x, *probe_top;
+    uint32_t *probe_x, *probe_row, *probe_top;
     float *probe_aug, *probe_p, *probe_score;
     struct err *err;
 };
@@ -65,10 +65,24 @@ static bool write_model(struct job *j)
            manifest_hash_file(&j->m, j->staging.dir, MF_MODEL, j->err);
 }
 
+/* Of a model without towers. */
+static bool copy_items_vectors(struct job *j)
+{
+    const struct stored *s = j->in->model->stored;
+    size_t n = (size_t)s->n_items * s->d;
+    if (!(j->item_emb = j->emb = mem_array(n, sizeof(*j->emb), j->err)))
+        return false;
+    memcpy(j->emb, s->item, n * sizeof(*j->emb));
+    report(j, "embedding items", 1);
+    return users_check_finite(j->emb, n, "item vectors", j->err);
+}
+
 static bool embed_items(struct job *j)
 {
     const struct model *m = j->in->model;
     size_t d = m->item.d, n = j->in->n_items, n_slots = m->schema->item.n_slots;
+    if (m->stored)
+        return copy_items_vectors(j);
     struct tower_ws *ws = tower_ws_new(&m->item, BATCH, j->err);
     j->item_emb = j->emb = mem_array(n * d, sizeof(*j->emb), j->err);
     bool ok = ws && j->emb;
@@ -150,6 +164,7 @@ static bool write_users(struct job *j)
     char path[PATH_MAX];
     const struct publish_input *in = j->in;
     const struct schema_side *side = &in->model->schema->user;
+    const struct stored *s = in->model->stored;
     uint32_t d_aug = in->model->user.shape.d_aug;
     if (!(j->aug = mem_array((size_t)in->n_users * d_aug, sizeof(*j->aug), j->err)))
         return false;
@@ -162,6 +177,8 @@ static bool write_users(struct job *j)
                                     .ids = in->user_id,
                                     .x = in->user_x,
                                     .aug = j->aug,
+                                    .vec = s ? s->user : NULL,
+                                    .vec_cols = s ? s->n_interest * s->d : 0,
                                     .seen_off = in->seen_off,
                                     .seen = in->seen,
                                     .n_items = in->n_items};
@@ -170,22 +187,44 @@ static bool write_users(struct job *j)
 
 // ---------------------------------------------------------------------------------------------------------- probes
 
+/* Vectors of a model without towers that say something: what its probes are drawn from. */
+static uint32_t count_known(const struct stored *s)
+{
+    uint32_t n = 0;
+    for (size_t i = 0; i < (size_t)s->n_users * s->n_interest; i++)
+        n += stored_known(s->user + i * s->d, s->d);
+    return n;
+}
+
 static bool alloc_probes(struct job *j)
 {
     const struct model *m = j->in->model;
-    uint32_t n = j->p->n_probes ? j->p->n_probes : PROBES_DEFAULT, n_slots = m->schema->user.n_slots;
+    uint32_t n = j->p->n_probes ? j->p->n_probes : PROBES_DEFAULT, n_slots = m->stored ? 0 : m->schema->user.n_slots;
+    uint32_t most = m->stored ? count_known(m->stored) : j->in->n_users;
     n = n < PROBES_MAX ? n : PROBES_MAX;
     struct probes *q = &j->probes;
-    *q = (struct probes){.n = n < j->in->n_users ? n : j->in->n_users,
-                         .k = j->m.head.probe_k,
-                         .d = m->user.d,
-                         .d_aug = m->user.shape.d_aug};
+    *q =
+        (struct probes){.n = n < most ? n : most, .k = j->m.head.probe_k, .d = m->user.d, .d_aug = m->user.shape.d_aug};
     q->x = j->probe_x = mem_array((size_t)q->n * n_slots, sizeof(*q->x), j->err);
     q->aug = j->probe_aug = mem_array((size_t)q->n * q->d_aug, sizeof(*q->aug), j->err);
     q->p = j->probe_p = mem_array((size_t)q->n * q->d, sizeof(*q->p), j->err);
+    q->vec_row = j->probe_row = m->stored ? mem_array(q->n, sizeof(*q->vec_row), j->err) : NULL;
     q->top = j->probe_top = mem_array((size_t)q->n * q->k, sizeof(*q->top), j->err);
     q->score = j->probe_score = mem_array((size_t)q->n * q->k, sizeof(*q->score), j->err);
-    return q->x && q->aug && q->p && q->top && q->score;
+    return q->x && q->aug && q->p && (q->vec_row || !m->stored) && q->top && q->score;
+}
+
+/* The same over vectors of a model without towers. */
+static void draw_vectors(struct job *j)
+{
+    struct rng r;
+    const struct probes *q = &j->probes;
+    const struct stored *s = j->in->model->stored;
+    uint32_t taken = 0, left = count_known(s);
+    rng_init(&r, j->m.seed);
+    for (uint32_t i = 0; i < s->n_users * s->n_interest && taken < q->n; i++)
+        if (stored_known(s->user + (size_t)i * s->d, s->d) && rng_below(&r, left--) < q->n - taken)
+            j->probe_row[taken++] = i;
 }
 
 /* Each user is taken with the chance (still wanted) / (still left): every subset is equally likely, one pass, in order.
@@ -211,14 +250,17 @@ static bool answer_probes(struct job *j)
     const struct probes *q = &j->probes;
     const struct model *m = j->in->model;
     const struct hnsw_query query = {.k = q->k};
-    struct tower_ws *ws = tower_ws_new(&m->user, 1, j->err);
+    struct tower_ws *ws = m->stored ? NULL : tower_ws_new(&m->user, 1, j->err);
     struct hnsw_ws *search = hnsw_ws_new();
     struct hnsw_hit *hit = mem_array(q->k, sizeof(*hit), j->err);
     struct hnsw_err e = {0};
-    bool ok = ws && search && hit;
+    bool ok = (ws || m->stored) && search && hit;
     for (size_t i = 0; ok && i < q->n; i++) {
         float *p = j->probe_p + i * q->d;
-        tower_forward(&m->user, q->x + i * m->schema->user.n_slots, q->aug + i * q->d_aug, 1, ws, p);
+        if (m->stored)
+            memcpy(p, m->stored->user + (size_t)q->vec_row[i] * q->d, q->d * sizeof(*p));
+        else
+            tower_forward(&m->user, q->x + i * m->schema->user.n_slots, q->aug + i * q->d_aug, 1, ws, p);
         ok = users_check_finite(p, q->d, "the user tower gives no numbers: p_u", j->err) &&
              (hnsw_search_exact(j->hnsw, p, &query, search, hit, &e) == q->k || hnsw_failed(&e, j->err));
         for (size_t r = 0; ok && r < q->k; r++) {
@@ -255,7 +297,7 @@ static bool write_probes(struct job *j, uint32_t fixed_ef)
     report(j, "probing", 0);
     if (!alloc_probes(j))
         return false;
-    draw_users(j);
+    (j->in->model->stored ? draw_vectors : draw_users)(j);
     j->m.n_probes = j->probes.n;
     bool ok = answer_probes(j) && choose_ef(j, fixed_ef) && path_of(j, MF_PROBES, path) &&
               probes_save(path, &j->probes, j->in->model->schema->user.n_slots, j->m.head.fingerprint, j->err);
@@ -264,6 +306,17 @@ static bool write_probes(struct job *j, uint32_t fixed_ef)
 }
 
 // ------------------------------------------------------------------------------------------------------- the whole
+
+static bool check_stored(const struct job *j)
+{
+    const struct stored *s = j->in->model->stored;
+    if (!s->user || !s->item)
+        return err_set(j->err, ERR_ARG,
+                       "the model comes without its vectors (a bundle's file?); publishing wants a checkpoint");
+    return (s->n_users == j->in->n_users && s->n_items == j->in->n_items) ||
+           err_set(j->err, ERR_ARG, "the model has vectors of %u users and %u items, the data %u and %u", s->n_users,
+                   s->n_items, j->in->n_users, j->in->n_items);
+}
 
 static bool check_input(const struct job *j)
 {
@@ -284,6 +337,8 @@ static bool check_input(const struct job *j)
         (m->item.shape.d_aug && i->id_field >= 0 && !m->item.aug))
         return err_set(j->err, ERR_ARG,
                        "the model comes without its a_u and a_v (a bundle's file?); publishing wants a checkpoint");
+    if (m->stored && !check_stored(j))
+        return false;
     return (u->n_slots == 0 || schema_check_x(u, in->user_x, in->n_users, j->err)) &&
            (i->n_slots == 0 || schema_check_x(i, in->item_x, in->n_items, j->err));
 }
@@ -303,9 +358,9 @@ static void fill_manifest(struct job *j)
     const struct model *model = j->in->model;
     snprintf(h->model, sizeof(h->model), "%s", j->p->name);
     snprintf(h->kind, sizeof(h->kind), "%s", model_kind_name(model->kind));
-    snprintf(h->encoder, sizeof(h->encoder), "tower");
+    snprintf(h->encoder, sizeof(h->encoder), model->stored ? "stored" : "tower");
     h->d = model->user.d;
-    h->n_interest = 1;
+    h->n_interest = model->stored ? model->stored->n_interest : 1;
     h->n_items = j->in->n_items;
     h->n_users = j->in->n_users;
     h->probe_k = j->in->n_items < 100 ? j->in->n_items : 100;
@@ -386,6 +441,7 @@ static void end(struct job *j)
     free(j->emb);
     free(j->aug);
     free(j->probe_x);
+    free(j->probe_row);
     free(j->probe_top);
     free(j->probe_aug);
     free(j->probe_p);
@@ -451,6 +507,16 @@ static bool check_same(struct job *j, const struct manifest *base)
                           found, (unsigned long long)base->head.version, base->head.fingerprint));
 }
 
+/* The embeddings of a model without towers do not follow from its file: they must be the base's. */
+static bool check_same_vectors(const struct job *j, const struct bundle *base)
+{
+    const struct stored *s = j->in->model->stored;
+    return !s || memcmp(s->item, base->emb, (size_t)s->n_items * s->d * sizeof(*s->item)) == 0 ||
+           err_set(j->err, ERR_MISMATCH,
+                   "the model has item vectors other than version %llu: publish the whole, not users alone",
+                   (unsigned long long)base->manifest.version);
+}
+
 static void take_over(struct job *j, const struct manifest *base)
 {
     struct manifest *m = &j->m;
@@ -472,7 +538,7 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         take_over(j, &base);
         j->hnsw = b->hnsw;
         j->item_emb = b->emb;
-        ok = copy_items(j, base_dir) && write_users(j) &&
+        ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_users(j) &&
              write_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) && finish(j, version, dir);
     }
     bundle_free(b);

@@ -1,16 +1,19 @@
-/* A query becomes a vector by the first rung of a ladder that holds:
+/* clang-format off */
+/* A query becomes a vector, or several, by the first rung of a ladder that holds:
  *
  *     vector given         -> itself
- *     stored user          -> its features (overridden by given ones), its id row and its a_u -> tower
- *     history given        -> OOV id, given features, a_u = mean p_v of the history -> tower       (no a_u: the mean
- * itself) features given       -> OOV id, given features, a_u = mean of the segment -> tower nothing              -> no
- * vector: popularity
+ *     stored user          -> its features (overridden by given ones), its id row and its a_u -> tower; without towers: its vectors
+ *     history given        -> OOV id, given features, a_u = mean p_v of the history -> tower; without a_u: the mean itself; without
+ *                             towers: stored_from_history
+ *     features given       -> OOV id, given features, a_u = mean of the segment -> tower
+ *     nothing              -> no vector: popularity
  *
  * and the vector becomes items by one of three ways: a walk through the graph with a filter, a scan of everything, or,
  * where a category filter leaves few items, a scan of those. A walk takes about ef / share steps to find ef items that
  * pass, and a step costs as much as scoring WALK_STEP items of a scan; a scan scores share x n. They cost the same at
  * share^2 = ef x WALK_STEP / n, which is where we change over. Scans read the embeddings, which lie one after the
  * other: three times as fast as an exact search of the index, whose vectors lie among its links. */
+/* clang-format on */
 #include "core/retrieve.h"
 
 #include <math.h>
@@ -27,9 +30,14 @@
 struct retrieve_ws {
     struct tower_ws *tower;
     struct hnsw_ws *hnsw;
-    uint32_t *x;            // [n_slots]
-    float *a;               // [d_aug]
-    float *p;               // [d]
+    uint32_t *x;                 // [n_slots]
+    float *a;                    // [d_aug]
+    float *p;                    // [n_interest][d]
+    size_t n_p;                  // query vectors in p
+    float *fold;                 // scratch of stored_from_history
+    uint64_t *taken;             // n_interest > 1: bit set: item is among the hits; all 0 between queries
+    struct retrieve_hit *merged; // [merged_cap] n_interest > 1: hits of all vectors
+    size_t merged_cap;
     uint64_t *dropped;      // bit set: this query must not return the item; all 0 between queries
     uint8_t *wanted;        // [category.n] 1 = in the category filter; all 0 between queries
     struct hnsw_hit *found; // [found_cap]
@@ -48,14 +56,19 @@ struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err)
     struct retrieve_ws *ws = mem_array(1, sizeof(*ws), err);
     if (!ws)
         return NULL;
-    ws->tower = tower_ws_new(&b->model->user, 1, err);
+    const struct stored *s = b->model->stored;
+    size_t n_p = b->manifest.n_interest, words = (size_t)b->items->n / 64 + 1;
+    ws->tower = s ? NULL : tower_ws_new(&b->model->user, 1, err);
+    ws->fold = mem_array(s ? stored_scratch(s) : 0, sizeof(*ws->fold), err);
+    ws->taken = n_p > 1 ? mem_array(words, sizeof(*ws->taken), err) : NULL;
     ws->hnsw = hnsw_ws_new();
     ws->x = mem_array(b->model->schema->user.n_slots, sizeof(*ws->x), err);
     ws->a = mem_array(b->model->user.shape.d_aug, sizeof(*ws->a), err);
-    ws->p = mem_array(b->manifest.d, sizeof(*ws->p), err);
-    ws->dropped = mem_array((size_t)b->items->n / 64 + 1, sizeof(*ws->dropped), err);
+    ws->p = mem_array(n_p * b->manifest.d, sizeof(*ws->p), err);
+    ws->dropped = mem_array(words, sizeof(*ws->dropped), err);
     ws->wanted = mem_array(b->items->category.n, sizeof(*ws->wanted), err);
-    if (ws->tower && ws->hnsw && ws->x && ws->a && ws->p && ws->dropped && ws->wanted)
+    if ((s || ws->tower) && ws->fold && (ws->taken || n_p == 1) && ws->hnsw && ws->x && ws->a && ws->p && ws->dropped &&
+        ws->wanted)
         return ws;
     err_set(err, ERR_NOMEM, "retrieve: out of memory");
     retrieve_ws_free(ws);
@@ -71,6 +84,9 @@ void retrieve_ws_free(struct retrieve_ws *ws)
     free(ws->x);
     free(ws->a);
     free(ws->p);
+    free(ws->fold);
+    free(ws->taken);
+    free(ws->merged);
     free(ws->dropped);
     free(ws->wanted);
     free(ws->found);
@@ -156,6 +172,22 @@ static void embed_unknown(const struct bundle *b, const struct retrieve_query *q
     tower_forward(t, ws->x, ws->a, 1, ws->tower, ws->p);
 }
 
+/* Of a model without towers: the stored vectors, what a history says, or nothing. */
+static void embed_stored(const struct bundle *b, const struct retrieve_query *q, uint32_t u, struct retrieve_ws *ws,
+                         struct retrieve_result *r)
+{
+    const struct stored *s = b->model->stored;
+    size_t n = (size_t)s->n_interest * s->d;
+    const float *own = u != STRTAB_NONE && b->users->vec ? b->users->vec + u * n : NULL;
+    if (own && stored_known(own, n)) {
+        memcpy(ws->p, own, n * sizeof(*ws->p));
+        ws->n_p = s->n_interest;
+    } else {
+        r->fallback = stored_from_history(s, b->emb, q->history, q->n_history, ws->fold, ws->p) ? FALLBACK_HISTORY
+                                                                                                : FALLBACK_POPULAR;
+    }
+}
+
 static bool take_vector(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct err *err)
 {
     for (uint32_t j = 0; j < b->manifest.d; j++)
@@ -172,6 +204,7 @@ static bool embed(const struct bundle *b, const struct retrieve_query *q, struct
     const struct schema_side *side = &b->model->schema->user;
     const struct tower *t = &b->model->user;
     uint32_t u = q->user_id.p ? users_find(b->users, q->user_id.p, q->user_id.n) : STRTAB_NONE;
+    ws->n_p = 1;
     memset(ws->a, 0, t->shape.d_aug * sizeof(*ws->a));
     for (size_t i = 0; i < q->n_history; i++)
         if (q->history[i] >= b->items->n)
@@ -184,8 +217,11 @@ static bool embed(const struct bundle *b, const struct retrieve_query *q, struct
         schema_encode_unknown(side, ws->x);
     if (!apply_features(side, q, ws->x, r, err))
         return false;
-    if (u == STRTAB_NONE) {
-        embed_unknown(b, q, ws, r);
+    if (b->model->stored || u == STRTAB_NONE) {
+        if (b->model->stored)
+            embed_stored(b, q, u, ws, r);
+        else
+            embed_unknown(b, q, ws, r);
         return true;
     }
     if (b->users->aug)
@@ -201,7 +237,8 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
     *r = (struct retrieve_result){0};
     if (!embed(b, q, ws, r, err))
         return false;
-    memcpy(p_u, ws->p, b->manifest.d * sizeof(*p_u));
+    r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
+    memcpy(p_u, ws->p, ws->n_p * b->manifest.d * sizeof(*p_u));
     if (a_u)
         memcpy(a_u, ws->a, b->model->user.shape.d_aug * sizeof(*a_u));
     r->embed_ns = now_ns() - start;
@@ -326,6 +363,20 @@ static void sort_best_first(struct retrieve_hit *h, size_t n)
     }
 }
 
+/* Best score of each of n rows of `emb`, or of those that idx names, over the query's vectors. */
+static void best_scores(const struct bundle *b, const struct retrieve_ws *ws, const float *emb, const uint32_t *idx,
+                        size_t n, float *score)
+{
+    float other[BLOCK];
+    size_t d = b->manifest.d;
+    hnsw_scores(HNSW_IP, d, ws->p, emb, idx, n, score);
+    for (size_t v = 1; v < ws->n_p; v++) {
+        hnsw_scores(HNSW_IP, d, ws->p + v * d, emb, idx, n, other);
+        for (size_t i = 0; i < n; i++)
+            score[i] = other[i] > score[i] ? other[i] : score[i];
+    }
+}
+
 static size_t offer_all(const struct retrieve_query *q, const uint32_t *idx, const float *score, size_t m,
                         struct retrieve_hit *hit, size_t n)
 {
@@ -353,7 +404,7 @@ static size_t scan_categories(const struct bundle *b, const struct retrieve_quer
             for (; m < BLOCK && at < end; at++)
                 if (passes(f, it->category_item[at]))
                     idx[m++] = it->category_item[at];
-            hnsw_scores(HNSW_IP, b->manifest.d, ws->p, b->emb, idx, m, score);
+            best_scores(b, ws, b->emb, idx, m, score);
             n = offer_all(q, idx, score, m, hit, n);
         }
     }
@@ -370,7 +421,7 @@ static size_t scan_all(const struct bundle *b, const struct retrieve_query *q, s
     size_t n = 0;
     for (uint32_t at = 0; at < n_items; at += BLOCK) {
         uint32_t m = n_items - at < BLOCK ? n_items - at : BLOCK, kept = 0;
-        hnsw_scores(HNSW_IP, d, ws->p, b->emb + (size_t)at * d, NULL, m, score);
+        best_scores(b, ws, b->emb + (size_t)at * d, NULL, m, score);
         for (uint32_t i = 0; i < m; i++)
             if (passes(f, at + i)) {
                 idx[kept] = at + i;
@@ -408,10 +459,60 @@ static bool grow_found(struct retrieve_ws *ws, size_t k, struct err *err)
     return true;
 }
 
+/* One vector's hits to `hit`, their number to *n. */
+static bool search_one(const struct bundle *b, const struct hnsw_query *query, const float *p, struct retrieve_ws *ws,
+                       struct retrieve_hit *hit, size_t *n, struct err *err)
+{
+    struct hnsw_err e = {0};
+    *n = hnsw_search(b->hnsw, p, query, ws->hnsw, ws->found, &e);
+    if (e.code)
+        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
+    for (size_t i = 0; i < *n; i++)
+        hit[i] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
+    return true;
+}
+
+/* The k best of all vectors' hits, each item once, with the best of its scores. */
+static size_t merge(struct retrieve_ws *ws, size_t n_all, size_t k, struct retrieve_hit *hit)
+{
+    size_t n = 0;
+    sort_best_first(ws->merged, n_all);
+    for (size_t i = 0; i < n_all && n < k; i++) {
+        uint32_t item = ws->merged[i].item_idx;
+        if (ws->taken[item >> 6] >> (item & 63) & 1)
+            continue;
+        ws->taken[item >> 6] |= (uint64_t)1 << (item & 63);
+        hit[n++] = ws->merged[i];
+    }
+    for (size_t i = 0; i < n; i++)
+        ws->taken[hit[i].item_idx >> 6] = 0;
+    return n;
+}
+
+static bool search_all(const struct bundle *b, const struct hnsw_query *query, struct retrieve_ws *ws,
+                       struct retrieve_hit *hit, size_t *n, struct err *err)
+{
+    size_t room = ws->n_p * query->k, n_all = 0;
+    if (room > ws->merged_cap) {
+        struct retrieve_hit *grown = mem_grow(ws->merged, room, sizeof(*grown), err);
+        if (!grown)
+            return false;
+        ws->merged = grown;
+        ws->merged_cap = room;
+    }
+    for (size_t v = 0; v < ws->n_p; v++) {
+        size_t found;
+        if (!search_one(b, query, ws->p + v * b->manifest.d, ws, ws->merged + n_all, &found, err))
+            return false;
+        n_all += found;
+    }
+    *n = merge(ws, n_all, query->k, hit);
+    return true;
+}
+
 static bool search_index(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
                          const struct filter *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
-    struct hnsw_err e = {0};
     size_t k = q->k < b->items->n ? q->k : b->items->n, ef = q->ef ? q->ef : b->manifest.default_ef;
     ef = ef < k ? k : ef;
     struct hnsw_query query = {.k = k,
@@ -423,12 +524,9 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
     if (!grow_found(ws, k, err))
         return false;
     r->ef_used = ef;
-    r->n = hnsw_search(b->hnsw, ws->p, &query, ws->hnsw, ws->found, &e);
-    if (e.code)
-        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
-    for (size_t i = 0; i < r->n; i++)
-        hit[i] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
-    return true;
+    if (ws->n_p > 1)
+        return search_all(b, &query, ws, hit, &r->n, err);
+    return search_one(b, &query, ws->p, ws, hit, &r->n, err);
 }
 
 /* Is scanning the matching items cheaper than walking the graph past the others? See the top of this file. */
@@ -476,6 +574,7 @@ bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struc
     if (!check_query(b, q, err) || !embed(b, q, ws, r, err))
         return false;
     uint64_t embedded = now_ns();
+    r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
     struct filter f = make_filter(b, q, ws);
     bool ok = search(b, q, ws, &f, hit, r, err);
     set_marks(b, q, ws, false);

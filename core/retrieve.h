@@ -14,10 +14,10 @@
 
 /* Which rung of the ladder gave the query vector. */
 enum retrieve_fallback {
-    FALLBACK_NONE,       // stored user: own features and a_u
+    FALLBACK_NONE,       // stored user: own features and a_u, or own stored vectors
     FALLBACK_FEATURES,   // unknown user, features given: OOV id row, a_u = mean of the segment
     FALLBACK_HISTORY,    // unknown user, `history` given: a_u = mean of the items' p_v (docs/model.md), features as given; a model
-                         // without a_u: the normalised mean itself is the query vector
+                         // without a_u: the normalised mean itself is the query vector; one without towers: stored_from_history
     FALLBACK_POPULAR     // nothing known: most popular items, score = share of training interactions (min_score, which bounds
                          // inner products, is not applied: an unknown user is never answered with nothing)
 };
@@ -60,6 +60,7 @@ struct retrieve_result {
     bool exact_used;
     uint32_t unknown_feature[RETRIEVE_UNKNOWN_MAX]; // indices into query->feature whose value was out of vocabulary
     size_t n_unknown;
+    size_t n_vectors;                         // query vectors that were searched, 0 without any
     uint64_t embed_ns, search_ns;             // time spent, monotonic
 };
 
@@ -69,8 +70,8 @@ struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err);
 void retrieve_ws_free(struct retrieve_ws *ws);
 
 /* p_u of the query and the a_u used. ERR_ARG names a feature that there is not, or that no tower reads (display, the id).
- * FALLBACK_POPULAR and `vector`: no a_u, zeroed; FALLBACK_POPULAR: no vector either, p_u zeroed.
- *   p_u [d], a_u [d_aug] (may be NULL) */
+ * FALLBACK_POPULAR and `vector`: no a_u, zeroed; FALLBACK_POPULAR: no vector either, p_u zeroed. r->n_vectors rows of p_u are set.
+ *   p_u [n_interest][d], a_u [d_aug] (may be NULL) */
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
                     struct retrieve_result *r, struct err *err);
 

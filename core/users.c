@@ -128,6 +128,7 @@ bool users_save(const char *path, const struct users_columns *c, const char *fin
     if (c->ids.n != c->n)
         return err_set(err, ERR_ARG, "users: %u ids for %u users", c->ids.n, c->n);
     if (!items_check_ids(&c->ids, err) || !users_check_finite(c->aug, (size_t)c->n * c->d_aug, "aug", err) ||
+        !users_check_finite(c->vec, (size_t)c->n * c->vec_cols, "vec", err) ||
         (c->seen_off && !check_seen(c->seen_off, c->seen, c->n, n_seen, c->n_items, err)))
         return err_prefix(err, "users");
     struct pack_writer *w = pack_writer_new(path, "users", err);
@@ -135,6 +136,7 @@ bool users_save(const char *path, const struct users_columns *c, const char *fin
               pack_put_strtab(w, "ids", &c->ids, err) &&
               (c->n_slots == 0 || pack_put(w, "x", PACK_U32, c->n, c->n_slots, c->x, err)) &&
               (c->d_aug == 0 || pack_put(w, "aug", PACK_F32, c->n, c->d_aug, c->aug, err)) &&
+              (c->vec_cols == 0 || pack_put(w, "vec", PACK_F32, c->n, c->vec_cols, c->vec, err)) &&
               (!c->seen_off || (pack_put(w, "seen_off", PACK_U64, (size_t)c->n + 1, 1, c->seen_off, err) &&
                                 pack_put(w, "seen", PACK_U32, (size_t)n_seen, 1, c->seen, err))) &&
               pack_writer_finish(w, err);

@@ -39,6 +39,8 @@ struct users_columns {
     struct strtab ids;
     const uint32_t *x;        // [n][n_slots]
     const float *aug;         // [n][d_aug]
+    const float *vec;         // [n][vec_cols]
+    uint32_t vec_cols;        // 0 = none
     const uint64_t *seen_off; // [n + 1] or NULL
     const uint32_t *seen;
     uint32_t n_items;

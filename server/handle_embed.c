@@ -16,6 +16,22 @@ static void put_vector(struct buf *b, const float *v, size_t n)
     JSONW_LIT(b, "]");
 }
 
+/* One vector as a list; of models with several, a list of n lists. */
+static void put_vectors(struct buf *b, const float *v, size_t n, size_t d)
+{
+    if (n == 0) {
+        put_vector(b, v, d);
+        return;
+    }
+    JSONW_LIT(b, "[");
+    for (size_t i = 0; i < n; i++) {
+        if (i)
+            JSONW_LIT(b, ",");
+        put_vector(b, v + i * d, d);
+    }
+    JSONW_LIT(b, "]");
+}
+
 /* FALLBACK_POPULAR has no vector, and a plain two-tower no a_u: null. */
 static void write_answer(const struct http_request *r, const struct serve_choice *c, const struct query *q,
                          const struct retrieve_query *rq, const struct retrieve_result *res, const float *p_u,
@@ -32,7 +48,7 @@ static void write_answer(const struct http_request *r, const struct serve_choice
     if (popular)
         JSONW_LIT(b, "null");
     else
-        put_vector(b, p_u, d);
+        put_vectors(b, p_u, c->loaded->bundle->manifest.n_interest > 1 ? res->n_vectors : 0, d);
     JSONW_LIT(b, ",\"a_u\":");
     if (popular || d_aug == 0)
         JSONW_LIT(b, "null");
@@ -54,7 +70,7 @@ bool handle_embed(struct app *app, struct http_request *r, const struct route_ma
         return true;
     if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
         const struct bundle *b = c.loaded->bundle;
-        size_t d = b->manifest.d, d_aug = b->model->user.shape.d_aug;
+        size_t d_aug = b->model->user.shape.d_aug, d = (size_t)b->manifest.n_interest * b->manifest.d;
         memset(&res, 0, sizeof(res));
         if (!serve_room((void **)&s->vec, &s->cap_vec, d + d_aug, sizeof(float)))
             err_set(&err, ERR_NOMEM, "out of memory");

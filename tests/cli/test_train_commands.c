@@ -162,6 +162,27 @@ static void refused(int status, const char *word, const char *args)
     run_fini(&r);
 }
 
+/* A model without towers through every command that knows checkpoints. */
+static void wals_is_trained_inspected_and_evaluated(void **state)
+{
+    (void)state;
+    char args[PATH_MAX * 2];
+    duet_ok("train --data %s --model wals --out %s --widths 8 --epochs 3 --quiet --threads 1", in("data.duet"),
+            in("wals"));
+    struct run r = duet(0, "inspect %s", in("wals"));
+    assert_non_null(strstr(r.out, "wals"));
+    assert_non_null(strstr(r.out, "folds_in"));
+    run_fini(&r);
+    r = duet(0, "evaluate --data %s --checkpoint %s --yardsticks ease --ease-lambda 50 --threads 1", in("data.duet"),
+             in("wals"));
+    assert_non_null(strstr(r.out, "EASE^R"));
+    assert_non_null(strstr(r.out, "/wals"));
+    assert_null(strstr(r.out, "popularity"));
+    run_fini(&r);
+    snprintf(args, sizeof(args), "evaluate --data %s --yardsticks fame", in("data.duet"));
+    refused(1, "popularity,ease", args);
+}
+
 static void wrong_usage_is_told(void **state)
 {
     (void)state;
@@ -170,7 +191,9 @@ static void wrong_usage_is_told(void **state)
         int status;
         const char *option, *word;
     } bad[] = {
-        {2, "--model fm", "dat or two_tower"},
+        {2, "--model gru4rec", "dat, two_tower"},
+        {2, "--model wals --recipe paper", "is for dat and two_tower"},
+        {2, "--model wals --w0 2", "w0"},
         {2, "--recipe dut", "paper or duet"},
         {2, "--loss hinge", "bce, softmax"},
         {2, "--widths 256,,32", "--widths"},
@@ -205,6 +228,7 @@ int main(void)
         cmocka_unit_test(the_log_has_a_line_for_each_epoch),
         cmocka_unit_test(collapse_ends_with_status_1_and_a_reason),
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
+        cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
         cmocka_unit_test(wrong_usage_is_told),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

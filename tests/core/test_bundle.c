@@ -310,7 +310,7 @@ static void two_tower(struct manifest *m)
 
 static void stored(struct manifest *m)
 {
-    strcpy(m->head.encoder, "stored");
+    strcpy(m->head.encoder, "history_tower");
 }
 
 static void manifests_that_say_other_things_are_refused(void **state)
@@ -324,7 +324,7 @@ static void manifests_that_say_other_things_are_refused(void **state)
                  {more_probes, ERR_MISMATCH, "probes.pack: 10 rows, manifest.json says 11"},
                  {wider, ERR_MISMATCH, "index.hnsw: 16 dimensions"},
                  {two_tower, ERR_MISMATCH, "kind dat, manifest.json says two_tower"},
-                 {stored, ERR_FORMAT, "encoder \"stored\", this version serves \"tower\""}};
+                 {stored, ERR_FORMAT, "encoder \"history_tower\", this version serves \"tower\" and \"stored\""}};
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
         const char *dir = fresh(state);
         change(dir, cases[i].how);

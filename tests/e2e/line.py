@@ -16,6 +16,8 @@ import urllib.error
 import urllib.request
 
 BIN = os.environ["DUET_BIN_DIR"]
+BASELINES = ("wals",)  # models without towers: bundles of stored vectors
+MODELS = ("two_tower", "dat") + BASELINES
 
 
 def duet(*args, ok=0):
@@ -87,20 +89,25 @@ class Daemon:
             self.die(f"duetd: exit {code} after SIGTERM, want 0")
 
 
+def flat(v):
+    return [x for row in v for x in row] if v and isinstance(v[0], list) else v
+
+
 def near(a, b):
+    a, b = flat(a), flat(b)
     return len(a) == len(b) and all(abs(x - y) <= 1e-5 for x, y in zip(a, b))
 
 
 def release(raw, work):
     data = os.path.join(work, "data.duet")
     duet("prepare", "--in", raw, "--out", data)
-    for model in ("two_tower", "dat"):
+    for model in MODELS:
         duet("train", "--data", data, "--model", model, "--out", os.path.join(work, model), "--fast", "--epochs", "2")
-    duet("evaluate", "--data", data, "--checkpoint", os.path.join(work, "two_tower"), "--checkpoint", os.path.join(work, "dat"),
-         "--json", os.path.join(work, "metrics.json"))
+    checkpoints = [x for model in MODELS for x in ("--checkpoint", os.path.join(work, model))]
+    duet("evaluate", "--data", data, *checkpoints, "--yardsticks", "popularity,ease", "--json", os.path.join(work, "metrics.json"))
     with open(os.path.join(work, "metrics.json"), encoding="utf-8") as f:
         json.load(f)
-    for model in ("two_tower", "dat"):
+    for model in MODELS:
         duet("publish", "--data", data, "--checkpoint", os.path.join(work, model), "--repository", os.path.join(work, "models"),
              "--name", model)
         duet("verify", os.path.join(work, "models", model, "1"))
@@ -121,13 +128,22 @@ def answers(daemon, data, work):
     check("sticky", call(daemon.data + "/v1/retrieve", body)[1]["model"], answer["model"])
 
     # The vector in the request path is the one of the command line.
-    for model in ("two_tower", "dat"):
+    for model in MODELS:
         bundle = os.path.join(work, "models", model, "1")
         offline = json.loads(duet("query", "--bundle", bundle, "--user", user, "--embed"))
         status, online, _ = call(daemon.data + "/v1/users:embed", {"user_id": user, "model": model})
         check("status", status, 200)
         if not near(online["p_u"], offline["p_u"]) or not near(online.get("a_u") or [], offline.get("a_u") or []):
             sys.exit(f"p_u of {model} differs: {online} {offline}")
+
+    history = [i["id"] for i in answer["items"][:5]]
+    for model in BASELINES:
+        bundle = os.path.join(work, "models", model, "1")
+        offline = json.loads(duet("query", "--bundle", bundle, "--user", user, "--k", "20", "--json"))
+        status, online, _ = call(daemon.data + "/v1/retrieve", {"user_id": user, "model": model, "k": 20})
+        check(model, (status, [i["id"] for i in online["items"]]), (200, [i["id"] for i in offline["items"]]))
+        status, online, _ = call(daemon.data + "/v1/retrieve", {"user_id": "a stranger", "model": model, "k": 5, "history": history})
+        check(f"stranger with a history, {model}", (status, online["fallback"], len(online["items"])), (200, "history", 5))
 
     status, answer, _ = call(daemon.data + "/v1/retrieve", {"user_id": "a stranger", "k": 5})
     check("stranger", (status, answer["fallback"], len(answer["items"])), (200, "popular", 5))
@@ -176,7 +192,7 @@ def main():
             raw = os.path.join(work, "raw")
             duet("synth", "--out", raw, "--users", "300", "--items", "400", "--interactions", "9000")
         data = release(raw, work)
-        daemon = Daemon(work, ("two_tower", "dat"))
+        daemon = Daemon(work, MODELS)
         answers(daemon, data, work)
         flipped_bit_is_refused(daemon, data, work)
         daemon.stop()
