@@ -7,6 +7,8 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
+#include "train/fm.h"
+#include "train/history_net.h"
 #include "train/wals.h"
 
 struct baseline {
@@ -27,6 +29,12 @@ static const struct baseline_ops *ops_of(enum model_kind kind)
     switch (kind) {
     case MODEL_WALS:
         return &wals_ops;
+    case MODEL_FM:
+        return &fm_ops;
+    case MODEL_YOUTUBE_DNN:
+        return &youtube_dnn_ops;
+    case MODEL_MIND:
+        return &mind_ops;
     default:
         return NULL;
     }
@@ -45,6 +53,13 @@ void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, s
         out->patience = 0;
         out->w0 = 0.1;
         out->reg = 0.01;
+    }
+    if (kind == MODEL_FM)
+        out->weight_decay = 0.01;
+    if (kind == MODEL_YOUTUBE_DNN || kind == MODEL_MIND) {
+        out->scale = 10;
+        out->history = 200;
+        out->n_interest = kind == MODEL_MIND ? 4 : 1;
     }
 }
 

@@ -77,7 +77,7 @@ void step_fini(struct step *s)
     *s = (struct step){0};
 }
 
-static void init_tower(struct tower *t, double std, struct rng *rng)
+void step_init_tower(struct tower *t, double std, struct rng *rng)
 {
     const struct tower_shape *s = &t->shape;
     for (uint32_t f = 0; f < s->n_fields; f++)
@@ -95,8 +95,8 @@ static void init_tower(struct tower *t, double std, struct rng *rng)
 
 void step_init_params(struct model *m, const struct recipe *r, struct rng *rng)
 {
-    init_tower(&m->user, r->init_std, rng);
-    init_tower(&m->item, r->init_std, rng);
+    step_init_tower(&m->user, r->init_std, rng);
+    step_init_tower(&m->item, r->init_std, rng);
     m->logit_scale = (float)r->scale;
 }
 

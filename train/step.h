@@ -67,6 +67,7 @@ bool step_init(struct step *s, const struct recipe *r, const struct dataset *d, 
 void step_fini(struct step *s); // accepts zeroed
 
 /* Weights (Xavier), biases 0, tables N(0, init_std) with rows 0 at zero, drawn from rng. */
+void step_init_tower(struct tower *t, double std, struct rng *rng); // one of them
 void step_init_params(struct model *m, const struct recipe *r, struct rng *rng);
 
 /* The sampler's current batch: losses and gradients (in adam.grad of each side), no update. */

@@ -16,7 +16,7 @@ import urllib.error
 import urllib.request
 
 BIN = os.environ["DUET_BIN_DIR"]
-BASELINES = ("wals",)  # models without towers: bundles of stored vectors
+BASELINES = ("wals", "fm", "youtube_dnn", "mind")  # models without towers: bundles of stored vectors
 MODELS = ("two_tower", "dat") + BASELINES
 
 

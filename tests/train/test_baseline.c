@@ -28,7 +28,7 @@ static int tear_down(void **state)
     return fio_remove_tree(dir, NULL) ? 0 : -1;
 }
 
-static const enum model_kind kinds[] = {MODEL_WALS};
+static const enum model_kind kinds[] = {MODEL_WALS, MODEL_FM, MODEL_YOUTUBE_DNN, MODEL_MIND};
 #define N_KINDS (sizeof(kinds) / sizeof(kinds[0]))
 
 static struct recipe toy_baseline(enum model_kind kind)
