@@ -275,16 +275,28 @@ static json_t *floats_json(const float *v, size_t n)
     return a;
 }
 
+/* One vector as a list; of models with several, a list of lists. */
+static json_t *vectors_json(const struct bundle *b, const float *p, size_t n)
+{
+    if (b->manifest.n_interest == 1)
+        return floats_json(p, b->manifest.d);
+    json_t *a = json_array();
+    for (size_t i = 0; i < n; i++)
+        json_array_append_new(a, floats_json(p + i * b->manifest.d, b->manifest.d));
+    return a;
+}
+
 json_t *local_embed(struct local *l, const json_t *request, struct err *err)
 {
     struct retrieve_result r;
     uint32_t d_aug = l->b->model->user.shape.d_aug;
-    float *p = mem_array(l->b->manifest.d, sizeof(*p), err), *a = mem_array(d_aug, sizeof(*a), err);
+    float *p = mem_array((size_t)l->b->manifest.n_interest * l->b->manifest.d, sizeof(*p), err);
+    float *a = mem_array(d_aug, sizeof(*a), err);
     json_t *o = NULL;
     if (p && a && read_request(l, request, err) && retrieve_embed(l->b, &l->q, l->ws, p, a, &r, err)) {
         bool none = r.fallback == FALLBACK_POPULAR;
         o = head_of(l, &r);
-        json_object_set_new(o, "p_u", none ? json_null() : floats_json(p, l->b->manifest.d));
+        json_object_set_new(o, "p_u", none ? json_null() : vectors_json(l->b, p, r.n_vectors));
         json_object_set_new(o, "a_u", none || !d_aug ? json_null() : floats_json(a, d_aug));
     }
     free(p);
