@@ -290,7 +290,7 @@ json_t *local_embed(struct local *l, const json_t *request, struct err *err)
 {
     struct retrieve_result r;
     uint32_t d_aug = l->b->model->user.shape.d_aug;
-    float *p = mem_array((size_t)l->b->manifest.n_interest * l->b->manifest.d, sizeof(*p), err);
+    float *p = mem_array(retrieve_width(l->b), sizeof(*p), err);
     float *a = mem_array(d_aug, sizeof(*a), err);
     json_t *o = NULL;
     if (p && a && read_request(l, request, err) && retrieve_embed(l->b, &l->q, l->ws, p, a, &r, err)) {

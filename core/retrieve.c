@@ -230,6 +230,11 @@ static bool embed(const struct bundle *b, const struct retrieve_query *q, struct
     return true;
 }
 
+size_t retrieve_width(const struct bundle *b)
+{
+    return (size_t)b->manifest.n_interest * b->manifest.d;
+}
+
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u,
                     float *a_u, struct retrieve_result *r, struct err *err)
 {

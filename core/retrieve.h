@@ -69,6 +69,9 @@ struct retrieve_ws;
 struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err);
 void retrieve_ws_free(struct retrieve_ws *ws);
 
+/* Floats that retrieve_embed may write to p_u: n_interest * d. */
+size_t retrieve_width(const struct bundle *b);
+
 /* p_u of the query and the a_u used. ERR_ARG names a feature that there is not, or that no tower reads (display, the id).
  * FALLBACK_POPULAR and `vector`: no a_u, zeroed; FALLBACK_POPULAR: no vector either, p_u zeroed. r->n_vectors rows of p_u are set.
  *   p_u [n_interest][d], a_u [d_aug] (may be NULL) */

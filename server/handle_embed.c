@@ -70,7 +70,7 @@ bool handle_embed(struct app *app, struct http_request *r, const struct route_ma
         return true;
     if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
         const struct bundle *b = c.loaded->bundle;
-        size_t d_aug = b->model->user.shape.d_aug, d = (size_t)b->manifest.n_interest * b->manifest.d;
+        size_t d_aug = b->model->user.shape.d_aug, d = retrieve_width(b);
         memset(&res, 0, sizeof(res));
         if (!serve_room((void **)&s->vec, &s->cap_vec, d + d_aug, sizeof(float)))
             err_set(&err, ERR_NOMEM, "out of memory");

@@ -80,7 +80,7 @@ static void add_timing(struct http_response *resp, const struct retrieve_result 
 static bool find_nothing(const struct serve_choice *c, struct serve_state *s, const struct retrieve_query *rq,
                          struct retrieve_result *res, struct err *err)
 {
-    return serve_room((void **)&s->vec, &s->cap_vec, c->loaded->bundle->manifest.d, sizeof(float))
+    return serve_room((void **)&s->vec, &s->cap_vec, retrieve_width(c->loaded->bundle), sizeof(float))
                ? retrieve_embed(c->loaded->bundle, rq, c->ws, s->vec, NULL, res, err)
                : err_set(err, ERR_NOMEM, "out of memory");
 }

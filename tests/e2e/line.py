@@ -144,6 +144,9 @@ def answers(daemon, data, work):
         check(model, (status, [i["id"] for i in online["items"]]), (200, [i["id"] for i in offline["items"]]))
         status, online, _ = call(daemon.data + "/v1/retrieve", {"user_id": "a stranger", "model": model, "k": 5, "history": history})
         check(f"stranger with a history, {model}", (status, online["fallback"], len(online["items"])), (200, "history", 5))
+        nothing = {"user_id": user, "model": model, "k": 5, "filter": {"field": "category", "in": ["no such category"]}}
+        status, online, _ = call(daemon.data + "/v1/retrieve", nothing)
+        check(f"a filter that lets nothing through, {model}", (status, online["items"]), (200, []))
 
     status, answer, _ = call(daemon.data + "/v1/retrieve", {"user_id": "a stranger", "k": 5})
     check("stranger", (status, answer["fallback"], len(answer["items"])), (200, "popular", 5))
