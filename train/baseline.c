@@ -46,18 +46,29 @@ void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, s
     snprintf(out->name, sizeof(out->name), "tuned");
     out->amm = out->cal = false;
     out->oov_dropout = out->feature_dropout = 0;
+    out->k = 32;
+    out->init_std = 0.05;
+    out->learn_scale = false;
+    out->weight_decay = 0;
+    out->lr = 3e-3;
+    out->lr_decay = 1;
+    out->scale = 10;
+    out->patience = 5;
     out->n_layers = 1;
     out->width[0] = 64;
     if (kind == MODEL_WALS) {
-        out->epochs = 8;
-        out->patience = 0;
+        out->epochs = 12;
+        out->patience = 3;
         out->w0 = 0.1;
         out->reg = 0.01;
     }
-    if (kind == MODEL_FM)
-        out->weight_decay = 0.01;
+    if (kind == MODEL_FM) {
+        out->epochs = 80;
+        out->weight_decay = 0.3;
+    }
     if (kind == MODEL_YOUTUBE_DNN || kind == MODEL_MIND) {
-        out->scale = 10;
+        out->epochs = 60;
+        out->weight_decay = kind == MODEL_MIND ? 0 : 1;
         out->history = 200;
         out->n_interest = kind == MODEL_MIND ? 4 : 1;
     }
