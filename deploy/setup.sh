@@ -1,20 +1,22 @@
 #!/bin/sh
 # Installs what Duet needs from Debian's packages. This is the one place that names them.
 #
-#   sh deploy/setup.sh [build] [run] [test] [data] [golden]     default: build
+#   sh deploy/setup.sh [build] [run] [test] [data] [golden] [ops]     default: build
 #
 #   build   compiler, CMake and the libraries' headers     test   what the test suite needs beside that
 #   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
 #   golden  PyTorch, to export models trained with it and to make the golden files of tests/golden again (large; tests do without)
+#   ops     promtool and HAProxy: tests of deploy/ use them where they are
 #
 # Asks nothing; works as root or through sudo; installs only what is missing, and says what.
 set -eu
 
 build="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libyaml-dev libopenblas-dev libxxhash-dev zlib1g-dev libcurl4-openssl-dev curl"
 run="libmicrohttpd12 libjansson4 libyaml-0-2 libopenblas0-pthread libxxhash0 zlib1g libcurl4"
-test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib"
+test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yaml"
 data="r-cran-dslabs"
 golden="python3-torch python3-numpy"
+ops="prometheus haproxy"
 
 packages=""
 for group in "${@:-build}"; do
@@ -24,7 +26,8 @@ for group in "${@:-build}"; do
     test) packages="$packages $test" ;;
     data) packages="$packages $data" ;;
     golden) packages="$packages $golden" ;;
-    *) echo "setup: unknown group '$group'; want build, run, test, data or golden" >&2; exit 2 ;;
+    ops) packages="$packages $ops" ;;
+    *) echo "setup: unknown group '$group'; want build, run, test, data, golden or ops" >&2; exit 2 ;;
     esac
 done
 

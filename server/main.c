@@ -20,13 +20,16 @@
 #include "core/base/json.h"
 #include "core/blas.h"
 #include "server/app.h"
+#include "server/notify.h"
+#include "server/probe.h"
 
 #define SET_MAX 64
 #define QUIET_MS 500 // nothing answered for so long: the drain is over
 #define DRAIN_TICK_MS 50
+#define LOOP_STUCK_MS 30000 // as /livez has it
 
 struct options {
-    const char *config, *ports_file;
+    const char *config, *ports_file, *probe;
     bool check, dump;
     struct config_override set[SET_MAX];
     size_t n_set;
@@ -41,6 +44,7 @@ static const char help[] =
     "  --config FILE         configuration (YAML); DUET__SECTION__KEY in the environment and --set win over it\n"
     "  --set KEY=VALUE       one key, as data.port=9000; may be repeated\n"
     "  --ports-file FILE     write {\"data\": port, \"admin\": port} there once both listen\n"
+    "  --probe WHAT          ask a running daemon's admin listener for livez, readyz or startupz, and exit 0 or 1\n"
     "  --check-config        say whether the configuration is fine, and exit 0 or 1\n"
     "  --dump-config         print the configuration in force, and exit\n"
     "  --sample-config       print a file with every key, its default and its meaning, and exit\n"
@@ -100,6 +104,8 @@ static int parse_option(struct options *o, int argc, char **argv, int *i)
         o->config = v = value_of(arg, n, argc, argv, i);
     else if (is_option(arg, "--ports-file", &n))
         o->ports_file = v = value_of(arg, n, argc, argv, i);
+    else if (is_option(arg, "--probe", &n))
+        o->probe = v = value_of(arg, n, argc, argv, i);
     else if (is_option(arg, "--set", &n) && o->n_set < SET_MAX)
         o->set[o->n_set++].text = v = value_of(arg, n, argc, argv, i);
     else
@@ -128,6 +134,17 @@ static int inspect_config(const struct options *o)
     if (out.data)
         fputs(out.data, stdout);
     buf_fini(&out);
+    config_free(c);
+    return ok ? 0 : 1;
+}
+
+static int probe(const struct options *o)
+{
+    struct err err = {0};
+    struct config *c = read_config(o, &err);
+    bool ok = c && probe_ask(c, o->probe, &err);
+    if (!ok)
+        fprintf(stderr, "duetd: %s\n", err.msg);
     config_free(c);
     return ok ? 0 : 1;
 }
@@ -205,6 +222,9 @@ static void reload_config(struct app *app, const struct options *o)
 {
     struct err err = {0};
     struct buf frozen = {0};
+    char state[64];
+    snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(app_now_ns() / 1000));
+    notify(state);
     struct config *next = read_config(o, &err);
     if (!next || !app_reconfigure(app, next, &frozen, &err))
         log_event(&app->log, LOG_ERROR, "config_refused", LOG_STR("error", err.msg),
@@ -212,6 +232,7 @@ static void reload_config(struct app *app, const struct options *o)
     else
         log_event(&app->log, LOG_INFO, "config_read", LOG_STR("needs_restart", frozen.data ? frozen.data : ""));
     buf_fini(&frozen);
+    notify("READY=1");
 }
 
 /* The next signal, or 0 after timeout_ms (-1: never) or when a drain was asked for through the admin listener (*asked).
@@ -228,11 +249,22 @@ static int next_signal(int wake_fd, int timeout_ms, bool *asked)
     return read(signal_pipe[0], &sig, 1) == 1 ? sig : 0;
 }
 
+/* What systemd's watchdog is told while the event loops turn. */
+static void tell_alive(struct app *app, int watchdog_ms)
+{
+    if (watchdog_ms > 0 && http_loop_age_ms(app_listener(app, false)) < LOOP_STUCK_MS &&
+        http_loop_age_ms(app_listener(app, true)) < LOOP_STUCK_MS)
+        notify("WATCHDOG=1");
+}
+
 static void serve(struct app *app, const struct options *o)
 {
     bool asked = false;
+    int watchdog_ms = notify_watchdog_ms();
+    notify("READY=1\nSTATUS=listening");
     for (;;) {
-        int sig = next_signal(app->wake_fd, -1, &asked);
+        tell_alive(app, watchdog_ms);
+        int sig = next_signal(app->wake_fd, watchdog_ms, &asked);
         if (sig == SIGHUP)
             reload_config(app, o);
         if (sig == SIGTERM || sig == SIGINT || asked)
@@ -248,6 +280,7 @@ static void drain(struct app *app)
              most = atomic_load(&app->drain_timeout_ms), ms = 0;
     bool asked = false, forced = false;
     log_event(&app->log, LOG_INFO, "drain", LOG_INT("delay_ms", delay), LOG_INT("timeout_ms", most));
+    notify("STOPPING=1\nSTATUS=draining");
     app_begin_drain(app);
     while (!forced && ms < most && (ms < delay || !app_is_quiet(app, QUIET_MS))) {
         int sig = next_signal(app->wake_fd, DRAIN_TICK_MS, &asked);
@@ -268,6 +301,8 @@ int main(int argc, char **argv)
     }
     if (o.check || o.dump)
         return inspect_config(&o);
+    if (o.probe)
+        return probe(&o);
     struct app app = {.wake_fd = -1};
     struct err err = {0};
     json_object_seed(0); // before there are threads
