@@ -7,6 +7,7 @@
 #include "server/admission.h"
 #include "server/app.h"
 #include "server/handle_health.h"
+#include "server/handle_openapi.h"
 #include "server/problem.h"
 
 // ------------------------------------------------------------------------------------------------------- matching
@@ -98,8 +99,8 @@ bool route_dispatch(void *ctx, struct http_request *r, struct http_response *res
     struct route_match m;
     char allow[64];
     bool serving = atomic_load_explicit(&app->serving, memory_order_acquire);
-    const struct route *const tables[] = {app->service->routes, health_routes};
-    enum route_found found = route_find(tables, 2, r, &m, allow, sizeof(allow));
+    const struct route *const tables[] = {app->service->routes, health_routes, openapi_routes};
+    enum route_found found = route_find(tables, sizeof(tables) / sizeof(tables[0]), r, &m, allow, sizeof(allow));
     if (found == ROUTE_NO_PATH)
         return problem_write(resp, r, 404, "unknown_route", NULL, "no such path on this listener");
     if (found == ROUTE_NO_METHOD)
