@@ -21,11 +21,13 @@ static const char about[] = "Trains the towers of docs/model.md on a dataset of 
 
 /* What the command line says; unset values leave the recipe's own. */
 struct args {
-    const char *data, *model, *out, *recipe, *loss, *widths, *batching;
+    const char *data, *model, *out, *recipe, *loss, *widths, *batching, *aug;
     bool amm, cal, fast, in_batch, no_in_batch, logq, linear_out, relu_out, learn_scale, resume, keep_going, quiet;
-    bool cal_weighted, cal_plain, cal_positives, cal_detach_major;
-    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history;
-    double lr, lr_decay, scale, lambda1, lambda2, lambda3, oov_dropout, feature_dropout, weight_decay, init_std, w0, reg;
+    bool cal_weighted, cal_plain, cal_positives, cal_detach_major, skip, spectral, aug_grad, id_tables;
+    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history, ema_after;
+    double lr, lr_decay, scale, lambda1, lambda2, lambda3, oov_dropout, feature_dropout, weight_decay, init_std, w0,
+        reg;
+    double alpha, denoise, item_dropout, user_weight, ema;
 };
 
 // --------------------------------------------------------------------------------------------------------- recipe
@@ -81,6 +83,12 @@ static void set_numbers(const struct args *a, struct recipe *r)
     set_num(&r->reg, a->reg);
     set_u32(&r->n_interest, a->interests);
     set_u32(&r->history, a->history);
+    set_num(&r->alpha, a->alpha);
+    set_num(&r->denoise, a->denoise);
+    set_num(&r->item_dropout, a->item_dropout);
+    set_num(&r->user_weight, a->user_weight);
+    set_num(&r->ema, a->ema);
+    set_u32(&r->ema_after, a->ema_after);
     r->seed = a->seed;
     r->threads = (uint32_t)a->threads;
 }
@@ -93,6 +101,10 @@ static void set_flags(const struct args *a, struct recipe *r)
     r->logq = a->logq && r->loss == LOSS_SAMPLED;
     r->relu_out = a->relu_out || (r->relu_out && !a->linear_out);
     r->learn_scale |= a->learn_scale;
+    r->skip = r->skip && a->skip;
+    r->spectral = r->spectral && a->spectral;
+    r->aug_grad = r->aug_grad && a->aug_grad;
+    r->id_tables |= a->id_tables;
     r->cal_weighted = a->cal_weighted || (r->cal_weighted && !a->cal_plain);
     r->cal_positives |= a->cal_positives;
     r->cal_detach_major |= a->cal_detach_major;
@@ -104,11 +116,19 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
     if (!model_kind_parse(a->model, &kind))
         return err_set(err, ERR_ARG, "--model \"%s\", want " MODEL_KINDS, a->model);
     if (model_kind_stored(kind) && strcmp(a->recipe, "duet") != 0)
-        return err_set(err, ERR_ARG, "--recipe %s is for dat and two_tower; %s has one of its own", a->recipe, a->model);
+        return err_set(err, ERR_ARG, "--recipe %s is for dat and two_tower; %s has one of its own", a->recipe,
+                       a->model);
     if (model_kind_stored(kind))
         baseline_recipe(kind, d->n_users, d->n_items, r);
     else if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want paper or duet", a->recipe);
+    enum aug_kind aug;
+    if (a->aug && !aug_kind_parse(a->aug, &aug))
+        return err_set(err, ERR_ARG, "--aug \"%s\", want table or closed", a->aug);
+    if (a->aug && strcmp(a->recipe, "duet") == 0)
+        recipe_duet(kind, aug, d->n_users, d->n_items, r);
+    if (a->aug)
+        r->aug = aug;
     if (a->fast)
         recipe_fast(r);
     if (a->loss && !loss_kind_parse(a->loss, &r->loss))
@@ -205,6 +225,9 @@ int cmd_train(int argc, char **argv)
                      .recipe = "duet",
                      .amm = true,
                      .cal = true,
+                     .skip = true,
+                     .spectral = true,
+                     .aug_grad = true,
                      .logq = true,
                      .seed = 1,
                      .threads = 1,
@@ -227,7 +250,13 @@ int cmd_train(int argc, char **argv)
                      .interests = UNSET_U,
                      .history = UNSET_U,
                      .w0 = UNSET_N,
-                     .reg = UNSET_N};
+                     .reg = UNSET_N,
+                     .alpha = UNSET_N,
+                     .denoise = UNSET_N,
+                     .item_dropout = UNSET_N,
+                     .user_weight = UNSET_N,
+                     .ema = UNSET_N,
+                     .ema_after = UNSET_U};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
     a.threads = cpus < 1 ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
     const struct opt opts[] = {
@@ -236,6 +265,15 @@ int cmd_train(int argc, char **argv)
         {"out", OPT_STR, &a.out, "DIR", "checkpoint folder, made if missing", 0, 0},
         {"recipe", OPT_STR, &a.recipe, "NAME", "duet or paper: where all values below start from", 0, 0},
         {"fast", OPT_FLAG, &a.fast, NULL, "few epochs: to see everything work, not to compare", 0, 0},
+        {"aug", OPT_STR, &a.aug, "KIND", "dat: a_u is `closed` (computed from the history) or a learned `table`", 0, 0},
+        {"alpha", OPT_NUM, &a.alpha, "X", "closed: a_u = n^-X times the sum of the history's p_v; 1 = mean", 0, 1},
+        {"denoise", OPT_NUM, &a.denoise, "P", "closed: chance that a positive is asked for instead of being history", 0,
+         0.95},
+        {"aug-grad", OPT_FLAG, &a.aug_grad, NULL, "closed: --no-aug-grad: p_v in a_u is a constant, as in equation 2",
+         0, 0},
+        {"skip", OPT_FLAG, &a.skip, NULL, "dat: --no-skip: a is not added to the last layer's outputs", 0, 0},
+        {"spectral", OPT_FLAG, &a.spectral, NULL, "dat: --no-spectral: a_v starts from random vectors", 0, 0},
+        {"id-tables", OPT_FLAG, &a.id_tables, NULL, "closed: embed ids beside the augmented vectors", 0, 0},
         {"amm", OPT_FLAG, &a.amm, NULL, "--no-amm: no mimic losses; a_u, a_v stay as extra inputs", 0, 0},
         {"cal", OPT_FLAG, &a.cal, NULL, "--no-cal: no category alignment", 0, 0},
         {"loss", OPT_STR, &a.loss, "KIND", "bce, softmax (whole catalogue) or sampled (softmax over sampled items)", 0,
@@ -275,6 +313,12 @@ int cmd_train(int argc, char **argv)
         {"oov-dropout", OPT_NUM, &a.oov_dropout, "P", "chance that an id is dropped, which trains the unknown row", 0,
          0.9},
         {"feature-dropout", OPT_NUM, &a.feature_dropout, "P", "the same for every other field", 0, 0.9},
+        {"item-dropout", OPT_NUM, &a.item_dropout, "P", "chance that a component of an item's output is dropped", 0,
+         0.9},
+        {"user-weight", OPT_NUM, &a.user_weight, "X", "a user of n positives weighs n^X; 1 = all pairs alike", 0, 1},
+        {"ema", OPT_NUM, &a.ema, "X", "decay of the average of the parameters that is kept; 0 = no average", 0,
+         0.99999},
+        {"ema-after", OPT_UINT, &a.ema_after, "N", "epochs before the average begins", 0, 1e6},
         {"seed", OPT_UINT, &a.seed, "N", "of everything random", 0, 9e18},
         {"threads", OPT_UINT, &a.threads, "N", "default: one for each processor, at most 16", 1, 64},
         {"resume", OPT_FLAG, &a.resume, NULL, "go on from the last epoch in --out", 0, 0},

@@ -44,6 +44,9 @@ static bool check_kind(const struct model *m, struct err *err)
     if (u->shape.relu_out != v->shape.relu_out)
         return err_set(err, ERR_ARG, "relu_out is %d for users and %d for items; want the same", u->shape.relu_out,
                        v->shape.relu_out);
+    if (u->shape.skip_aug != v->shape.skip_aug)
+        return err_set(err, ERR_ARG, "skip_aug is %d for users and %d for items; want the same", u->shape.skip_aug,
+                       v->shape.skip_aug);
     uint32_t want = m->kind == MODEL_DAT ? u->d : 0;
     if (u->shape.d_aug != want || v->shape.d_aug != want)
         return err_set(err, ERR_ARG, "augmented vectors of %u (user) and %u (item); kind %s with %u outputs wants %u",
@@ -62,6 +65,7 @@ struct model *model_new(enum model_kind kind, struct schema *schema, const struc
     m->kind = kind;
     m->schema = schema;
     m->logit_scale = 1;
+    m->history_alpha = 1;
     if (!tower_init(&m->user, &schema->user, user, err))
         err_prefix(err, "user");
     else if (!tower_init(&m->item, &schema->item, item, err))
@@ -235,22 +239,49 @@ static bool read_layers(const struct safetensors *st, const char *side, struct t
     return true;
 }
 
-static bool read_meta(const struct safetensors *st, enum model_kind *kind, bool *relu_out, struct err *err)
+/* What the metadata say beyond the tensors' shapes. */
+struct meta {
+    enum model_kind kind;
+    bool relu_out, skip_aug;
+    float history_alpha;
+};
+
+/* "true" or "false"; `absent` where the file says nothing, or 2: it must say. */
+static bool read_flag(const struct safetensors *st, const char *key, int absent, bool *out, struct err *err)
 {
-    const char *format = safetensors_meta(st, "duet_format"), *k = safetensors_meta(st, "kind"),
-               *relu = safetensors_meta(st, "relu_out");
+    const char *v = safetensors_meta(st, key);
+    if (!v && absent < 2) {
+        *out = absent;
+        return true;
+    }
+    if (!v || (strcmp(v, "true") != 0 && strcmp(v, "false") != 0))
+        return err_set(err, ERR_FORMAT, "metadata %s: found %.20s, want true or false", key, v ? v : "nothing");
+    *out = strcmp(v, "true") == 0;
+    return true;
+}
+
+static bool read_alpha(const struct safetensors *st, float *out, struct err *err)
+{
+    const char *v = safetensors_meta(st, "history_alpha");
+    char *end = NULL;
+    *out = v ? strtof(v, &end) : 1;
+    return (*out >= 0 && *out <= 1 && (!v || (end != v && !*end))) ||
+           err_set(err, ERR_FORMAT, "metadata history_alpha: found %.20s, want a number from 0 to 1",
+                   v ? v : "nothing");
+}
+
+static bool read_meta(const struct safetensors *st, struct meta *m, struct err *err)
+{
+    const char *format = safetensors_meta(st, "duet_format"), *k = safetensors_meta(st, "kind");
     if (!format || strcmp(format, FORMAT_VERSION) != 0)
         return err_set(err, ERR_FORMAT,
                        "metadata duet_format: found %.20s, want " FORMAT_VERSION "; deploy/export_pytorch.py writes it",
                        format ? format : "nothing");
-    if (!k || !model_kind_parse(k, kind))
+    if (!k || !model_kind_parse(k, &m->kind))
         return err_set(err, ERR_FORMAT, "metadata kind: found %.20s, want " MODEL_KINDS, k ? k : "nothing");
-    if (model_kind_stored(*kind))
-        return true;
-    if (!relu || (strcmp(relu, "true") != 0 && strcmp(relu, "false") != 0))
-        return err_set(err, ERR_FORMAT, "metadata relu_out: found %.20s, want true or false", relu ? relu : "nothing");
-    *relu_out = strcmp(relu, "true") == 0;
-    return true;
+    return model_kind_stored(m->kind) ||
+           (read_flag(st, "relu_out", 2, &m->relu_out, err) && read_flag(st, "skip_aug", 0, &m->skip_aug, err) &&
+            read_alpha(st, &m->history_alpha, err));
 }
 
 /* Every tensor of the file must be one that we read (or a table of augmented vectors that bundles do without). */
@@ -295,22 +326,25 @@ static struct model *load_from(const struct safetensors *st, struct schema *sche
 {
     const struct schema_side *side[] = {&schema->user, &schema->item};
     struct tower_params p[2] = {0};
-    enum model_kind kind = MODEL_TWO_TOWER;
-    bool relu_out = false, ok = read_meta(st, &kind, &relu_out, err);
-    if (ok && model_kind_stored(kind))
-        return load_stored(st, kind, schema, with_aug, err);
+    struct meta meta = {0};
+    bool ok = read_meta(st, &meta, err);
+    if (ok && model_kind_stored(meta.kind))
+        return load_stored(st, meta.kind, schema, with_aug, err);
     for (int i = 0; ok && i < 2; i++) {
         ok = read_tables(st, side_names[i], side[i], &p[i], err) && read_layers(st, side_names[i], &p[i], err) &&
              read_augmented(st, side_names[i], side[i], with_aug, &p[i], err);
-        p[i].relu_out = relu_out;
+        p[i].relu_out = meta.relu_out;
+        p[i].skip_aug = meta.skip_aug;
     }
     if (!ok) {
         schema_free(schema);
         return NULL;
     }
-    struct model *m = model_new(kind, schema, &p[0], &p[1], err);
-    if (m && fill_model(m, st, with_aug, err))
+    struct model *m = model_new(meta.kind, schema, &p[0], &p[1], err);
+    if (m && fill_model(m, st, with_aug, err)) {
+        m->history_alpha = meta.history_alpha;
         return m;
+    }
     model_free(m);
     if (err && err->code == ERR_ARG)
         err->code = ERR_FORMAT; // the file's shapes were the bad argument
@@ -358,9 +392,13 @@ static bool put_parts(struct safetensors_writer *w, const struct parts *p, struc
 
 static bool save_parts(const struct model *m, const char *path, const struct parts *p, struct err *err)
 {
+    char alpha[32];
+    snprintf(alpha, sizeof(alpha), "%.9g", (double)m->history_alpha);
     const struct st_meta meta[] = {{"duet_format", FORMAT_VERSION},
                                    {"kind", model_kind_name(m->kind)},
-                                   {"relu_out", m->user.shape.relu_out ? "true" : "false"}};
+                                   {"relu_out", m->user.shape.relu_out ? "true" : "false"},
+                                   {"skip_aug", m->user.shape.skip_aug ? "true" : "false"},
+                                   {"history_alpha", alpha}};
     struct st_tensor *t = mem_array(p->n, sizeof(*t), err);
     if (!t)
         return false;

@@ -2,7 +2,7 @@
  * Files:   model.safetensors with the tensor names below (docs/formats.md); readable and writable by PyTorch users.
  *              user.emb.<field> [n_rows][k]   user.aug [n_ids][d_aug]   user.aug_segment [n_segments][d_aug]
  *              user.fc.<l>.weight [out][in]   user.fc.<l>.bias [out]    the same with item.*      logit_scale [1]
- *          Shapes are read off the tensors; metadata (strings) adds kind, relu_out. A bundle's file holds no *.aug: the users
+ *          Shapes are read off the tensors; metadata (strings) adds kind, relu_out, skip_aug, history_alpha. A bundle's file holds no *.aug: the users
  *          file has a_u per user, items are embedded already.
  * Threads: const once loaded. */
 #ifndef DUET_MODEL_H
@@ -24,6 +24,8 @@ struct model {
     struct tower user, item; // without towers: zeroed but for d
     struct stored *stored;   // of the kinds from MODEL_WALS on, owned; NULL where there are towers
     float logit_scale;     // of training; scores served are plain inner products
+    float history_alpha;   // a_u of n items seen = n^-alpha * sum of their p_v: 1 = mean; 0 to 1. Strangers with a history get
+                           // it, and with `--aug closed` every user did
 };
 
 const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat", "wals", ...
@@ -31,7 +33,7 @@ bool model_kind_parse(const char *name, enum model_kind *out);
 bool model_kind_stored(enum model_kind kind); // vectors instead of towers
 #define MODEL_KINDS "dat, two_tower, wals, fm, youtube_dnn or mind"
 
-/* Zeroed model; takes `schema` (frees it on failure too). ERR_ARG unless the towers have the same d and relu_out, and d_aug = d
+/* Zeroed model; takes `schema` (frees it on failure too). ERR_ARG unless the towers have the same d, relu_out and skip_aug, and d_aug = d
  * on both sides (MODEL_DAT) or 0 (MODEL_TWO_TOWER). */
 struct model *model_new(enum model_kind kind, struct schema *schema, const struct tower_params *user, const struct tower_params *item, struct err *err);
 /* Of a kind without towers. Takes `schema` and `stored`. */

@@ -3,7 +3,7 @@
  *
  *     vector given         -> itself
  *     stored user          -> its features (overridden by given ones), its id row and its a_u -> tower; without towers: its vectors
- *     history given        -> OOV id, given features, a_u = mean p_v of the history -> tower; without a_u: the mean itself; without
+ *     history given        -> OOV id, given features, a_u = n^-alpha sum of its p_v -> tower; without a_u: the mean itself; without
  *                             towers: stored_from_history
  *     features given       -> OOV id, given features, a_u = mean of the segment -> tower
  *     nothing              -> no vector: popularity
@@ -121,16 +121,17 @@ static bool apply_features(const struct schema_side *side, const struct retrieve
     return true;
 }
 
-/* Mean p_v of the history; false if there is none to take it of. */
-static bool mean_of_history(const struct bundle *b, const struct retrieve_query *q, float *mean)
+/* a_u of n items: n^-alpha times the sum of their p_v (alpha = 1: the mean); false if there are none. */
+static bool sum_of_history(const struct bundle *b, const struct retrieve_query *q, float *a)
 {
     uint32_t d = b->manifest.d;
-    memset(mean, 0, d * sizeof(*mean));
+    float f = q->n_history ? powf((float)q->n_history, -b->model->history_alpha) : 0;
+    memset(a, 0, d * sizeof(*a));
     for (size_t i = 0; i < q->n_history; i++)
         for (uint32_t j = 0; j < d; j++)
-            mean[j] += b->emb[(size_t)q->history[i] * d + j];
-    for (uint32_t j = 0; j < d && q->n_history; j++)
-        mean[j] /= (float)q->n_history;
+            a[j] += b->emb[(size_t)q->history[i] * d + j];
+    for (uint32_t j = 0; j < d; j++)
+        a[j] *= f;
     return q->n_history > 0;
 }
 
@@ -153,11 +154,11 @@ static void embed_unknown(const struct bundle *b, const struct retrieve_query *q
 {
     const struct tower *t = &b->model->user;
     uint32_t d_aug = t->shape.d_aug;
-    if (d_aug == 0 && mean_of_history(b, q, ws->p) && normalise(ws->p, t->d)) {
+    if (d_aug == 0 && sum_of_history(b, q, ws->p) && normalise(ws->p, t->d)) {
         r->fallback = FALLBACK_HISTORY;
         return;
     }
-    if (d_aug == t->d && mean_of_history(b, q, ws->a)) {
+    if (d_aug == t->d && sum_of_history(b, q, ws->a)) {
         r->fallback = FALLBACK_HISTORY;
     } else if (q->n_features) {
         r->fallback = FALLBACK_FEATURES;

@@ -16,7 +16,7 @@
 enum retrieve_fallback {
     FALLBACK_NONE,       // stored user: own features and a_u, or own stored vectors
     FALLBACK_FEATURES,   // unknown user, features given: OOV id row, a_u = mean of the segment
-    FALLBACK_HISTORY,    // unknown user, `history` given: a_u = mean of the items' p_v (docs/model.md), features as given; a model
+    FALLBACK_HISTORY,    // unknown user, `history` given: a_u = n^-alpha sum of its p_v (docs/model.md), features as given; a model
                          // without a_u: the normalised mean itself is the query vector; one without towers: stored_from_history
     FALLBACK_POPULAR     // nothing known: most popular items, score = share of training interactions (min_score, which bounds
                          // inner products, is not applied: an unknown user is never answered with nothing)

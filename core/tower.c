@@ -57,9 +57,14 @@ static bool set_shape(struct tower *t, const struct schema_side *side, const str
     s->d_aug = p->d_aug;
     s->n_layers = p->n_layers;
     s->relu_out = p->relu_out;
+    s->skip_aug = p->skip_aug;
     memcpy(s->width, p->width, p->n_layers * sizeof(*s->width));
     t->z_dim = s->n_fields * s->k + s->d_aug; // <= 257 * 65536
     t->d = s->width[s->n_layers - 1];
+    if (s->skip_aug && (s->d_aug != t->d || s->relu_out))
+        return err_set(err, ERR_ARG,
+                       "augmented vector of width %u past %u outputs%s; want the same width and a linear last layer",
+                       s->d_aug, t->d, s->relu_out ? " with ReLU" : "");
     if (s->n_fields > 0 && s->k == 0)
         return err_set(err, ERR_ARG, "embedding width 0, want 1 to %u", WIDTH_MAX);
     return t->z_dim > 0 || err_set(err, ERR_ARG, "no inputs: neither a field with a table nor an augmented vector");
@@ -269,10 +274,14 @@ static void normalise(const float *h, size_t d, float *p)
 static void run_layers(const struct tower *t, struct tower_ws *ws, size_t B, float *out)
 {
     const float *in = ws->z;
+    float *h = NULL;
     for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-        layer(t, l, ws, in, B, ws->h[l & 1]);
-        in = ws->h[l & 1];
+        h = ws->h[l & 1];
+        layer(t, l, ws, in, B, h);
+        in = h;
     }
+    for (size_t i = 0; t->shape.skip_aug && i < B; i++)
+        add_row(h + i * t->d, ws->z + (i + 1) * t->z_dim - t->d, t->d);
     for (size_t i = 0; i < B; i++)
         normalise(in + i * t->d, t->d, out + i * t->d);
 }

@@ -1,5 +1,6 @@
 /* tower.h - one tower: encoded features and an augmented vector -> unit vector.
  * Source:  DAT (Yu et al. 2021) eq. (1): z = [e_1 || .. || e_m || a], h_l = ReLU(W_l h_{l-1} + b_l), p = h_L / |h_L|.
+ *          With skip_aug (ours) the augmented vector also goes round the layers: p = (h_L + a) / |h_L + a|.
  * Place:   used by model, trainer, publish and retrieve; knows no files, no HTTP, no index.
  * Threads: forward reads the weights only; any number of callers, each with its own scratch. */
 #ifndef DUET_TOWER_H
@@ -34,6 +35,7 @@ struct tower_shape {
     uint32_t n_layers;
     uint32_t width[TOWER_LAYERS_MAX]; // outputs of each layer; the last is d
     bool relu_out;                    // ReLU after the last layer too (eq. 1 to the letter); false = linear last layer
+    bool skip_aug;                    // a is added to the last layer's outputs; needs d_aug = d and a linear last layer
 };
 
 /* All parameters are views into one block, in the order below, each beginning on a 64-byte line: floats between two views are
@@ -53,7 +55,7 @@ struct tower {
 
 struct tower_params {
     uint32_t k, d_aug, n_layers, width[TOWER_LAYERS_MAX];
-    bool relu_out;
+    bool relu_out, skip_aug;
     bool with_aug; // allocate `aug`
 };
 

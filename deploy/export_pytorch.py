@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Turns a PyTorch state dict into Duet's model.safetensors (docs/formats.md, "Model").
 
-    python3 deploy/export_pytorch.py STATE.pt model.safetensors --kind dat --schema schema.json [--relu-out] [--rename OLD=NEW]...
+    python3 deploy/export_pytorch.py STATE.pt model.safetensors --kind dat --schema schema.json [--relu-out | --skip-aug] [--history-alpha A] [--rename OLD=NEW]...
 
 STATE.pt is what torch.save(module.state_dict(), ..) writes. Names that it may use, for the side `user` (and the same for `item`):
 
@@ -107,7 +107,7 @@ def side_tensors(named, prefix, side, kind):
     return out
 
 
-def export(state, path, schema, kind, relu_out, renames=()):
+def export(state, path, schema, kind, relu_out, renames=(), skip_aug=False, history_alpha=1.0):
     """state: {name: torch tensor}; schema: the parsed schema.json; kind: dat or two_tower."""
     import torch
 
@@ -124,7 +124,8 @@ def export(state, path, schema, kind, relu_out, renames=()):
         if not torch.isfinite(flat).all():
             raise SystemExit(f"export: {name} holds NaN or infinity")
         raw[name] = (tuple(flat.shape), flat.numpy().astype("<f4").tobytes())
-    write_safetensors(path, raw, {"duet_format": "1", "kind": kind, "relu_out": "true" if relu_out else "false"})
+    write_safetensors(path, raw, {"duet_format": "1", "kind": kind, "relu_out": "true" if relu_out else "false",
+                                  "skip_aug": "true" if skip_aug else "false", "history_alpha": f"{history_alpha:.9g}"})
 
 
 def main():
@@ -134,6 +135,9 @@ def main():
     parser.add_argument("--schema", required=True, help="schema.json that the model was trained with")
     parser.add_argument("--kind", required=True, choices=("dat", "two_tower"))
     parser.add_argument("--relu-out", action="store_true", help="ReLU after the last layer too")
+    parser.add_argument("--skip-aug", action="store_true", help="the augmented vector is added to the last layer's outputs")
+    parser.add_argument("--history-alpha", type=float, default=1.0, metavar="A",
+                        help="a_u of a stranger with n items is n^-A times the sum of their vectors (default 1: the mean)")
     parser.add_argument("--rename", action="append", default=[], metavar="OLD=NEW")
     args = parser.parse_args()
     try:
@@ -145,7 +149,8 @@ def main():
     state = torch.load(args.state, map_location="cpu", weights_only=True)
     with open(args.schema, encoding="utf-8") as f:
         schema = json.load(f)
-    export(state, args.out, schema, args.kind, args.relu_out, [tuple(r.split("=", 1)) for r in args.rename])
+    export(state, args.out, schema, args.kind, args.relu_out,
+           [tuple(r.split("=", 1)) for r in args.rename], args.skip_aug, args.history_alpha)
     print(f"export: wrote {args.out}", file=sys.stderr)
 
 

@@ -1,6 +1,7 @@
 #include "train/backward.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mem.h"
@@ -78,7 +79,14 @@ bool tower_pass_init(struct tower_pass *s, const struct tower *t, size_t max_row
 void tower_pass_fini(struct tower_pass *s)
 {
     mem_block_free(s->block, s->block_floats * sizeof(float));
+    free(s->keep);
     *s = (struct tower_pass){0};
+}
+
+bool tower_pass_drop(struct tower_pass *s, const struct tower *t, double chance, struct err *err)
+{
+    s->drop = (float)chance;
+    return chance == 0 || s->keep || (s->keep = mem_array(s->max_rows, t->d, err)) != NULL;
 }
 
 // ------------------------------------------------------------------------------------------------------- forward
@@ -114,6 +122,37 @@ static void layer_forward(const struct tower *t, uint32_t l, const float *in, si
     blas_sgemm(false, true, n, w, m, 1.0f, in, m, t->w[l], m, 1.0f, out, w);
     for (size_t i = 0; relu && i < n * w; i++)
         out[i] = out[i] > 0 ? out[i] : 0;
+}
+
+/* h += a, the last columns of z */
+static void add_aug(const struct tower *t, const float *z, size_t n, float *h)
+{
+    size_t d = t->d;
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < d; c++)
+            h[i * d + c] += z[(i + 1) * t->z_dim - d + c];
+}
+
+/* One step of splitmix64: 8 components' choices, one a byte. */
+static uint64_t mix(uint64_t x)
+{
+    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
+    return x ^ (x >> 31);
+}
+
+/* Each row's choice depends on the seed and its number alone. */
+static void drop_row(const struct tower_pass *s, size_t row, size_t d, float *h)
+{
+    uint8_t *keep = s->keep + row * d;
+    uint32_t below = (uint32_t)(s->drop * 256 + 0.5f);
+    uint64_t bits = 0;
+    for (size_t c = 0; c < d; c++) {
+        if (c % 8 == 0)
+            bits = mix(s->drop_seed + (row * d + c + 8) * 0x9e3779b97f4a7c15u);
+        keep[c] = (uint8_t)(bits >> (8 * (c % 8))) >= below;
+        h[c] = keep[c] ? h[c] : 0;
+    }
 }
 
 static void normalise(const float *h, size_t n, size_t d, float *p, float *inv_norm)
@@ -153,7 +192,12 @@ static void forward_part(void *ctx, unsigned part)
             layer_forward(t, l, in, n, out);
             in = out;
         }
-        normalise(in, n, t->d, s->p + i * t->d, s->inv_norm + i);
+        float *h = s->h[last] + i * t->d;
+        if (t->shape.skip_aug)
+            add_aug(t, s->z + i * t->z_dim, n, h);
+        for (size_t r = i; s->drop > 0 && r < i + n; r++)
+            drop_row(s, r, t->d, h + (r - i) * t->d);
+        normalise(h, n, t->d, s->p + i * t->d, s->inv_norm + i);
     }
 }
 
@@ -179,6 +223,14 @@ static void normalise_backward(const float *p, const float *inv_norm, const floa
     }
 }
 
+/* The same for rows i .. i + n, without the components that were dropped. */
+static void output_backward(const struct tower_pass *s, const float *dp, size_t i, size_t n, size_t d, float *dh)
+{
+    normalise_backward(s->p + i * d, s->inv_norm + i, dp + i * d, n, d, dh);
+    for (size_t c = 0; s->drop > 0 && c < n * d; c++)
+        dh[c] = s->keep[i * d + c] ? dh[c] : 0;
+}
+
 static void relu_backward(const float *h, size_t n, float *dh)
 {
     for (size_t i = 0; i < n; i++)
@@ -196,6 +248,15 @@ static void layer_backward(const struct tower_pass *s, const struct tower *t, ui
         for (uint32_t c = 0; c < w; c++)
             db[c] += dh[i * w + c];
     blas_sgemm(false, false, n, m, w, 1.0f, dh, w, t->w[l], m, 0.0f, din, m);
+}
+
+/* The way past the layers: dz's last columns += dh. */
+static void add_rows(const float *dh, size_t n, const struct tower *t, float *dz)
+{
+    size_t d = t->d;
+    for (size_t i = 0; i < n; i++)
+        for (size_t c = 0; c < d; c++)
+            dz[(i + 1) * t->z_dim - d + c] += dh[i * d + c];
 }
 
 struct backward_job {
@@ -219,7 +280,7 @@ static void backward_part(void *ctx, unsigned part)
     for (size_t i = lo; i < hi; i += PASS_BLOCK) {
         size_t n = hi - i < PASS_BLOCK ? hi - i : PASS_BLOCK;
         float *dh = buf[0], *other = buf[1];
-        normalise_backward(s->p + i * t->d, s->inv_norm + i, j->dp + i * t->d, n, t->d, dh);
+        output_backward(s, j->dp, i, n, t->d, dh);
         if (t->shape.relu_out)
             relu_backward(s->h[last] + i * t->d, n * t->d, dh);
         for (uint32_t l = last; l > 0; l--) {
@@ -231,6 +292,10 @@ static void backward_part(void *ctx, unsigned part)
             other = swap;
         }
         layer_backward(s, t, 0, s->z + i * t->z_dim, dh, n, s->gw[part], s->dz + i * t->z_dim);
+        if (t->shape.skip_aug) {
+            output_backward(s, j->dp, i, n, t->d, other);
+            add_rows(other, n, t, s->dz + i * t->z_dim);
+        }
     }
 }
 

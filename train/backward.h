@@ -18,7 +18,7 @@ struct tower_pass {
     size_t max_rows, n;
     const uint32_t *x;             // [n][n_slots] of the last forward, borrowed
     float *z;                      // [n][z_dim]
-    float *h[TOWER_LAYERS_MAX];    // [n][width[l]] after the ReLU, if there is one
+    float *h[TOWER_LAYERS_MAX];    // [n][width[l]] after the ReLU, if there is one; the last with a added where the tower skips
     float *p;                      // [n][d] unit rows, or 0
     float *inv_norm;               // [n] 1 / |h_L|, 0 for a zero row
     float *dz;                     // [n][z_dim] gradient of z after tower_pass_backward; the last d_aug columns belong to a
@@ -27,10 +27,16 @@ struct tower_pass {
     size_t w_off[TOWER_LAYERS_MAX], b_off[TOWER_LAYERS_MAX], n_dense;
     float *block;
     size_t block_floats;
+    float drop;                    // chance that a component of the last h is 0 in the next forward
+    uint64_t drop_seed;            // of that forward's choice
+    uint8_t *keep;                 // [max_rows][d] that choice; NULL until tower_pass_drop
 };
 
 bool tower_pass_init(struct tower_pass *s, const struct tower *t, size_t max_rows, struct pool *pool, struct err *err);
 void tower_pass_fini(struct tower_pass *s); // accepts zeroed
+
+/* From now on components are dropped with that chance (to 1/256), as drop_seed says, the same for any number of threads. */
+bool tower_pass_drop(struct tower_pass *s, const struct tower *t, double chance, struct err *err);
 
 /* p = tower(x, a) for n <= max_rows rows.
  *   x [n][n_slots]  kept until backward      a [n][d_aug]  may be NULL if d_aug = 0 */

@@ -114,16 +114,28 @@ static double row_exp(float *l, size_t n, float max)
     return sum;
 }
 
+/* What the user's a_u is made of is no candidate; where every positive is asked for, nothing is masked. */
+static void mask_history(const struct batch *b, size_t u, float *l, float value)
+{
+    for (size_t i = b->masked ? b->hist_off[u] : 0; b->masked && i < b->hist_off[u + 1]; i++)
+        l[b->hist[i]] = value;
+}
+
 /* Turns user u's logits into their gradients and returns the user's part of the loss. */
 static double softmax_row(const struct loss_io *io, size_t u, float *l)
 {
     const struct batch *b = io->b;
     size_t n = b->n_items, lo = b->pos_off[u], hi = b->pos_off[u + 1];
-    double share = 1 / (double)b->n_pos, loss = 0;
+    double share = b->share ? (double)b->share[u] : 1 / (double)b->n_pos, loss = 0;
+    if (lo == hi) {
+        memset(l, 0, n * sizeof(*l));
+        return 0;
+    }
     for (size_t i = 0; b->log_q && i < n; i++)
         l[i] -= b->log_q[i];
     for (size_t i = lo; b->log_q && i < hi; i++) // own positives keep their plain logit
         l[b->pos[i]] = io->scale * dot(io->pu + u * io->d, io->pv + (size_t)b->pos[i] * io->d, io->d);
+    mask_history(b, u, l, -HUGE_VALF);
     float max = row_max(l, n);
     for (size_t i = lo; i < hi; i++)
         loss -= l[b->pos[i]] - max;
@@ -132,6 +144,7 @@ static double softmax_row(const struct loss_io *io, size_t u, float *l)
     float f = (float)((double)(hi - lo) * share / sum);
     for (size_t i = 0; i < n; i++)
         l[i] *= f;
+    mask_history(b, u, l, 0); // not the smallest float, which slows down what follows
     for (size_t i = lo; i < hi; i++)
         l[b->pos[i]] -= (float)share;
     return loss * share;

@@ -30,7 +30,7 @@ struct loss_io {
 /* Eq. (4): -1/T sum y log sigma(s) + (1 - y) log(1 - sigma(s)), s the logit. */
 double loss_bce(const struct loss_io *io);
 
-/* -1/n_pos sum over positives of log softmax over the batch's items. With log_q, an item that is there by chance stands for
+/* -sum over positives of their user's share times log softmax over the batch's items, less the user's masked history. With log_q, an item that is there by chance stands for
  * 1/q of its kind: logit - log q; a user's own positives are there for certain and stand for themselves. */
 double loss_softmax(const struct loss_io *io, struct loss_ws *ws);
 

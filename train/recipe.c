@@ -5,6 +5,7 @@
 #include <string.h>
 
 static const char *loss_names[] = {[LOSS_BCE] = "bce", [LOSS_SOFTMAX] = "softmax", [LOSS_SAMPLED] = "sampled"};
+static const char *aug_names[] = {[AUG_TABLE] = "table", [AUG_CLOSED] = "closed"};
 static const char *batch_names[] = {[BATCH_PAIRS] = "pairs", [BATCH_USERS] = "users"};
 
 // --------------------------------------------------------------------------------------------------- named recipes
@@ -21,6 +22,9 @@ static const struct recipe paper = {
     .width = {256, 128, 32},
     .relu_out = true,
     .scale = 1,
+    .alpha = 1,
+    .id_tables = true,
+    .user_weight = 1,
     .amm = true,
     .cal = true,
     .lambda1 = 0.5,
@@ -36,8 +40,9 @@ static const struct recipe paper = {
     .threads = 1,
 };
 
-/* What works on public data; each value was chosen on validation (docs/results.md). */
-static const struct recipe duet = {
+/* What works on public data; each value was chosen on validation (docs/results.md). First where nothing is made from
+ * the history: two_tower, and dat with a_u from a table. */
+static const struct recipe duet_table = {
     .name = "duet",
     .loss = LOSS_SOFTMAX,
     .batching = BATCH_USERS,
@@ -49,6 +54,9 @@ static const struct recipe duet = {
     .n_layers = 3,
     .width = {256, 128, 32},
     .scale = 10,
+    .alpha = 1,
+    .id_tables = true,
+    .user_weight = 1,
     .amm = true,
     .cal = true,
     .lambda1 = 0.5,
@@ -67,25 +75,78 @@ static const struct recipe duet = {
     .threads = 1,
 };
 
+/* a_u in closed form: learned as a denoising task, the items' vectors being all that a user is made of. */
+static const struct recipe duet_closed = {
+    .name = "duet",
+    .loss = LOSS_SOFTMAX,
+    .batching = BATCH_USERS,
+    .batch = 256,
+    .negatives = 2000,
+    .in_batch = true,
+    .logq = true,
+    .k = 32,
+    .n_layers = 2,
+    .width = {256, 128},
+    .scale = 12,
+    .aug = AUG_CLOSED,
+    .alpha = 0.5,
+    .denoise = 0.35,
+    .aug_grad = true,
+    .skip = true,
+    .spectral = true,
+    .amm = true,
+    .cal = true,
+    .lambda2 = 0.05,
+    .lambda3 = 0.001,
+    .cal_min_rows = 16,
+    .cal_weighted = true,
+    .lr = 3e-3,
+    .lr_decay = 1,
+    .init_std = 0.05,
+    .oov_dropout = 0.01,
+    .feature_dropout = 0.01,
+    .item_dropout = 0.2,
+    .user_weight = 1,
+    .ema = 0.99,
+    .ema_after = 4,
+    .epochs = 12,
+    .patience = 5,
+    .seed = 1,
+    .threads = 1,
+};
+
+static void look_at_size(struct recipe *r, uint32_t n_users, uint32_t n_items)
+{
+    if (r->loss == LOSS_SOFTMAX && n_items > SOFTMAX_ITEMS_MAX)
+        r->loss = LOSS_SAMPLED;
+    if (r->batching == BATCH_USERS && n_users < FEW_USERS)
+        r->batch = 64;
+}
+
+void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uint32_t n_items, struct recipe *out)
+{
+    *out = model == MODEL_DAT && aug == AUG_CLOSED ? duet_closed : duet_table;
+    out->model = model;
+    look_at_size(out, n_users, n_items);
+}
+
 bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uint32_t n_items, struct recipe *out)
 {
-    if (strcmp(name, paper.name) == 0)
-        *out = paper;
-    else if (strcmp(name, duet.name) == 0)
-        *out = duet;
-    else
+    if (strcmp(name, "duet") == 0) {
+        recipe_duet(model, AUG_CLOSED, n_users, n_items, out);
+        return true;
+    }
+    if (strcmp(name, paper.name) != 0)
         return false;
+    *out = paper;
     out->model = model;
-    if (out->loss == LOSS_SOFTMAX && n_items > SOFTMAX_ITEMS_MAX)
-        out->loss = LOSS_SAMPLED;
-    if (out->batching == BATCH_USERS && n_users < FEW_USERS)
-        out->batch = 64;
     return true;
 }
 
 void recipe_fast(struct recipe *r)
 {
-    r->epochs = 10;
+    r->epochs = r->aug == AUG_CLOSED ? 4 : 10;
+    r->ema_after = 1;
     r->patience = 0;
 }
 
@@ -94,6 +155,7 @@ struct tower_params recipe_tower(const struct recipe *r)
     struct tower_params p = {.k = r->k, .n_layers = r->n_layers, .relu_out = r->relu_out, .with_aug = true};
     memcpy(p.width, r->width, sizeof(p.width));
     p.d_aug = r->model == MODEL_DAT ? r->width[r->n_layers - 1] : 0;
+    p.skip_aug = r->skip && p.d_aug;
     return p;
 }
 
@@ -114,23 +176,53 @@ static bool check_shape(const struct recipe *r, struct err *err)
     return true;
 }
 
+/* Choices that exclude each other. */
+static bool check_aug(const struct recipe *r, struct err *err)
+{
+    if (r->skip && r->relu_out)
+        return err_set(err, ERR_ARG, "skip and relu-out: a goes past the last layer, which must be linear then");
+    if (r->aug == AUG_TABLE)
+        return r->denoise == 0 || err_set(err, ERR_ARG,
+                                          "denoise is %g, but a_u from a table has no history to leave "
+                                          "items out of; use --aug closed",
+                                          r->denoise);
+    if (r->model != MODEL_DAT)
+        return err_set(err, ERR_ARG, "aug closed: only dat has an a_u");
+    return (r->batching == BATCH_USERS && r->loss != LOSS_BCE) ||
+           err_set(err, ERR_ARG,
+                   "aug closed: needs whole users and a softmax loss; use --batching users and --loss "
+                   "softmax or sampled, or --aug table");
+}
+
 bool recipe_check(const struct recipe *r, struct err *err)
 {
     if (r->batching == BATCH_PAIRS && r->loss == LOSS_SOFTMAX && r->batch > 65536)
         return err_set(err, ERR_ARG, "batch of %u pairs against the whole catalogue is too large, want at most 65536",
                        r->batch);
-    return check_shape(r, err) && in_range("batch", r->batch, 1, 1e6, err) &&
+    return check_shape(r, err) && check_aug(r, err) && in_range("batch", r->batch, 1, 1e6, err) &&
            in_range("negatives", r->negatives, r->loss == LOSS_SAMPLED && r->in_batch ? 0 : 1, 1e6, err) &&
            in_range("scale", r->scale, 1e-3, 1000, err) && in_range("lambda1", r->lambda1, 0, 1e6, err) &&
            in_range("lambda2", r->lambda2, 0, 1e6, err) && in_range("lambda3", r->lambda3, 0, 1e6, err) &&
            in_range("cal-min-rows", r->cal_min_rows, 2, 1e9, err) && in_range("lr", r->lr, 1e-9, 10, err) &&
            in_range("lr-decay", r->lr_decay, 1e-3, 1, err) && in_range("weight-decay", r->weight_decay, 0, 10, err) &&
            in_range("init-std", r->init_std, 0, 10, err) && in_range("oov-dropout", r->oov_dropout, 0, 0.9, err) &&
-           in_range("feature-dropout", r->feature_dropout, 0, 0.9, err) && in_range("epochs", r->epochs, 1, 1e6, err) &&
-           in_range("threads", r->threads, 1, 64, err) &&
-           in_range("w0", r->w0, 0, 1, err) && in_range("reg", r->reg, 0, 1e6, err) &&
-           in_range("interests", r->n_interest, 0, STORED_INTERESTS_MAX, err) &&
+           in_range("feature-dropout", r->feature_dropout, 0, 0.9, err) && in_range("alpha", r->alpha, 0, 1, err) &&
+           in_range("denoise", r->denoise, 0, 0.95, err) && in_range("item-dropout", r->item_dropout, 0, 0.9, err) &&
+           in_range("user-weight", r->user_weight, 0, 1, err) && in_range("ema", r->ema, 0, 0.99999, err) &&
+           in_range("ema-after", r->ema_after, 0, 1e6, err) && in_range("epochs", r->epochs, 1, 1e6, err) &&
+           in_range("threads", r->threads, 1, 64, err) && in_range("w0", r->w0, 0, 1, err) &&
+           in_range("reg", r->reg, 0, 1e6, err) && in_range("interests", r->n_interest, 0, STORED_INTERESTS_MAX, err) &&
            in_range("history", r->history, 0, 1e6, err);
+}
+
+bool aug_kind_parse(const char *name, enum aug_kind *out)
+{
+    for (size_t i = 0; i < sizeof(aug_names) / sizeof(*aug_names); i++)
+        if (strcmp(name, aug_names[i]) == 0) {
+            *out = (enum aug_kind)i;
+            return true;
+        }
+    return false;
 }
 
 bool loss_kind_parse(const char *name, enum loss_kind *out)
@@ -169,6 +261,12 @@ static const struct entry {
     ENTRY(E_BOOL, relu_out),
     ENTRY(E_NUM, scale),
     ENTRY(E_BOOL, learn_scale),
+    ENTRY(E_NUM, alpha),
+    ENTRY(E_NUM, denoise),
+    ENTRY(E_BOOL, aug_grad),
+    ENTRY(E_BOOL, skip),
+    ENTRY(E_BOOL, id_tables),
+    ENTRY(E_BOOL, spectral),
     ENTRY(E_BOOL, amm),
     ENTRY(E_BOOL, cal),
     ENTRY(E_NUM, lambda1),
@@ -188,6 +286,10 @@ static const struct entry {
     ENTRY(E_NUM, init_std),
     ENTRY(E_NUM, oov_dropout),
     ENTRY(E_NUM, feature_dropout),
+    ENTRY(E_NUM, item_dropout),
+    ENTRY(E_NUM, user_weight),
+    ENTRY(E_NUM, ema),
+    ENTRY(E_U32, ema_after),
     ENTRY(E_U32, epochs),
     ENTRY(E_U32, patience),
     ENTRY(E_U64, seed),
@@ -202,6 +304,7 @@ json_t *recipe_to_json(const struct recipe *r)
     json_object_set_new(o, "model", json_string(model_kind_name(r->model)));
     json_object_set_new(o, "loss", json_string(loss_names[r->loss]));
     json_object_set_new(o, "batching", json_string(batch_names[r->batching]));
+    json_object_set_new(o, "aug", json_string(aug_names[r->aug]));
     for (uint32_t l = 0; l < r->n_layers; l++)
         json_array_append_new(widths, json_integer(r->width[l]));
     json_object_set_new(o, "widths", widths);
@@ -266,13 +369,16 @@ bool recipe_from_json(const json_t *o, struct recipe *out, struct err *err)
     *out = (struct recipe){0};
     const char *name = json_need_str(o, "recipe", err), *model = json_need_str(o, "model", err);
     const char *loss = json_need_str(o, "loss", err), *batching = json_need_str(o, "batching", err);
-    if (!name || !model || !loss || !batching || !read_widths(o, out, err))
+    const char *aug = json_need_str(o, "aug", err);
+    if (!name || !model || !loss || !batching || !aug || !read_widths(o, out, err))
         return false;
     snprintf(out->name, sizeof(out->name), "%s", name);
     if (!model_kind_parse(model, &out->model))
         return err_set(err, ERR_FORMAT, "model \"%s\", want " MODEL_KINDS, model);
     if (!loss_kind_parse(loss, &out->loss))
         return err_set(err, ERR_FORMAT, "loss \"%s\", want bce, softmax or sampled", loss);
+    if (!aug_kind_parse(aug, &out->aug))
+        return err_set(err, ERR_FORMAT, "aug \"%s\", want table or closed", aug);
     if (strcmp(batching, "pairs") != 0 && strcmp(batching, "users") != 0)
         return err_set(err, ERR_FORMAT, "batching \"%s\", want pairs or users", batching);
     out->batching = strcmp(batching, "users") == 0 ? BATCH_USERS : BATCH_PAIRS;

@@ -21,6 +21,11 @@ enum batch_kind {
     BATCH_USERS  // `batch` random users with all their pairs
 };
 
+enum aug_kind {
+    AUG_TABLE, // a_u is a row of a table, moved by the losses
+    AUG_CLOSED // a_u is computed: n^-alpha times the sum of p_v over the n items of the user's history
+};
+
 struct recipe {
     char name[16]; // "paper", "duet" or, for the baselines, "tuned": where the other values started from
     enum model_kind model;
@@ -36,6 +41,15 @@ struct recipe {
     bool relu_out;
     double scale;               // logit = scale * cosine
     bool learn_scale;
+
+    enum aug_kind aug;          // where a_u comes from; DAT only
+    double alpha;               // closed: see AUG_CLOSED; 1 = the minimiser of loss_u, less lets a_u grow with the history
+    double denoise;             // closed: chance that a positive is left out of its user's history; these are what is asked for,
+                                // and what stays in the history is no candidate. Every user has at least one
+    bool aug_grad;              // closed: the gradient of a_u goes on into the p_v that it was made of
+    bool skip;                  // p = normalise(h_L + a) (tower_shape.skip_aug)
+    bool id_tables;             // ids are embedded too; false: augmented vectors alone tell entities apart
+    bool spectral;              // a_v starts from the interactions' leading singular vectors (spectral.h)
 
     bool amm, cal;              // mimic losses (2), category alignment (3); DAT only
     double lambda1, lambda2, lambda3; // weights of loss_u, loss_v, loss_CA
@@ -53,6 +67,10 @@ struct recipe {
     double init_std;            // of the tables: N(0, init_std)
     double oov_dropout;         // chance that an id is replaced by row 0 and its augmented input by a mean
     double feature_dropout;     // the same for each other field
+    double item_dropout;        // chance that a component of an item's output is 0 in a batch, before it gets unit length
+    double user_weight;         // a user weighs n^user_weight, n its positives: 1 = every pair alike, 0 = every user
+    double ema;                 // decay a step of the average of the parameters that is validated and kept; 0 = the last ones
+    uint32_t ema_after;         // epochs before the average begins
     uint32_t epochs, patience;  // stop after `patience` epochs without a better validation HR@100; 0 = never
     uint64_t seed;
     uint32_t threads;
@@ -64,11 +82,14 @@ struct recipe {
 /* Values of a named recipe; false if there is none of that name. "duet" looks at the data: n_items chooses between softmax and
  * sampled, and with few users a batch has fewer of them, so that an epoch still has steps enough. */
 bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uint32_t n_items, struct recipe *out);
+/* "duet" as it is for a_u of that kind: closed for dat, table for two_tower and the ablation `--aug table`. */
+void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uint32_t n_items, struct recipe *out);
 void recipe_fast(struct recipe *r); // few epochs: the whole line in well under a minute
 bool recipe_check(const struct recipe *r, struct err *err); // ranges, and choices that exclude each other
 
 struct tower_params recipe_tower(const struct recipe *r);
 
+bool aug_kind_parse(const char *name, enum aug_kind *out); // "table", "closed"
 bool loss_kind_parse(const char *name, enum loss_kind *out); // "bce", "softmax", "sampled"
 const char *loss_kind_name(enum loss_kind k);
 

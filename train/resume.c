@@ -8,40 +8,46 @@
 #include "core/base/mem.h"
 #include "core/safetensors.h"
 
-/* Tensors: user.param, user.m, user.v and the same of item, each the tower's whole block; `counts` U64: epoch, best
- * epoch, steps, the generator's four words; `reals` F64: best validation, logit scale, its two moments. Metadata:
- * dataset hash, recipe. */
-#define N_COUNTS 7
+/* Tensors: user.param, user.m, user.v and the same of item, each the tower's whole block, with user.average and
+ * item.average where the recipe has one; `counts` U64: epoch, best epoch, steps, the generator's four words, whether
+ * the average has begun; `reals` F64: best validation, logit scale, its two moments. Metadata: dataset hash, recipe. */
+#define N_COUNTS 8
 #define N_REALS 4
-#define N_TENSORS 8
+#define N_BLOCKS 8 // at most
 
 struct state {
     uint64_t counts[N_COUNTS];
     double reals[N_REALS];
-    float *block[6];
-    struct st_tensor tensor[N_TENSORS];
+    float *block[N_BLOCKS];
+    size_t n_blocks;
+    struct st_tensor tensor[N_BLOCKS + 2]; // the blocks, then counts and reals
 };
-
-static const char *block_names[6] = {"user.param", "user.m", "user.v", "item.param", "item.m", "item.v"};
 
 static struct st_tensor describe(const char *name, enum st_dtype type, size_t n)
 {
     return (struct st_tensor){.name = name, .dtype = type, .n_dims = 1, .dim = {n}, .n_bytes = n * st_dtype_size(type)};
 }
 
+static void add_block(struct state *st, const char *name, float *block, size_t n)
+{
+    st->block[st->n_blocks] = block;
+    st->tensor[st->n_blocks++] = describe(name, ST_F32, n);
+}
+
 /* Names, shapes and places of all tensors of a step's state. */
 static void describe_state(const struct step *s, struct state *st)
 {
+    static const char *names[2][4] = {{"user.param", "user.m", "user.v", "user.average"},
+                                      {"item.param", "item.m", "item.v", "item.average"}};
     const struct step_side *side[2] = {&s->user, &s->item};
     for (size_t k = 0; k < 2; k++) {
-        st->block[3 * k] = side[k]->tower->block;
-        st->block[3 * k + 1] = side[k]->adam.m.block;
-        st->block[3 * k + 2] = side[k]->adam.v.block;
-        for (size_t i = 0; i < 3; i++)
-            st->tensor[3 * k + i] = describe(block_names[3 * k + i], ST_F32, side[k]->tower->block_floats);
+        float *block[4] = {side[k]->tower->block, side[k]->adam.m.block, side[k]->adam.v.block, side[k]->ema.block};
+        for (size_t i = 0; i < 4; i++)
+            if (block[i])
+                add_block(st, names[k][i], block[i], side[k]->tower->block_floats);
     }
-    st->tensor[6] = describe("counts", ST_U64, N_COUNTS);
-    st->tensor[7] = describe("reals", ST_F64, N_REALS);
+    st->tensor[st->n_blocks] = describe("counts", ST_U64, N_COUNTS);
+    st->tensor[st->n_blocks + 1] = describe("reals", ST_F64, N_REALS);
 }
 
 static char *recipe_text(const struct recipe *r, struct err *err)
@@ -59,7 +65,7 @@ static char *recipe_text(const struct recipe *r, struct err *err)
 
 static bool put_all(struct safetensors_writer *w, const struct state *st, struct err *err)
 {
-    for (size_t i = 0; i < 6; i++)
+    for (size_t i = 0; i < st->n_blocks; i++)
         if (!safetensors_put(w, st->block[i], st->tensor[i].n_bytes, err))
             return false;
     return safetensors_put(w, st->counts, sizeof(st->counts), err) &&
@@ -71,9 +77,9 @@ bool resume_save(const char *dir, const struct step *s, const struct progress *p
 {
     char path[PATH_MAX], tmp[PATH_MAX];
     const struct rng *rng = &s->sampler->rng;
-    struct state st = {
-        .counts = {p->epoch, p->best_epoch, s->user.adam.step, rng->s[0], rng->s[1], rng->s[2], rng->s[3]},
-        .reals = {p->best, s->model->logit_scale, s->scale_m, s->scale_v}};
+    struct state st = {.counts = {p->epoch, p->best_epoch, s->user.adam.step, rng->s[0], rng->s[1], rng->s[2],
+                                  rng->s[3], s->user.ema.started},
+                       .reals = {p->best, s->model->logit_scale, s->scale_m, s->scale_v}};
     describe_state(s, &st);
     if (!fio_join(path, dir, "optimizer.safetensors", err) || !fio_join(tmp, dir, "optimizer.safetensors.tmp", err))
         return false;
@@ -81,7 +87,7 @@ bool resume_save(const char *dir, const struct step *s, const struct progress *p
     if (!recipe)
         return false;
     struct st_meta meta[] = {{"dataset_hash", dataset_hash}, {"recipe", recipe}};
-    struct st_layout layout = {st.tensor, N_TENSORS, meta, 2};
+    struct st_layout layout = {st.tensor, st.n_blocks + 2, meta, 2};
     struct safetensors_writer *w = safetensors_writer_new(tmp, &layout, err);
     bool ok = w && put_all(w, &st, err);
     safetensors_writer_free(w);
@@ -128,6 +134,7 @@ static void adopt(struct step *s, struct progress *p, const struct state *st)
     *p = (struct progress){(uint32_t)st->counts[0], (uint32_t)st->counts[1], st->reals[0]};
     s->user.adam.step = s->item.adam.step = (uint32_t)st->counts[2];
     memcpy(s->sampler->rng.s, st->counts + 3, sizeof(s->sampler->rng.s));
+    s->user.ema.started = s->item.ema.started = st->counts[7] != 0;
     s->model->logit_scale = (float)st->reals[1];
     s->scale_m = st->reals[2];
     s->scale_v = st->reals[3];
@@ -138,10 +145,11 @@ static void adopt(struct step *s, struct progress *p, const struct state *st)
 static bool load_state(const struct safetensors *f, struct step *s, struct state *st, struct err *err)
 {
     describe_state(s, st);
-    for (size_t i = 0; i < 6; i++)
+    for (size_t i = 0; i < st->n_blocks; i++)
         if (!copy_tensor(f, &st->tensor[i], st->block[i], err))
             return false;
-    return copy_tensor(f, &st->tensor[6], st->counts, err) && copy_tensor(f, &st->tensor[7], st->reals, err);
+    return copy_tensor(f, &st->tensor[st->n_blocks], st->counts, err) &&
+           copy_tensor(f, &st->tensor[st->n_blocks + 1], st->reals, err);
 }
 
 bool resume_load(const char *dir, struct step *s, struct progress *p, const char *dataset_hash, struct err *err)

@@ -64,6 +64,16 @@ static bool order_init(struct sampler *s, struct err *err)
     return true;
 }
 
+/* Mean weight of a user; 0 says that there is nothing to weigh: all pairs alike. */
+static void weight_init(struct sampler *s)
+{
+    if (s->r->batching == BATCH_PAIRS || (s->r->user_weight == 1 && s->r->denoise == 0))
+        return;
+    for (uint32_t u = 0; u < s->d->n_users; u++)
+        s->mean_weight += degree(s->d, u) ? pow((double)degree(s->d, u), s->r->user_weight) : 0;
+    s->mean_weight /= (double)s->n_order;
+}
+
 /* Held-out items do not exist while training: no negative, no candidate. */
 static bool corpus_init(struct sampler *s, struct err *err)
 {
@@ -104,10 +114,14 @@ static bool batch_alloc(struct sampler *s, struct err *err)
     b->rows = mem_array(s->max_items, sizeof(*b->rows), err);
     b->pos_off = mem_array(s->max_users + 1, sizeof(*b->pos_off), err);
     b->pos = mem_array(s->max_pos, sizeof(*b->pos), err);
+    b->hist_off = mem_array(s->max_users + 1, sizeof(*b->hist_off), err);
+    b->hist = mem_array(s->r->aug == AUG_CLOSED ? s->max_pos : 0, sizeof(*b->hist), err);
     b->neg = mem_array(s->max_pos * b->n_neg, sizeof(*b->neg), err);
+    if (s->mean_weight > 0 && !(b->share = mem_array(s->max_users, sizeof(*b->share), err)))
+        return false;
     if (s->r->loss == LOSS_SAMPLED && !(b->log_q = mem_array(s->max_items, sizeof(*b->log_q), err)))
         return false;
-    return b->user && b->item && b->rows && b->pos_off && b->pos && b->neg;
+    return b->user && b->item && b->rows && b->pos_off && b->pos && b->hist_off && b->hist && b->neg;
 }
 
 /* The whole catalogue is every batch's item list: laid down once. */
@@ -127,9 +141,11 @@ bool sampler_init(struct sampler *s, const struct dataset *d, const struct recip
     rng_init(&s->rng, r->seed);
     if (!order_init(s, err) || !corpus_init(s, err) || !absence_init(s, err))
         goto fail;
+    weight_init(s);
     s->batch.n_neg = r->loss == LOSS_BCE ? r->negatives : 0;
     size_t seen = s->max_pos * (1 + s->batch.n_neg) + (r->loss == LOSS_SAMPLED ? r->negatives : 0);
     s->max_items = r->loss == LOSS_SOFTMAX || seen > s->n_corpus ? s->n_corpus : seen;
+    s->batch.masked = r->denoise > 0;
     if (!batch_alloc(s, err))
         goto fail;
     if (r->loss == LOSS_SOFTMAX)
@@ -149,6 +165,9 @@ void sampler_fini(struct sampler *s)
     free(b->rows);
     free(b->pos_off);
     free(b->pos);
+    free(b->share);
+    free(b->hist_off);
+    free(b->hist);
     free(b->neg);
     free(b->log_q);
     free(s->order);
@@ -199,15 +218,48 @@ static void forget_items(struct sampler *s)
     s->batch.n_items = 0;
 }
 
+/* What is asked for and what the history is, drawn positive by positive; the last resort is one at random. */
+static void take_denoised(struct sampler *s, uint32_t u)
+{
+    struct batch *b = &s->batch;
+    size_t pos = b->n_pos, hist = b->n_hist;
+    for (uint64_t q = s->d->train.off[u]; q < s->d->train.off[u + 1]; q++) {
+        uint32_t v = enter_item(s, s->d->train.item[q]);
+        if (rng_unit(&s->rng) < s->r->denoise)
+            b->pos[b->n_pos++] = v;
+        else
+            b->hist[b->n_hist++] = v;
+    }
+    if (b->n_pos == pos) {
+        uint32_t *one = b->hist + hist + rng_below(&s->rng, (uint32_t)degree(s->d, u));
+        b->pos[b->n_pos++] = *one;
+        *one = b->hist[--b->n_hist];
+    }
+}
+
+/* Every positive is asked for; in closed form without denoising it is in the history too. */
+static void take_whole(struct sampler *s, uint32_t u)
+{
+    struct batch *b = &s->batch;
+    for (uint64_t q = s->d->train.off[u]; q < s->d->train.off[u + 1]; q++) {
+        b->pos[b->n_pos++] = enter_item(s, s->d->train.item[q]);
+        if (s->r->aug == AUG_CLOSED)
+            b->hist[b->n_hist++] = b->pos[b->n_pos - 1];
+    }
+}
+
 static void take_users(struct sampler *s, size_t n)
 {
     struct batch *b = &s->batch;
     for (size_t i = 0; i < n; i++) {
         uint32_t u = s->order[s->at + i];
         b->user[b->n_users++] = u;
-        for (uint64_t q = s->d->train.off[u]; q < s->d->train.off[u + 1]; q++)
-            b->pos[b->n_pos++] = enter_item(s, s->d->train.item[q]);
+        if (s->r->denoise > 0)
+            take_denoised(s, u);
+        else
+            take_whole(s, u);
         b->pos_off[b->n_users] = (uint32_t)b->n_pos;
+        b->hist_off[b->n_users] = (uint32_t)b->n_hist;
     }
 }
 
@@ -260,6 +312,17 @@ static void draw_shared(struct sampler *s)
             b->log_q[i] = (float)log(-expm1((s->r->in_batch ? s->log_absent[b->item[i]] : 0) + log_undrawn));
 }
 
+/* A user weighs n^user_weight of the mean user, spread evenly over its positives. */
+static void weigh_users(struct sampler *s)
+{
+    struct batch *b = &s->batch;
+    for (size_t u = 0; b->share && u < b->n_users; u++) {
+        double weight = pow((double)degree(s->d, b->user[u]), s->r->user_weight) / s->mean_weight;
+        size_t n = b->pos_off[u + 1] - b->pos_off[u];
+        b->share[u] = (float)(weight / ((double)b->n_users * (double)n));
+    }
+}
+
 static void count_rows(struct sampler *s)
 {
     struct batch *b = &s->batch;
@@ -278,13 +341,14 @@ bool sampler_next(struct sampler *s)
     size_t n = s->n_order - s->at < s->r->batch ? s->n_order - s->at : s->r->batch;
     if (n == 0)
         return false;
-    b->n_users = b->n_pos = 0;
+    b->n_users = b->n_pos = b->n_hist = 0;
     if (s->r->loss != LOSS_SOFTMAX)
         forget_items(s);
     if (s->r->batching == BATCH_PAIRS)
         take_pairs(s, n);
     else
         take_users(s, n);
+    weigh_users(s);
     draw_negatives(s);
     if (s->r->loss == LOSS_SAMPLED)
         draw_shared(s);

@@ -19,7 +19,12 @@ struct batch {
     uint32_t *user;      // [n_users] distinct dataset users
     uint32_t *item;      // [n_items] distinct dataset items: every item the losses see
     uint32_t *pos_off;   // [n_users + 1]
-    uint32_t *pos;       // [n_pos] positives by user, as indices into `item`
+    uint32_t *pos;       // [n_pos] positives by user, as indices into `item`; what the losses ask for
+    float *share;        // [n_users] weight of each of a user's positives in the softmax losses; NULL: 1 / n_pos for all
+    uint32_t *hist_off;  // [n_users + 1]
+    uint32_t *hist;      // [n_hist] with recipe.denoise: the other positives by user, what its a_u is made of; no candidates
+    size_t n_hist;
+    bool masked;         // `hist` and `pos` have nothing in common, and the losses leave `hist` out
     uint32_t *neg;       // [n_pos][n_neg] negatives of each positive, indices into `item`
     size_t n_neg;        // S for binary cross-entropy, 0 for softmax
     float *log_q;        // [n_items] log of the chance that a batch holds the item; NULL: every item is there
@@ -39,6 +44,7 @@ struct sampler {
     uint32_t *corpus;          // [n_corpus] items that may be negatives: all but the held-out ones
     size_t n_corpus;
     uint32_t *local;           // [n_items] index in batch.item, or UINT32_MAX
+    double mean_weight;        // of a user, where users weigh by their positives (recipe.user_weight)
     double *log_absent;        // [n_items] log of the chance that a batch's positives miss the item
 };
 

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "train/embed.h"
 
 // -------------------------------------------------------------------------------------------------------- memory
 
@@ -17,6 +18,7 @@ static bool side_init(struct step_side *s, struct tower *t, const struct schema_
     *s = (struct step_side){.tower = t, .schema = schema, .all_x = all_x};
     if (!tower_pass_init(&s->pass, t, max, pool, err) || !adam_init(&s->adam, t, &p, pool, err))
         return false;
+    s->hist_f = mem_array(max, sizeof(*s->hist_f), err);
     s->x = mem_array(max * t->shape.n_slots, sizeof(*s->x), err);
     s->own = mem_array(max, sizeof(*s->own), err);
     s->through = mem_array(max, sizeof(*s->through), err);
@@ -24,13 +26,15 @@ static bool side_init(struct step_side *s, struct tower *t, const struct schema_
     s->own_a = mem_array(max * d_aug, sizeof(*s->own_a), err);
     s->da = mem_array(max * d_aug, sizeof(*s->da), err);
     s->dp = mem_array(max * t->d, sizeof(*s->dp), err);
-    return s->x && s->own && s->through && s->a && s->own_a && s->da && s->dp;
+    return s->x && s->own && s->through && s->hist_f && s->a && s->own_a && s->da && s->dp;
 }
 
 static void side_fini(struct step_side *s)
 {
     tower_pass_fini(&s->pass);
     adam_fini(&s->adam);
+    ema_fini(&s->ema);
+    free(s->hist_f);
     free(s->x);
     free(s->own);
     free(s->through);
@@ -49,19 +53,30 @@ static bool check_ids(const struct model *m, struct err *err)
                    m->schema->user.id_field < 0 ? "users'" : "items'");
 }
 
+static bool init_options(struct step *s, struct err *err)
+{
+    const struct recipe *r = s->recipe;
+    struct cal_params p = {r->cal_min_rows, r->cal_weighted, r->cal_detach_major};
+    if (s->use_cal && !cal_init(&s->cal, s->data->category.n, s->model->item.d, s->sampler->max_items, &p, err))
+        return false;
+    if (r->ema > 0 &&
+        (!ema_init(&s->user.ema, s->user.tower, !s->closed, err) || !ema_init(&s->item.ema, s->item.tower, true, err)))
+        return false;
+    return tower_pass_drop(&s->item.pass, s->item.tower, r->item_dropout, err);
+}
+
 bool step_init(struct step *s, const struct recipe *r, const struct dataset *d, struct model *m,
                struct sampler *sampler, struct pool *pool, struct err *err)
 {
     *s = (struct step){.recipe = r, .data = d, .model = m, .sampler = sampler, .pool = pool};
     s->use_mimic = m->kind == MODEL_DAT && r->amm;
     s->use_cal = m->kind == MODEL_DAT && r->cal && r->lambda3 > 0;
-    struct cal_params p = {r->cal_min_rows, r->cal_weighted, r->cal_detach_major};
+    s->closed = m->kind == MODEL_DAT && r->aug == AUG_CLOSED;
     if (check_ids(m, err) &&
         side_init(&s->user, &m->user, &m->schema->user, d->user_x, sampler->max_users, r, pool, err) &&
         side_init(&s->item, &m->item, &m->schema->item, d->item_x, sampler->max_items, r, pool, err) &&
         loss_ws_init(&s->loss, r->loss == LOSS_BCE ? 0 : sampler->max_users, sampler->max_items, pool, err) &&
-        (s->category = mem_array(sampler->max_items, sizeof(*s->category), err)) &&
-        (!s->use_cal || cal_init(&s->cal, d->category.n, m->item.d, sampler->max_items, &p, err)))
+        (s->category = mem_array(sampler->max_items, sizeof(*s->category), err)) && init_options(s, err))
         return true;
     step_fini(s);
     return false;
@@ -77,27 +92,42 @@ void step_fini(struct step *s)
     *s = (struct step){0};
 }
 
-void step_init_tower(struct tower *t, double std, struct rng *rng)
+/* The table of an id that the recipe does not embed stays at zero, and so do augmented vectors that are computed. Where
+ * a goes past the layers, these begin as a small correction of it. */
+static void init_tower(struct tower *t, int skip_slot, bool with_aug, double std, struct rng *rng)
 {
     const struct tower_shape *s = &t->shape;
     for (uint32_t f = 0; f < s->n_fields; f++)
-        for (size_t i = s->k; i < (size_t)s->field[f].n_rows * s->k; i++)
-            t->emb[s->field[f].first_row * s->k + i] = (float)(std * rng_normal(rng));
-    for (size_t i = s->d_aug; t->aug && i < (size_t)s->n_ids * s->d_aug; i++)
+        if ((int)s->field[f].slot != skip_slot)
+            for (size_t i = s->k; i < (size_t)s->field[f].n_rows * s->k; i++)
+                t->emb[s->field[f].first_row * s->k + i] = (float)(std * rng_normal(rng));
+    for (size_t i = s->d_aug; with_aug && t->aug && i < (size_t)s->n_ids * s->d_aug; i++)
         t->aug[i] = (float)(std * rng_normal(rng));
     for (uint32_t l = 0; l < s->n_layers; l++) {
         size_t in = l ? s->width[l - 1] : t->z_dim, out = s->width[l];
-        double bound = sqrt(6.0 / (double)(in + out));
+        double bound = sqrt(6.0 / (double)(in + out)) * (s->skip_aug && l + 1 == s->n_layers ? 0.1 : 1);
         for (size_t i = 0; i < in * out; i++)
             t->w[l][i] = (float)(bound * (2 * rng_unit(rng) - 1));
     }
 }
 
+void step_init_tower(struct tower *t, double std, struct rng *rng)
+{
+    init_tower(t, -1, true, std, rng);
+}
+
+/* Slot of an id that has no embedding of its own; -1 = none such. */
+static int unused_slot(const struct schema_side *side, const struct recipe *r)
+{
+    return r->id_tables || side->id_field < 0 ? -1 : (int)side->field[side->id_field].slot;
+}
+
 void step_init_params(struct model *m, const struct recipe *r, struct rng *rng)
 {
-    step_init_tower(&m->user, r->init_std, rng);
-    step_init_tower(&m->item, r->init_std, rng);
+    init_tower(&m->user, unused_slot(&m->schema->user, r), r->aug == AUG_TABLE, r->init_std, rng);
+    init_tower(&m->item, unused_slot(&m->schema->item, r), true, r->init_std, rng);
     m->logit_scale = (float)r->scale;
+    m->history_alpha = (float)r->alpha;
 }
 
 // -------------------------------------------------------------------------------------------------------- gather
@@ -110,7 +140,7 @@ static void drop_feature(const struct schema_field *f, uint32_t *x)
 }
 
 /* Encoded rows of the batch's entities. `own` is the augmented row by id; an id that is dropped goes to row 0 in x, and
- * `through` = 0 says that z will hold a mean instead of the own row. */
+ * `through` = 0 says that z will hold a mean instead of the own row. Ids without an embedding are left out of x. */
 static void gather_x(struct step_side *s, const uint32_t *entity, size_t n, const struct recipe *r, struct rng *rng)
 {
     uint32_t slots = s->tower->shape.n_slots;
@@ -125,13 +155,15 @@ static void gather_x(struct step_side *s, const uint32_t *entity, size_t n, cons
             if (s->schema->field[f].kind != FIELD_ID && s->schema->field[f].kind != FIELD_DISPLAY &&
                 rng_unit(rng) < r->feature_dropout)
                 drop_feature(&s->schema->field[f], x);
+        if (id && !r->id_tables)
+            x[id->slot] = SLOT_EMPTY;
     }
 }
 
-static void begin_rows(struct step_side *s, size_t n)
+static void begin_rows(struct step_side *s, bool with_aug, size_t n)
 {
     adam_begin(&s->adam);
-    adam_touch(&s->adam, s->x, s->tower->aug ? s->own : NULL, n);
+    adam_touch(&s->adam, s->x, s->tower->aug && with_aug ? s->own : NULL, n);
     adam_catch_up(&s->adam);
 }
 
@@ -172,18 +204,61 @@ static void history_a(struct step *s)
     }
 }
 
+/* a_u = n^-alpha times the sum of the history's p_v. Users whose id was dropped keep the mean of their segment, as
+ * strangers without a history will, and so do users of whose history nothing is left. */
+static void closed_part(void *ctx, unsigned part)
+{
+    struct step *s = ctx;
+    const struct batch *b = &s->sampler->batch;
+    size_t d = s->model->item.d, lo, hi;
+    pool_range(b->n_users, part, pool_threads(s->pool), &lo, &hi);
+    for (size_t u = lo; u < hi; u++) {
+        size_t n = b->hist_off[u + 1] - b->hist_off[u];
+        bool dropped = s->user.own[u] && !s->user.through[u];
+        float *a = s->user.a + u * d, f = n && !dropped ? powf((float)n, -(float)s->recipe->alpha) : 0;
+        s->user.hist_f[u] = f;
+        s->user.through[u] = 0;
+        for (size_t c = 0; f > 0 && c < d; c++)
+            a[c] = 0;
+        for (size_t i = b->hist_off[u]; f > 0 && i < b->hist_off[u + 1]; i++) {
+            const float *p = s->item.pass.p + b->hist[i] * d;
+            for (size_t c = 0; c < d; c++)
+                a[c] += f * p[c];
+        }
+    }
+}
+
+/* The gradient of a_u in closed form, on into the p_v that it is made of. */
+static void closed_backward(struct step *s)
+{
+    const struct batch *b = &s->sampler->batch;
+    size_t d = s->model->item.d, z_dim = s->user.tower->z_dim;
+    for (size_t u = 0; u < b->n_users; u++) {
+        const float *da = s->user.pass.dz + (u + 1) * z_dim - d;
+        float f = s->user.hist_f[u];
+        for (size_t i = b->hist_off[u]; f > 0 && i < b->hist_off[u + 1]; i++) {
+            float *dp = s->item.dp + b->hist[i] * d;
+            for (size_t c = 0; c < d; c++)
+                dp[c] += f * da[c];
+        }
+    }
+}
+
 static void forward(struct step *s)
 {
     const struct batch *b = &s->sampler->batch;
     const struct recipe *r = s->recipe;
     gather_x(&s->item, b->item, b->n_items, r, &s->sampler->rng);
     gather_x(&s->user, b->user, b->n_users, r, &s->sampler->rng);
-    begin_rows(&s->item, b->n_items);
-    begin_rows(&s->user, b->n_users);
+    begin_rows(&s->item, true, b->n_items);
+    begin_rows(&s->user, !s->closed, b->n_users);
     gather_a(&s->item, b->n_items);
     gather_a(&s->user, b->n_users);
+    s->item.pass.drop_seed = s->item.pass.drop > 0 ? rng_u64(&s->sampler->rng) : 0;
     tower_pass_forward(&s->item.pass, s->item.tower, s->item.x, s->item.a, b->n_items);
-    if (s->user.tower->shape.d_aug && r->oov_dropout > 0 && r->batching == BATCH_USERS)
+    if (s->closed)
+        pool_run(s->pool, closed_part, s);
+    else if (s->user.tower->shape.d_aug && r->oov_dropout > 0 && r->batching == BATCH_USERS)
         history_a(s);
     tower_pass_forward(&s->user.pass, s->user.tower, s->user.x, s->user.a, b->n_users);
 }
@@ -231,9 +306,9 @@ static void side_terms(void *ctx, unsigned part)
 {
     const struct side_job *j = ctx;
     unsigned n = pool_threads(j->s->pool);
-    if (j->s->use_mimic && 0 % n == part)
+    if (j->s->use_mimic && !j->s->closed && 0 % n == part)
         mimic_user(j->s, j->io);
-    if (j->s->use_mimic && 1 % n == part)
+    if (j->s->use_mimic && j->s->recipe->lambda2 > 0 && 1 % n == part)
         mimic_item(j->s, j->io);
     if (j->s->use_cal && 2 % n == part)
         cal_term(j->s, j->io);
@@ -308,6 +383,8 @@ void step_gradients(struct step *s)
     s->parts.total =
         s->parts.main + r->lambda1 * s->parts.mimic_u + r->lambda2 * s->parts.mimic_v + r->lambda3 * s->parts.cal;
     tower_pass_backward(&s->user.pass, s->user.tower, io.dpu, s->user.through, &s->user.adam.grad);
+    if (s->closed && r->aug_grad)
+        closed_backward(s);
     tower_pass_backward(&s->item.pass, s->item.tower, io.dpv, s->item.through, &s->item.adam.grad);
     take_health(s, &io);
 }
@@ -359,15 +436,66 @@ static void segment_means(const struct step *s, struct step_side *side, bool use
             memcpy(t->aug_segment + q * d, all, d * sizeof(*all));
 }
 
-bool step_segment_means(struct step *s, struct err *err)
+/* a_u of every user with an id row and a history, by all of it. Users without get the mean of their segment later:
+ * their row is not a trained one. */
+static void fill_closed(struct step *s, const float *pv)
 {
-    struct step_side *side[] = {&s->user, &s->item};
-    for (size_t k = 0; s->user.tower->shape.d_aug && k < 2; k++) {
-        double *count = mem_array(side[k]->tower->shape.n_segments, sizeof(*count), err);
-        if (!count)
-            return false;
-        segment_means(s, side[k], k == 0, count);
-        free(count);
+    const struct dataset *data = s->data;
+    const struct tower *t = &s->model->user;
+    size_t d = t->d, slot = s->user.schema->field[s->user.schema->id_field].slot;
+    for (uint32_t u = 0; u < data->n_users; u++) {
+        uint32_t row = s->user.all_x[(size_t)u * t->shape.n_slots + slot];
+        uint64_t lo = data->train.off[u], hi = data->train.off[u + 1];
+        if (!row)
+            continue;
+        float *a = t->aug + (size_t)row * d, f = hi > lo ? powf((float)(hi - lo), -s->model->history_alpha) : 0;
+        memset(a, 0, d * sizeof(*a));
+        for (uint64_t i = lo; i < hi; i++)
+            for (size_t c = 0; c < d; c++)
+                a[c] += f * pv[data->train.item[i] * d + c];
     }
+}
+
+static void fill_untrained(struct step *s)
+{
+    const struct tower *t = &s->model->user;
+    size_t d = t->d, slots = t->shape.n_slots, slot = s->user.schema->field[s->user.schema->id_field].slot;
+    for (uint32_t u = 0; u < s->data->n_users; u++) {
+        const uint32_t *x = s->user.all_x + u * slots;
+        if (x[slot] && !trained(s, true, u))
+            memcpy(t->aug + x[slot] * d, t->aug_segment + schema_segment(s->user.schema, x) * d, d * sizeof(float));
+    }
+}
+
+static bool closed_aug(struct step *s, struct err *err)
+{
+    const struct model *m = s->model;
+    float *pv = mem_array(s->data->n_items, m->item.d * sizeof(*pv), err);
+    bool ok = pv && embed_rows(&m->item, &m->schema->item, s->data->item_x, NULL, s->data->n_items, EMBED_OWN, NULL,
+                               s->pool, pv, err);
+    if (ok)
+        fill_closed(s, pv);
+    free(pv);
+    return ok;
+}
+
+static bool side_means(const struct step *s, struct step_side *side, bool user_side, struct err *err)
+{
+    double *count = mem_array(side->tower->shape.n_segments, sizeof(*count), err);
+    if (count)
+        segment_means(s, side, user_side, count);
+    free(count);
+    return count != NULL;
+}
+
+bool step_derive_aug(struct step *s, struct err *err)
+{
+    if (!s->user.tower->shape.d_aug)
+        return true;
+    if (!side_means(s, &s->item, false, err) || (s->closed && !closed_aug(s, err)) ||
+        !side_means(s, &s->user, true, err))
+        return false;
+    if (s->closed)
+        fill_untrained(s);
     return true;
 }

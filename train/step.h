@@ -3,8 +3,8 @@
  *
  *     batch -> gather x (ids dropped to row 0 here) -> adam_catch_up -> p_v -> p_u -> main + mimic + CAL -> backward -> adam_step
  *
- * Items go first, because a user whose id is dropped may get the mean of some of its items' p_v as a_u, which is how an
- * unknown user with a history is answered in serving.
+ * Items go first, because a_u may be made of their p_v: in closed form always, else for some users whose id is dropped, which
+ * is how an unknown user with a history is answered in serving.
  * Threads: one user at a time; the parts run over the pool. */
 #ifndef DUET_TRAIN_STEP_H
 #define DUET_TRAIN_STEP_H
@@ -13,6 +13,7 @@
 #include "train/adam.h"
 #include "train/backward.h"
 #include "train/cal.h"
+#include "train/ema.h"
 #include "train/loss.h"
 #include "train/recipe.h"
 #include "train/sampler.h"
@@ -36,9 +37,11 @@ struct step_side {
     const uint32_t *all_x; // [entities][n_slots] of the dataset
     struct tower_pass pass;
     struct adam adam;
+    struct ema ema;    // of recipe.ema; its block is NULL without one
     uint32_t *x;       // [max][n_slots] with dropped ids
     uint32_t *own;     // [max] the entity's own row of `aug`, 0 = none
-    uint32_t *through; // [max] row of `aug` that z holds: own, or 0 where a is a mean
+    uint32_t *through; // [max] row of `aug` that z holds: own, or 0 where a is a mean or in closed form
+    float *hist_f;     // [max] users in closed form: what the sum of p_v was multiplied by; 0: a is the segment's mean
     float *a;          // [max][d_aug] what z holds
     float *own_a;      // [max][d_aug] aug[own]
     float *da;         // [max][d_aug] gradient of the mimic loss
@@ -54,7 +57,7 @@ struct step {
     struct step_side user, item;
     struct loss_ws loss;
     struct cal cal;
-    bool use_mimic, use_cal;
+    bool use_mimic, use_cal, closed;
     uint32_t *category;      // [max_items] of the batch's items
     double scale_m, scale_v, scale_grad; // Adam moments and gradient of log(scale)
     struct loss_parts parts; // of the last step
@@ -74,7 +77,8 @@ void step_init_params(struct model *m, const struct recipe *r, struct rng *rng);
 void step_gradients(struct step *s);
 void step_update(struct step *s);
 
-/* aug_segment of both towers := mean of the trained rows of each segment; of all rows where a segment has none. */
-bool step_segment_means(struct step *s, struct err *err);
+/* What follows from the parameters: a_u in closed form into the users' `aug` where the recipe has it so, by the whole history; and
+ * aug_segment of both towers := mean of the trained rows of each segment, of all rows where a segment has none. */
+bool step_derive_aug(struct step *s, struct err *err);
 
 #endif

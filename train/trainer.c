@@ -14,9 +14,11 @@
 #include "train/collapse.h"
 #include "train/embed.h"
 #include "train/resume.h"
+#include "train/spectral.h"
 
 #define COLLAPSE_EVERY 100 // batches between two looks within an epoch
 #define REPORT_EVERY_S 0.5
+#define EMA_EVERY 4 // steps between two looks of the average at the parameters
 
 struct trainer {
     const struct trainer_params *p;
@@ -93,6 +95,23 @@ static bool open_out(struct trainer *t, struct err *err)
     return !resume || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
 }
 
+/* Items' augmented vectors by the interactions' leading directions; rows without an item keep what was drawn. */
+static bool spectral_start(struct trainer *t, struct err *err)
+{
+    const struct dataset *d = t->p->data;
+    const struct tower *item = &t->model->item;
+    size_t n = item->shape.d_aug, slot = d->schema->item.field[d->schema->item.id_field].slot;
+    float *v = mem_array(d->n_items, n * sizeof(*v), err);
+    bool ok = v && spectral_items(d, n, t->recipe.init_std, &t->sampler.rng, t->pool, v, err);
+    for (size_t i = 0; ok && i < d->n_items; i++) {
+        uint32_t row = d->item_x[i * d->schema->item.n_slots + slot];
+        if (row && d->item_count[i])
+            memcpy(item->aug + row * n, v + i * n, n * sizeof(*v));
+    }
+    free(v);
+    return ok;
+}
+
 static bool trainer_init(struct trainer *t, const struct trainer_params *p, struct err *err)
 {
     *t = (struct trainer){.p = p, .recipe = p->recipe};
@@ -101,7 +120,9 @@ static bool trainer_init(struct trainer *t, const struct trainer_params *p, stru
         !step_init(&t->step, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
         return false;
     step_init_params(t->model, &t->recipe, &t->sampler.rng);
-    return step_segment_means(&t->step, err) && prepare_validation(t, err) && open_out(t, err);
+    if (t->recipe.spectral && t->model->item.shape.d_aug && !spectral_start(t, err))
+        return false;
+    return step_derive_aug(&t->step, err) && prepare_validation(t, err) && open_out(t, err);
 }
 
 static void trainer_fini(struct trainer *t)
@@ -208,6 +229,21 @@ static void set_rate(struct trainer *t)
     t->step.user.adam.p.lr = t->step.item.adam.p.lr = lr;
 }
 
+static void average(struct trainer *t)
+{
+    const struct recipe *r = &t->recipe;
+    if (r->ema <= 0 || t->progress.epoch < r->ema_after || t->step.user.adam.step % EMA_EVERY)
+        return;
+    ema_take(&t->step.user.ema, pow(r->ema, EMA_EVERY));
+    ema_take(&t->step.item.ema, pow(r->ema, EMA_EVERY));
+}
+
+static void swap_average(struct trainer *t)
+{
+    ema_swap(&t->step.user.ema);
+    ema_swap(&t->step.item.ema);
+}
+
 /* One epoch of steps; ends early where the model is found dead (unless that is to be ignored). */
 static void run_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out)
 {
@@ -220,6 +256,7 @@ static void run_epoch(struct trainer *t, struct trainer_report *r, struct traine
         if (!t->step.health.finite && dead(t, out) && !t->p->keep_going)
             break;
         step_update(&t->step);
+        average(t);
         add_parts(&sum, &t->step.parts);
         pairs += t->sampler.batch.n_pos;
         r->batch++;
@@ -261,17 +298,15 @@ static bool save(struct trainer *t, const struct trainer_result *out, bool best,
     snprintf(info.reason, sizeof(info.reason), "%s", out->reason);
     if (!t->p->out_dir)
         return true;
-    if (best ? !checkpoint_save(t->p->out_dir, t->model, &info, err)
-             : out->collapsed && !checkpoint_flag(t->p->out_dir, out->reason, err))
-        return false;
-    return resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+    return best ? checkpoint_save(t->p->out_dir, t->model, &info, err)
+                : !out->collapsed || checkpoint_flag(t->p->out_dir, out->reason, err);
 }
 
 /* Validate, remember the best, write the checkpoint. Where no epoch was better than a dead model, that is saved, and
  * says so. */
-static bool end_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out, struct err *err)
+static bool judge_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out, struct err *err)
 {
-    if (!step_segment_means(&t->step, err) || !validate(t, &r->valid, err))
+    if (!step_derive_aug(&t->step, err) || !validate(t, &r->valid, err))
         return false;
     t->progress.epoch = r->epoch;
     r->best = t->progress.best_epoch == 0 || r->valid.hr[1] > t->progress.best || r->valid.n == 0;
@@ -280,7 +315,17 @@ static bool end_epoch(struct trainer *t, struct trainer_report *r, struct traine
         t->progress.best_epoch = r->epoch;
         out->valid = r->valid;
     }
-    if (!save(t, out, r->best, &r->valid, err))
+    return save(t, out, r->best, &r->valid, err);
+}
+
+/* Judged and kept is the average, where there is one; training goes on from the parameters, and so does a resumed run.
+ */
+static bool end_epoch(struct trainer *t, struct trainer_report *r, struct trainer_result *out, struct err *err)
+{
+    swap_average(t);
+    bool ok = judge_epoch(t, r, out, err);
+    swap_average(t);
+    if (!ok || (t->p->out_dir && !resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err)))
         return false;
     write_log(t, r);
     if (t->p->progress)

@@ -93,6 +93,8 @@ static void check_variant(const char *variant, bool relu_out)
     assert_ok(m, &err);
     assert_int_equal(m->kind, MODEL_DAT);
     assert_int_equal(m->user.shape.relu_out, relu_out);
+    assert_int_equal(m->user.shape.skip_aug, strcmp(variant, "skip") == 0);
+    assert_true(m->history_alpha == (strcmp(variant, "skip") == 0 ? 0.5f : 1.0f));
     assert_true(m->logit_scale == 20);
     check_side(json_object_get(cases, "user"), &m->user, &m->schema->user, variant);
     check_side(json_object_get(cases, "item"), &m->item, &m->schema->item, variant);
@@ -110,6 +112,12 @@ static void relu_after_the_last_layer(void **state)
 {
     (void)state;
     check_variant("relu", true);
+}
+
+static void the_augmented_vector_past_the_layers(void **state)
+{
+    (void)state;
+    check_variant("skip", false);
 }
 
 /* What we save of a model that Python wrote is, tensor by tensor and byte by byte, what Python wrote. */
@@ -135,6 +143,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(linear_last_layer),
         cmocka_unit_test(relu_after_the_last_layer),
+        cmocka_unit_test(the_augmented_vector_past_the_layers),
         cmocka_unit_test_setup_teardown(saves_python_files_unchanged, tmp_setup, tmp_teardown),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

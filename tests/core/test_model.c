@@ -119,6 +119,10 @@ static void refuses_towers_that_do_not_match(void **state)
     p = good;
     p.relu_out = true;
     assert_err(model_new(MODEL_DAT, make_schema(), &good, &p, &err), &err, ERR_ARG, "relu_out");
+    p.skip_aug = true;
+    assert_err(model_new(MODEL_DAT, make_schema(), &good, &p, &err), &err, ERR_ARG, "linear last layer");
+    p.relu_out = false;
+    assert_err(model_new(MODEL_DAT, make_schema(), &good, &p, &err), &err, ERR_ARG, "skip_aug");
     p.n_layers = 0;
     assert_err(model_new(MODEL_DAT, make_schema(), &good, &p, &err), &err, ERR_ARG, "model: item: tower: 0 layers");
 }
@@ -152,6 +156,9 @@ static void refuses_files_that_do_not_fit(void **state)
         {"\"duet_format\"", "\"duet_farmot\"", "found nothing", ERR_FORMAT},
         {"\"kind\":\"dat\"", "\"kind\":\"cat\"", "found cat", ERR_FORMAT},
         {"\"relu_out\":\"false\"", "\"relu_out\":\"FALSE\"", "found FALSE", ERR_FORMAT},
+        {"\"skip_aug\":\"false\"", "\"skip_aug\":\"maybe\"", "found maybe", ERR_FORMAT},
+        {"\"history_alpha\":\"1\"", "\"history_alpha\":\"2\"", "from 0 to 1", ERR_FORMAT},
+        {"\"history_alpha\":\"1\"", "\"history_alpha\":\"x\"", "found x", ERR_FORMAT},
         {"user.emb.uid", "user.emb.UID", "\"user.emb.uid\" is missing", ERR_FORMAT},
         {"user.aug\"", "user.axe\"", "\"user.aug\" is missing", ERR_FORMAT},
         {"user.aug_segment", "user.axe_segment", "two", ERR_FORMAT},
@@ -166,7 +173,7 @@ static void refuses_files_that_do_not_fit(void **state)
     };
     for (size_t i = 0; i < sizeof(changes) / sizeof(changes[0]); i++) {
         struct model *bad = load_changed(path, changes[i].from, changes[i].to, &err);
-        if (bad || err.code != changes[i].code || (i != 6 && !strstr(err.msg, changes[i].want)))
+        if (bad || err.code != changes[i].code || (i != 9 && !strstr(err.msg, changes[i].want)))
             fail_msg("%s: %s (%s)", changes[i].to, bad ? "accepted" : err.msg, err_name(err.code));
         err = (struct err){0};
     }

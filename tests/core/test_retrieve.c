@@ -337,6 +337,14 @@ static void unknown_users_climb_the_ladder(void **state)
     assert_close(e.a, mean, 16, "history: a_u");
     assert_close(e.p, want.p, 16, "history: p_u");
 
+    f.b->model->history_alpha = 0.5f; // longer histories count for more
+    for (uint32_t j = 0; j < 16; j++)
+        mean[j] *= 3 / sqrtf(3);
+    e = embed(&f, &q);
+    want = direct(&f, x, mean);
+    assert_close(e.a, mean, 16, "history, alpha 1/2: a_u");
+    assert_close(e.p, want.p, 16, "history, alpha 1/2: p_u");
+
     q = (struct retrieve_query){.user_id = text("nobody"), .k = 5};
     e = embed(&f, &q);
     assert_int_equal(e.r.fallback, FALLBACK_POPULAR);

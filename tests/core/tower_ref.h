@@ -39,6 +39,8 @@ static inline void ref_forward(const struct tower *t, const uint32_t *x, const f
         n_in = s->width[l];
         memcpy(in, h, n_in * sizeof(*in));
     }
+    for (uint32_t c = 0; s->skip_aug && c < t->d; c++)
+        h[c] += (double)a[c];
     for (uint32_t c = 0; c < t->d; c++)
         norm += h[c] * h[c];
     for (uint32_t c = 0; c < t->d; c++)

@@ -3,7 +3,7 @@
 
     sh deploy/setup.sh golden && /usr/bin/python3 tests/golden/forward.py
 
-Writes beside itself, from fixed seeds: forward.schema.json, forward_linear.safetensors and forward_relu.safetensors (through
+Writes beside itself, from fixed seeds: forward.schema.json, forward_linear.safetensors, forward_relu.safetensors and forward_skip.safetensors (through
 deploy/export_pytorch.py, so the import is tested too), and forward.cases.json: feature values as text, the rows that they
 encode to, and p. Encoding and forward are written here from docs/formats.md and docs/model.md and share nothing with the C code.
 """
@@ -78,9 +78,9 @@ def encode(side, id_row, features):
 
 
 class Tower(nn.Module):
-    def __init__(self, side, relu_out):
+    def __init__(self, side, relu_out, skip_aug):
         super().__init__()
-        self.side, self.relu_out = side, relu_out
+        self.side, self.relu_out, self.skip_aug = side, relu_out, skip_aug
         self.emb = nn.ModuleDict({f["name"]: nn.Embedding(exporter.table_rows(f), K) for f in exporter.fields_with_tables(side)})
         self.aug = nn.Embedding(exporter.id_rows(side), D)
         self.aug_segment = nn.Parameter(torch.randn(exporter.n_segments(side), D))
@@ -103,7 +103,7 @@ class Tower(nn.Module):
             h = layer(h)
             if self.relu_out or i + 1 < len(self.fc):
                 h = torch.relu(h)
-        return F.normalize(h, dim=0), a
+        return F.normalize(h + a if self.skip_aug else h, dim=0), a
 
 
 def numbers(tensor):
@@ -120,12 +120,13 @@ def main():
     write_json("forward.schema.json", SCHEMA)
     cases = {side: [{"id_row": i, "features": f, "x": encode(SCHEMA[side], i, f)} for i, f in entities]
              for side, entities in (("user", USERS), ("item", ITEMS))}
-    for seed, relu_out in ((3, False), (4, True)):
+    for seed, name in ((3, "linear"), (4, "relu"), (5, "skip")):
         torch.manual_seed(seed)
-        name = "relu" if relu_out else "linear"
-        model = nn.ModuleDict({side: Tower(SCHEMA[side], relu_out) for side in ("user", "item")})
+        relu_out, skip_aug = name == "relu", name == "skip"
+        model = nn.ModuleDict({side: Tower(SCHEMA[side], relu_out, skip_aug) for side in ("user", "item")})
         state = dict(model.state_dict(), logit_scale=torch.tensor(20.0))
-        exporter.export(state, os.path.join(HERE, f"forward_{name}.safetensors"), SCHEMA, "dat", relu_out)
+        exporter.export(state, os.path.join(HERE, f"forward_{name}.safetensors"), SCHEMA, "dat", relu_out,
+                        skip_aug=skip_aug, history_alpha=0.5 if skip_aug else 1.0)
         with torch.no_grad():
             for side in cases:
                 for case in cases[side]:

@@ -25,22 +25,36 @@ static void embed(const struct tower *t, const double *block, const uint32_t *x,
     }
 }
 
-/* Rows whose augmented input is their own read the table; the others take what the step gathered, a constant. */
-static void augment(const struct step_side *s, const double *block, size_t i, double *z)
+/* Rows whose augmented input is their own read the table; in closed form with its gradient the sum is taken once more;
+ * the others take what the step gathered, a constant. */
+static void augment(const struct ref *r, const struct step_side *s, const double *block, size_t i, double *z)
 {
     const struct tower *t = s->tower;
+    const struct batch *b = &r->s->sampler->batch;
+    z += (size_t)t->shape.n_fields * t->shape.k;
+    if (s == &r->s->user && r->s->closed && r->s->recipe->aug_grad && s->hist_f[i] > 0) {
+        double n = b->hist_off[i + 1] - b->hist_off[i];
+        for (uint32_t c = 0; c < t->d; c++) {
+            z[c] = 0;
+            for (size_t q = b->hist_off[i]; q < b->hist_off[i + 1]; q++)
+                z[c] += r->pv[b->hist[q] * t->d + c] * pow(n, -r->s->recipe->alpha);
+        }
+        return;
+    }
     for (uint32_t c = 0; c < t->shape.d_aug; c++)
-        z[t->shape.n_fields * t->shape.k + c] =
+        z[c] =
             s->through[i] ? view(t, block, t->aug)[s->through[i] * t->shape.d_aug + c] : s->a[i * t->shape.d_aug + c];
 }
 
-static void forward(const struct step_side *s, const double *block, size_t n, double *out)
+static void forward(const struct ref *r, const struct step_side *s, const double *block, size_t n, double *out)
 {
     const struct tower *t = s->tower;
     for (size_t i = 0; i < n; i++) {
-        double in[256], h[256], norm = 0;
+        double in[256], h[256], a[64] = {0}, norm = 0;
         embed(t, block, s->x + i * t->shape.n_slots, in);
-        augment(s, block, i, in);
+        augment(r, s, block, i, in);
+        for (uint32_t c = 0; t->shape.skip_aug && c < t->d; c++)
+            a[c] = in[t->z_dim - t->d + c];
         uint32_t m = t->z_dim;
         for (uint32_t l = 0; l < t->shape.n_layers; l++) {
             const double *w = view(t, block, t->w[l]), *b = view(t, block, t->b[l]);
@@ -54,6 +68,8 @@ static void forward(const struct step_side *s, const double *block, size_t n, do
             m = t->shape.width[l];
             memcpy(in, h, m * sizeof(*h));
         }
+        for (uint32_t c = 0; c < m; c++)
+            h[c] = s->pass.drop > 0 && !s->pass.keep[i * m + c] ? 0 : h[c] + a[c];
         for (uint32_t c = 0; c < m; c++)
             norm += h[c] * h[c];
         for (uint32_t c = 0; c < m; c++)
@@ -82,7 +98,11 @@ static double main_softmax(const struct ref *r, const struct batch *b, size_t u,
 {
     double sum = 0;
     for (size_t v = 0; v < b->n_items; v++) {
-        bool own = false;
+        bool own = false, hidden = false;
+        for (size_t q = b->hist_off[u]; b->masked && q < b->hist_off[u + 1]; q++)
+            hidden |= b->hist[q] == v;
+        if (hidden)
+            continue;
         for (size_t q = b->pos_off[u]; q < b->pos_off[u + 1]; q++)
             own |= b->pos[q] == v;
         sum += exp(r->scale * cosine(r, u, v) - (b->log_q && !own ? b->log_q[v] : 0));
@@ -144,6 +164,24 @@ static double cal(struct ref *r)
     return sum;
 }
 
+/* Of each of a user's positives that are asked for. */
+static double weight(const struct step *s, size_t u)
+{
+    const struct batch *b = &s->sampler->batch;
+    const uint64_t *off = s->data->train.off;
+    double all = 0, users = 0;
+    if (s->recipe->denoise == 0 && s->recipe->user_weight == 1)
+        return 1 / (double)b->n_pos;
+    for (uint32_t i = 0; i < s->data->n_users; i++)
+        if (off[i + 1] > off[i]) {
+            all += pow((double)(off[i + 1] - off[i]), s->recipe->user_weight);
+            users++;
+        }
+    double n = (double)(off[b->user[u] + 1] - off[b->user[u]]);
+    return pow(n, s->recipe->user_weight) / (all / users) / (double)b->n_users /
+           (double)(b->pos_off[u + 1] - b->pos_off[u]);
+}
+
 double ref_loss(struct ref *r)
 {
     const struct step *s = r->s;
@@ -151,18 +189,19 @@ double ref_loss(struct ref *r)
     const struct recipe *p = s->recipe;
     size_t d = s->model->user.d;
     double main = 0, mu = 0, mv = 0;
-    forward(&s->user, r->user, b->n_users, r->pu);
-    forward(&s->item, r->item, b->n_items, r->pv);
+    forward(r, &s->item, r->item, b->n_items, r->pv);
+    forward(r, &s->user, r->user, b->n_users, r->pu);
     for (size_t u = 0; u < b->n_users; u++)
         for (size_t i = b->pos_off[u]; i < b->pos_off[u + 1]; i++) {
-            main += p->loss == LOSS_BCE ? main_bce(r, b, u, i) : main_softmax(r, b, u, i);
+            main +=
+                p->loss == LOSS_BCE ? main_bce(r, b, u, i) / (double)b->n_pos : weight(s, u) * main_softmax(r, b, u, i);
             if (s->use_mimic) {
-                mu += mimic(&s->user, r->user, u, r->pv0 + b->pos[i] * d);
+                mu += s->closed ? 0 : mimic(&s->user, r->user, u, r->pv0 + b->pos[i] * d);
                 mv += mimic(&s->item, r->item, b->pos[i], r->pu0 + u * d);
             }
         }
     double t = (double)b->n_pos * (double)(1 + b->n_neg);
-    return main / (double)b->n_pos + (p->lambda1 * mu + p->lambda2 * mv) / t + (s->use_cal ? p->lambda3 * cal(r) : 0);
+    return main + (p->lambda1 * mu + p->lambda2 * mv) / t + (s->use_cal ? p->lambda3 * cal(r) : 0);
 }
 
 static double *copy(const struct tower *t)

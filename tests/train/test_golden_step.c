@@ -162,7 +162,10 @@ static void one_step(const char *name, struct recipe r)
 static struct recipe small(const char *name, enum model_kind kind)
 {
     struct recipe r;
-    recipe_named(name, kind, 5000, N_ITEMS, &r);
+    if (strcmp(name, "duet") == 0)
+        recipe_duet(kind, AUG_TABLE, 5000, N_ITEMS, &r);
+    else
+        recipe_named(name, kind, 5000, N_ITEMS, &r);
     r.k = 4;
     r.width[0] = 8;
     r.width[1] = 6;

@@ -37,7 +37,7 @@ static void lab_init(struct lab *l, struct recipe r, unsigned threads, const cha
     l->pool = pool_new(threads, &err);
     assert_true(sampler_init(&l->sampler, &l->toy.d, &l->r, &err));
     assert_true(step_init(&l->step, &l->r, &l->toy.d, l->m, &l->sampler, l->pool, &err));
-    assert_true(step_segment_means(&l->step, &err));
+    assert_true(step_derive_aug(&l->step, &err));
     sampler_epoch(&l->sampler);
     assert_true(sampler_next(&l->sampler));
     step_gradients(&l->step);
@@ -92,11 +92,16 @@ static void check_tower(struct lab *l, bool user)
     const struct tower *t = s->tower;
     char name[96];
     for (uint32_t f = 0; f < t->shape.n_fields; f++) {
+        if (!l->r.id_tables && t->shape.field[f].slot == s->schema->field[s->schema->id_field].slot)
+            continue;
         snprintf(name, sizeof(name), "%s.emb.%s", user ? "user" : "item", t->shape.field[f].name);
         size_t n = (size_t)t->shape.field[f].n_rows * t->shape.k;
         assert_true(check(l, user, name, t->emb + t->shape.field[f].first_row * t->shape.k, n) > 0);
     }
-    if (t->aug)
+    if (t->aug && user && l->step.closed)
+        for (uint32_t i = 0; i < t->shape.n_ids * t->shape.d_aug; i++)
+            assert_float_equal(s->adam.grad.aug[i], 0, 0);
+    else if (t->aug)
         assert_true(check(l, user, "aug", t->aug, (size_t)t->shape.n_ids * t->shape.d_aug) > 0);
     for (uint32_t i = 0; t->aug && i < t->shape.n_segments * t->shape.d_aug; i++) // a constant within an epoch
         assert_float_equal(s->adam.grad.aug_segment[i], 0, 0);
@@ -196,6 +201,38 @@ static void pairs_and_sampling_options(void **state)
     check_recipe(r, 1, "in batch without log q");
 }
 
+/* Everything that comes with a_u in closed form, alone and together, with and without the gradient through it. */
+static void augmented_vectors_in_closed_form(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 16; i++) {
+        struct recipe r = busy(i & 1 ? LOSS_SAMPLED : LOSS_SOFTMAX);
+        r.aug = AUG_CLOSED;
+        r.alpha = 0.5;
+        r.aug_grad = i & 2;
+        r.denoise = i & 4 ? 0.4 : 0;
+        r.skip = i & 8;
+        r.id_tables = i == 9;
+        r.user_weight = 0.5;
+        r.item_dropout = i == 15 || i == 6 ? 0.3 : 0;
+        char what[64];
+        snprintf(what, sizeof(what), "closed form, options %d", i);
+        check_recipe(r, i < 8 ? 1 : 2, what);
+    }
+}
+
+static void the_way_past_the_layers(void **state)
+{
+    (void)state;
+    struct recipe r = busy(LOSS_SOFTMAX);
+    r.skip = true;
+    check_recipe(r, 2, "skip");
+    r.item_dropout = 0.3;
+    r.n_layers = 1;
+    r.width[0] = 6;
+    check_recipe(r, 1, "skip and dropout, one layer");
+}
+
 /* One layer and a catalogue in which an entity's id row is 0: a is the segment's mean, and only there. */
 static void entities_without_a_row_use_the_segment(void **state)
 {
@@ -227,6 +264,8 @@ int main(void)
         cmocka_unit_test(two_tower_and_ablations),
         cmocka_unit_test(options_of_alignment),
         cmocka_unit_test(pairs_and_sampling_options),
+        cmocka_unit_test(augmented_vectors_in_closed_form),
+        cmocka_unit_test(the_way_past_the_layers),
         cmocka_unit_test(entities_without_a_row_use_the_segment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -40,7 +40,7 @@ static void duet_looks_at_the_size_of_the_data(void **state)
     assert_true(recipe_named("duet", MODEL_DAT, 5000, SOFTMAX_ITEMS_MAX + 1, &r));
     assert_int_equal(r.loss, LOSS_SAMPLED);
     assert_true(r.in_batch && r.logq && r.negatives > 0);
-    assert_int_equal(r.batch, 128);
+    assert_int_equal(r.batch, 256);
     assert_true(recipe_named("duet", MODEL_DAT, FEW_USERS - 1, 3706, &r));
     assert_int_equal(r.batch, 64);
     assert_false(recipe_named("pap", MODEL_DAT, 5000, 10, &r));
@@ -51,9 +51,26 @@ static void the_towers_of_a_recipe(void **state)
     (void)state;
     struct recipe r;
     recipe_named("duet", MODEL_DAT, 5000, 10, &r);
-    assert_int_equal(recipe_tower(&r).d_aug, 32);
-    r.model = MODEL_TWO_TOWER;
+    assert_int_equal(recipe_tower(&r).d_aug, 128);
+    assert_true(recipe_tower(&r).skip_aug);
+    recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 0);
+    assert_false(recipe_tower(&r).skip_aug);
+}
+
+/* a_u is computed only where the model has one; the table of before is one option away. */
+static void closed_form_is_for_dat(void **state)
+{
+    (void)state;
+    struct recipe r;
+    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
+    assert_true(r.aug == AUG_CLOSED && r.denoise > 0 && r.skip);
+    recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
+    assert_true(r.aug == AUG_TABLE && r.denoise == 0 && !r.skip);
+    recipe_duet(MODEL_DAT, AUG_TABLE, 5000, 10, &r);
+    assert_true(r.aug == AUG_TABLE && r.id_tables && !r.skip);
+    recipe_named("paper", MODEL_DAT, 5000, 10, &r);
+    assert_true(r.aug == AUG_TABLE && !r.skip && r.ema == 0 && r.item_dropout == 0 && r.alpha == 1 && r.id_tables);
 }
 
 static void json_brings_every_value_back(void **state)
@@ -108,6 +125,14 @@ static void bad_values_are_refused_by_name(void **state)
     refused("widths", json_pack("[i,i]", 8, 100000), "width");
     refused("widths", json_pack("[s]", "8"), "width");
     refused("oov_dropout", json_real(1), "oov-dropout");
+    refused("aug", json_string("open"), "open");
+    refused("aug", json_string("table"), "denoise");
+    refused("model", json_string("two_tower"), "only dat");
+    refused("batching", json_string("pairs"), "whole users");
+    refused("relu_out", json_true(), "skip");
+    refused("denoise", json_real(1), "denoise");
+    refused("alpha", json_real(1.5), "alpha");
+    refused("ema", json_real(1), "ema");
     refused("threads", json_integer(0), "threads");
     refused("cal_min_rows", json_integer(1), "cal-min-rows");
 }
@@ -116,8 +141,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(paper_is_the_text_to_the_letter), cmocka_unit_test(duet_looks_at_the_size_of_the_data),
-        cmocka_unit_test(the_towers_of_a_recipe),          cmocka_unit_test(json_brings_every_value_back),
-        cmocka_unit_test(bad_values_are_refused_by_name),
+        cmocka_unit_test(the_towers_of_a_recipe),          cmocka_unit_test(closed_form_is_for_dat),
+        cmocka_unit_test(json_brings_every_value_back),    cmocka_unit_test(bad_values_are_refused_by_name),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

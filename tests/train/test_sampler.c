@@ -191,9 +191,51 @@ static void an_empty_split_is_refused(void **state)
     toy_fini(&t);
 }
 
+/* Denoising: every positive is either asked for or history, never both, about as often as said; nobody is without. */
+static void history_and_targets_part_the_positives(void **state)
+{
+    (void)state;
+    for (int loss = LOSS_SOFTMAX; loss <= LOSS_SAMPLED; loss++) {
+        struct toy t;
+        struct sampler s;
+        struct err err = {0};
+        size_t asked = 0, all = 0;
+        toy_init(&t, 40, 30, 3);
+        struct recipe r = toy_recipe_closed();
+        r.loss = (enum loss_kind)loss;
+        r.batch = 7;
+        r.denoise = 0.3;
+        assert_true(sampler_init(&s, &t.d, &r, &err));
+        for (int epoch = 0; epoch < 10; epoch++)
+            for (sampler_epoch(&s); sampler_next(&s);) {
+                const struct batch *b = &s.batch;
+                uint8_t seen[40 * 30] = {0};
+                double share = 0;
+                assert_true(b->masked);
+                for (size_t u = 0; u < b->n_users; u++) {
+                    assert_true(b->pos_off[u + 1] > b->pos_off[u]);
+                    for (size_t i = b->pos_off[u]; i < b->pos_off[u + 1]; i++)
+                        seen[pair_at(&t.d, b->user[u], b->item[b->pos[i]])]++;
+                    for (size_t i = b->hist_off[u]; i < b->hist_off[u + 1]; i++)
+                        seen[pair_at(&t.d, b->user[u], b->item[b->hist[i]])]++;
+                    for (uint64_t i = t.d.train.off[b->user[u]]; i < t.d.train.off[b->user[u] + 1]; i++)
+                        assert_int_equal(seen[i], 1);
+                    share += (double)b->share[u] * (b->pos_off[u + 1] - b->pos_off[u]);
+                }
+                assert_true(fabs(share - 1) < 1e-5); // toy users have equally many positives
+                asked += b->n_pos;
+                all += b->n_pos + b->n_hist;
+            }
+        assert_true(fabs((double)asked / (double)all - 0.3) < 0.04);
+        sampler_fini(&s);
+        toy_fini(&t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(history_and_targets_part_the_positives),
         cmocka_unit_test(an_epoch_has_every_pair_once),
         cmocka_unit_test(the_stream_follows_from_the_generator_alone),
         cmocka_unit_test(held_out_items_are_not_there),

@@ -1,5 +1,6 @@
 /* A whole run: learning, the checkpoint, resuming, collapse. If this fails, `duet train` leaves a model that is not
  * what it says. */
+#include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -109,24 +110,20 @@ static char *read_file(const char *name, size_t *n)
 }
 
 /* Three epochs, stop, three more = six in one go, to the bit. */
-static void a_resumed_run_ends_with_the_same_bits(void **state)
+static void resume_and_compare(const struct toy *t, struct recipe r)
 {
-    (void)state;
-    struct toy t;
     size_t n[2], m[2];
     char *whole[2], *parts[2];
-    toy_init(&t, 60, 50, 5);
-    struct recipe r = toy_recipe(MODEL_DAT);
     r.epochs = 6;
     r.patience = 0;
     r.learn_scale = true;
-    train(&t, r, dir, false);
+    train(t, r, dir, false);
     whole[0] = read_file("model.safetensors", &n[0]);
     whole[1] = read_file("optimizer.safetensors", &n[1]);
-    r.epochs = 3;
-    train(&t, r, dir, false);
+    r.epochs = 4;
+    train(t, r, dir, false);
     r.epochs = 6;
-    struct trainer_result res = train(&t, r, dir, true);
+    struct trainer_result res = train(t, r, dir, true);
     assert_int_equal(res.epochs_done, 6);
     parts[0] = read_file("model.safetensors", &m[0]);
     parts[1] = read_file("optimizer.safetensors", &m[1]);
@@ -136,6 +133,49 @@ static void a_resumed_run_ends_with_the_same_bits(void **state)
         free(whole[i]);
         free(parts[i]);
     }
+}
+
+static void a_resumed_run_ends_with_the_same_bits(void **state)
+{
+    (void)state;
+    struct toy t;
+    toy_init(&t, 60, 50, 5);
+    resume_and_compare(&t, toy_recipe(MODEL_DAT));
+    resume_and_compare(&t, toy_recipe_closed());
+    toy_fini(&t);
+}
+
+/* The users' table of a checkpoint is n^-alpha times the sum of their items' p_v, so what is served is what was
+ * validated; and the run learns. */
+static void closed_form_fills_the_users_table(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    toy_init(&t, 200, 200, 7);
+    struct recipe r = toy_recipe_closed();
+    r.threads = 2;
+    r.epochs = 12;
+    struct trainer_result res = train(&t, r, dir, false);
+    assert_true(res.valid.hr[0] > 0.4 && res.valid.hr[1] > res.popularity_hr100);
+    struct checkpoint *c = checkpoint_load(dir, &err);
+    assert_non_null(c);
+    const struct model *m = c->model;
+    assert_true(m->history_alpha == (float)r.alpha && m->user.shape.skip_aug);
+    struct tower_ws *ws = tower_ws_new(&m->item, 200, &err);
+    static float p[200 * 6];
+    tower_forward_own(&m->item, &m->schema->item, t.d.item_x, 200, ws, p);
+    for (uint32_t u = 0; u < 199; u++) // the last has no row
+        for (uint32_t k = 0; k < 6; k++) {
+            double want = 0;
+            for (uint64_t i = t.d.train.off[u]; i < t.d.train.off[u + 1]; i++)
+                want += (double)p[t.d.train.item[i] * 6 + k] / sqrt(8);
+            assert_true(fabs(want - (double)m->user.aug[(u + 1) * 6 + k]) < 1e-5);
+        }
+    for (uint32_t i = 0; i < m->user.shape.field[0].n_rows * m->user.shape.k; i++)
+        assert_true(m->user.emb[i] == 0); // ids are told apart by a_u alone
+    tower_ws_free(ws);
+    checkpoint_free(c);
     toy_fini(&t);
 }
 
@@ -214,6 +254,7 @@ int main(void)
         cmocka_unit_test(every_loss_and_batching_runs),
         cmocka_unit_test_setup_teardown(the_checkpoint_is_the_best_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resumed_run_ends_with_the_same_bits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(closed_form_fills_the_users_table, set_up, tear_down),
         cmocka_unit_test_setup_teardown(resuming_with_another_recipe_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_changed_model_file_is_refused, set_up, tear_down),
         cmocka_unit_test_setup_teardown(the_literal_recipe_collapses_and_says_why, set_up, tear_down),

@@ -232,7 +232,7 @@ struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t se
 struct recipe toy_recipe(enum model_kind kind)
 {
     struct recipe r;
-    recipe_named("duet", kind, 5000, 100, &r);
+    recipe_duet(kind, AUG_TABLE, 5000, 100, &r);
     r.k = 4;
     r.n_layers = 3;
     r.width[0] = 12;
@@ -241,6 +241,21 @@ struct recipe toy_recipe(enum model_kind kind)
     r.batch = 8;
     r.cal_min_rows = 2;
     r.lr = 1e-2;
+    r.epochs = 10;
+    return r;
+}
+
+struct recipe toy_recipe_closed(void)
+{
+    struct recipe r;
+    recipe_duet(MODEL_DAT, AUG_CLOSED, 5000, 100, &r);
+    r.k = 4;
+    r.width[0] = 12;
+    r.width[1] = 6;
+    r.batch = 16;
+    r.cal_min_rows = 2;
+    r.ema = 0.9;
+    r.ema_after = 2;
     r.epochs = 10;
     return r;
 }

@@ -1,0 +1,24 @@
+/* ema.h - exponential average of a tower's parameters along training; what is validated and kept instead of the last ones.
+ * average <- decay * average + (1 - decay) * parameters; the first call copies. Tables' rows that no batch named lately enter as
+ * they stand (adam.h).
+ * Threads: one caller at a time. */
+#ifndef DUET_TRAIN_EMA_H
+#define DUET_TRAIN_EMA_H
+
+#include "core/tower.h"
+
+struct ema {
+    struct tower *tower; // borrowed
+    float *block;        // [tower->block_floats]; meaningful where parameters are learned
+    bool with_aug;       // `aug` is learned; aug_segment never is
+    bool started;
+};
+
+bool ema_init(struct ema *e, struct tower *t, bool with_aug, struct err *err);
+void ema_fini(struct ema *e); // accepts zeroed
+
+void ema_take(struct ema *e, double decay);
+/* Parameters and average change places; nothing before the first ema_take. */
+void ema_swap(struct ema *e);
+
+#endif
