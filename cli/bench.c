@@ -38,13 +38,18 @@ static bool add_user(const struct bench_input *in, const struct load_target *t, 
     return ok;
 }
 
+static size_t most(const struct bench_input *in)
+{
+    return in->most ? in->most : BENCH_REQUESTS_MAX;
+}
+
 static bool from_dataset(const struct bench_input *in, const struct load_target *t, struct load_requests *q,
                          struct err *err)
 {
     struct dataset *d = dataset_open(in->data, err);
     if (!d)
         return false;
-    uint64_t n = d->n_users < BENCH_REQUESTS_MAX ? d->n_users : BENCH_REQUESTS_MAX;
+    uint64_t n = d->n_users < most(in) ? d->n_users : most(in);
     bool ok = true;
     for (uint64_t i = 0; ok && i < n; i++) {
         struct str id = strtab_get(&d->user_id, (uint32_t)(i * d->n_users / n));
@@ -70,7 +75,7 @@ static bool from_lines(const struct bench_input *in, const struct load_target *t
     char *text = fio_read_all(path, FILE_MAX, &size, err);
     if (!text)
         return false;
-    size_t n = count_lines(text), take = n < BENCH_REQUESTS_MAX ? n : BENCH_REQUESTS_MAX;
+    size_t n = count_lines(text), take = n < most(in) ? n : most(in);
     bool ok = n > 0 || err_set(err, ERR_FORMAT, "%s: no lines", path);
     for (const char *p = text; ok && *p;) {
         size_t len = strcspn(p, "\n"), bare = len > 0 && p[len - 1] == '\r' ? len - 1 : len;

@@ -13,9 +13,10 @@ struct bench_input {
     const char *get;  // GET this instead
     const char *model;
     uint64_t k, ef;
+    uint64_t most; // requests to take, evenly spread; 0 = BENCH_REQUESTS_MAX
 };
 
-#define BENCH_REQUESTS_MAX 100000 // of a larger list: evenly spread ones
+#define BENCH_REQUESTS_MAX 100000
 
 /* Target and requests. Zeroed *q. */
 bool bench_read(const struct bench_input *in, struct load_target *t, struct load_requests *q, struct err *err);

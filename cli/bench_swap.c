@@ -24,6 +24,7 @@ static const char about[] = "Reloads the model to another version and back while
                             "p99 during reloads is above --limit times p99 between them.\n";
 
 #define VERSIONS_MAX 8
+#define REQUESTS 300 // so that each is asked often, of either version
 
 enum { QUIET, RELOADING, WARMING };
 
@@ -230,7 +231,7 @@ static double ratio(const struct swap *s)
 
 static bool passed(const struct swap *s)
 {
-    return s->during.n > 0 && s->quiet.n > 0 && s->mixed == 0 && load_failures(s->result) == 0 &&
+    return s->during.n > 0 && s->quiet.n > 0 && s->compared > 0 && s->mixed == 0 && load_failures(s->result) == 0 &&
            ratio(s) <= s->a->limit;
 }
 
@@ -317,6 +318,7 @@ static int run(const struct args *a)
 int bench_swap(int argc, char **argv)
 {
     struct args a = {.in.k = 100,
+                     .in.most = REQUESTS,
                      .connections = 16,
                      .rate = 500,
                      .rounds = 10,

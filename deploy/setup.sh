@@ -1,12 +1,13 @@
 #!/bin/sh
 # Installs what Duet needs from Debian's packages. This is the one place that names them.
 #
-#   sh deploy/setup.sh [build] [run] [test] [data] [golden] [ops]     default: build
+#   sh deploy/setup.sh [build] [run] [test] [data] [golden] [ops] [peer]     default: build
 #
 #   build   compiler, CMake and the libraries' headers     test   what the test suite needs beside that
 #   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
 #   golden  PyTorch, to export models trained with it and to make the golden files of tests/golden again (large; tests do without)
 #   ops     promtool and HAProxy: tests of deploy/ use them where they are
+#   peer    what bench/peer_fastapi.py, a service to measure against, is made of
 #
 # Asks nothing; works as root or through sudo; installs only what is missing, and says what.
 set -eu
@@ -17,6 +18,7 @@ test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yam
 data="r-cran-dslabs"
 golden="python3-torch python3-numpy"
 ops="prometheus haproxy"
+peer="python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev g++"
 
 packages=""
 for group in "${@:-build}"; do
@@ -27,7 +29,8 @@ for group in "${@:-build}"; do
     data) packages="$packages $data" ;;
     golden) packages="$packages $golden" ;;
     ops) packages="$packages $ops" ;;
-    *) echo "setup: unknown group '$group'; want build, run, test, data, golden or ops" >&2; exit 2 ;;
+    peer) packages="$packages $peer" ;;
+    *) echo "setup: unknown group '$group'; want build, run, test, data, golden, ops or peer" >&2; exit 2 ;;
     esac
 done
 
