@@ -24,21 +24,23 @@
 struct fast {
     unsigned width, words; // neighbours in a block; dimensions / 4, rounded up
     bool has_bias;
+    bool plain_labels; // element i's label is i: hits need no look-up, which would be a cache miss each
     size_t n, stride;
     unsigned char *block; // [n][stride]
     unsigned char *seed; // [n_seed][stride]: all elements of the higher levels, in blocks of `width`; where walks begin
     size_t n_seed;
     float *low, *step; // [dim]
+    uint32_t *element; // [n] of a block; ids in blocks are block numbers, so that neighbours lie near each other
 };
 
 /* Of one block: the neighbours whose score is above `above` and that are not in `seen`, a direct-mapped cache of mask +
  * 1 ids: it may have forgotten one, but never claims one that it was not given. id and score have room for width + 16.
  * Returns how many. */
-typedef size_t fast_hop_fn(const struct fast *p, const unsigned char *block, const int8_t *q, float scale, float above,
+typedef size_t hnsw_fast_hop_fn(const struct fast *p, const unsigned char *block, const int8_t *q, float scale, float above,
                            const uint32_t *seen, uint32_t mask, uint32_t *id, float *score);
 
-fast_hop_fn *hnsw_fast_hop_get(void); // by the picked kernel
-extern fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_avx2, hnsw_fast_hop_vnni;
+hnsw_fast_hop_fn *hnsw_fast_hop_get(void); // by the picked kernel
+extern hnsw_fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_avx2, hnsw_fast_hop_vnni;
 
 void hnsw_fast_free(struct fast *p);
 size_t hnsw_fast_bytes(const struct fast *p);

@@ -117,7 +117,7 @@ VNNI size_t hnsw_fast_hop_vnni(const struct fast *p, const unsigned char *block,
     return n;
 }
 
-static fast_hop_fn *pick(const char *kernel)
+static hnsw_fast_hop_fn *pick(const char *kernel)
 {
     if (kernel[0] == 'a' && kernel[3] == '5' && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
@@ -125,14 +125,14 @@ static fast_hop_fn *pick(const char *kernel)
     return kernel[0] == 'a' ? hnsw_fast_hop_avx2 : hnsw_fast_hop_plain;
 }
 #else
-static fast_hop_fn *pick(const char *kernel)
+static hnsw_fast_hop_fn *pick(const char *kernel)
 {
     (void)kernel;
     return hnsw_fast_hop_plain;
 }
 #endif
 
-fast_hop_fn *hnsw_fast_hop_get(void)
+hnsw_fast_hop_fn *hnsw_fast_hop_get(void)
 {
     return pick(hnsw_kernel());
 }

@@ -1,44 +1,37 @@
 /* fast_search.c - walking the fast layout of fast.h: alg. 5 with codes.
  *
- * Differences from hnsw_walk: instead of coming down through the levels, the codes of all elements of a high level are
- * scanned and the best begin; the pool keeps more than it expands, so that the codes' errors cost no recall, and at the
- * end what it kept is scored exactly. There is no table of visited elements: an element's score by code is the same
- * whenever it is met, so the pool's binary search finds it if it is there, and if it has been pushed out it is not
- * above the worst. `seen`, a few KB in the first-level cache, only spares most of those searches. */
+ * Differences from hnsw_walk:
+ * - Instead of coming down through the levels, the codes of all elements of a high level are scanned and the best
+ * begin.
+ * - A candidate is not expanded at once: its block is asked for, and while it comes, others that were asked for before
+ * are scored. What a block would have changed in the choice of the next two comes two steps late; nearly all would be
+ * expanded anyway.
+ * - The pool keeps more than it expands, so that the codes' errors cost no recall, and the best are scored exactly at
+ * the end.
+ * - There is no table of visited elements. An element's score by code is the same whenever it is met, so its place in
+ * the pool is where it is if it is there, and if it has been pushed out it is not above the worst. `seen`, a few KB in
+ * the first-level cache, only spares most of those attempts. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "index/hnsw_priv.h"
 
-/* Keys as in pool.h, but with a second flag: score (32 bits) | ~id (30 bits) | asked for | open. */
-#define OPEN 1u
-#define ASKED 2u
-#define FLAGS (OPEN | ASKED)
-#define AHEAD 3 // blocks asked for before they are needed
-
-static inline uint64_t fast_key(float score, uint32_t id)
-{
-    return ((uint64_t)score_to_bits(score) << 32) | ((uint64_t)(FAST_ID_MAX - id) << 2) | OPEN;
-}
-
-static inline uint32_t fast_key_id(uint64_t key)
-{
-    return FAST_ID_MAX - ((uint32_t)key >> 2);
-}
+#define IN_FLIGHT 4 // blocks asked for and not scored yet: one iteration is shorter than memory takes, two are not
+#define STARTS 8    // best of the scan, where the walk begins
 
 struct walk {
     const struct fast *p;
-    fast_hop_fn *hop;
+    hnsw_fast_hop_fn *hop;
     const int8_t *q;
     float scale;
-    uint64_t *key; // [cap + 1] descending
-    size_t n, cap;
-    size_t next; // no open entry before this one
+    struct pool *pool;
     float above; // score of the worst of a full pool
     uint32_t *seen, mask;
-    uint32_t *id; // [width + 16] of one hop
-    float *score;
+    const unsigned char *asking; // rest of the block that is being asked for
+    size_t left;
+    uint32_t id[ROW_MAX + FAST_GROUP]; // of one hop
+    float score[ROW_MAX + FAST_GROUP];
 };
 
 /* Fold the query with the steps of the codes and round it to int8; returns what turns sums of products back into
@@ -56,97 +49,88 @@ static float encode_query(const struct hnsw *h, const float *q, int8_t *code)
     return most / 127 * (h->metric == HNSW_L2 ? 2 : 1);
 }
 
-/* Insert from the worse end, eight entries a step: most arrivals end up not far from it, so this costs less than a
- * binary search. */
-static inline void offer(struct walk *w, uint32_t id, float score)
+static inline void ask_some(struct walk *w, size_t lines)
 {
-    uint64_t key = fast_key(score, id), low = key & ~(uint64_t)FLAGS, *at;
-    w->seen[id & w->mask] = id;
-    bool grows = w->n < w->cap;
-    uint64_t last = grows ? 0 : w->key[w->n - 1];
-    w->n += grows;
-    at = w->key + w->n - 1; // free, or the worst, which goes
-    for (uint64_t some[8]; at - w->key >= 8 && at[-8] < low; at -= 8) {
-        memcpy(some, at - 8, sizeof(some)); // not memmove: two copies that the compiler keeps in registers
-        memcpy(at - 7, some, sizeof(some));
-    }
-    for (; at > w->key && at[-1] < low; at--)
-        *at = at[-1];
-    if (at > w->key && at[-1] - low <= FLAGS) { // it is there already
-        memmove(at, at + 1, (size_t)(w->key + w->n - 1 - at) * sizeof(*at));
-        w->key[w->n - 1] = last;
-        w->n -= grows;
-        return;
-    }
-    *at = key;
-    if ((size_t)(at - w->key) < w->next)
-        w->next = (size_t)(at - w->key);
-    if (w->n == w->cap)
-        w->above = score_from_bits((uint32_t)(w->key[w->n - 1] >> 32));
+    for (; lines > 0 && w->left > 0; lines--, w->left--, w->asking += HNSW_ALIGN)
+        __builtin_prefetch(w->asking);
 }
 
-static inline void score_block(struct walk *w, const unsigned char *block)
+static inline void offer_all(struct walk *w, size_t n)
 {
-    size_t n = w->hop(w->p, block, w->q, w->scale, w->above, w->seen, w->mask, w->id, w->score);
+    struct pool *pool = w->pool;
     for (size_t i = 0; i < n; i++)
-        if (w->score[i] > w->above)
-            offer(w, w->id[i], w->score[i]);
-}
-
-static inline void ask_for(const unsigned char *p, size_t n)
-{
-    for (size_t i = 0; i < n; i += 64)
-        __builtin_prefetch(p + i);
-}
-
-/* The best open entries' blocks come to the cache while others are scored. */
-static inline void ask_ahead(struct walk *w, size_t limit)
-{
-    unsigned left = AHEAD;
-    for (size_t i = w->next; i < limit && left > 0; i++)
-        if (w->key[i] & OPEN) {
-            if (!(w->key[i] & ASKED))
-                ask_for(w->p->block + (size_t)fast_key_id(w->key[i]) * w->p->stride, w->p->stride);
-            w->key[i] |= ASKED;
-            left--;
+        if (w->score[i] > w->above) {
+            w->seen[w->id[i] & w->mask] = w->id[i];
+            pool_insert_new(pool, w->score[i], w->id[i]);
+            if (pool->n == pool->cap)
+                w->above = key_score(pool->key[pool->n - 1]);
         }
+}
+
+/* Score a block; the requests for another one are spread over the work, since memory takes only so many at a time. */
+static inline void expand(struct walk *w, const unsigned char *block)
+{
+    size_t third = w->left / 3 + 1;
+    ask_some(w, third);
+    size_t n = w->hop(w->p, block, w->q, w->scale, w->above, w->seen, w->mask, w->id, w->score);
+    ask_some(w, third);
+    offer_all(w, n);
+    ask_some(w, w->left);
+}
+
+/* The best open candidate among the first ef, its block being asked for from now on. */
+static inline bool take(struct walk *w, size_t ef, uint32_t *id)
+{
+    struct pool *pool = w->pool;
+    size_t limit = pool->n < ef ? pool->n : ef;
+    while (pool->next < limit && !(pool->key[pool->next] & 1))
+        pool->next++;
+    if (pool->next >= limit)
+        return false;
+    *id = key_id(pool->key[pool->next]);
+    pool->key[pool->next] &= ~(uint64_t)1;
+    w->asking = w->p->block + (size_t)*id * w->p->stride;
+    w->left = w->p->stride / HNSW_ALIGN;
+    return true;
 }
 
 static void walk_blocks(struct walk *w, size_t ef)
 {
+    uint32_t flying[IN_FLIGHT];
+    size_t n = 0;
     for (;;) {
-        size_t limit = w->n < ef ? w->n : ef;
-        while (w->next < limit && !(w->key[w->next] & OPEN))
-            w->next++;
-        if (w->next >= limit)
+        while (n < IN_FLIGHT && take(w, ef, &flying[n]))
+            if (++n < IN_FLIGHT) // at the beginning and the end; the last one's requests are spread
+                ask_some(w, w->left);
+        if (n == 0)
             return;
-        ask_ahead(w, limit);
-        w->key[w->next] &= ~(uint64_t)OPEN;
-        score_block(w, w->p->block + (size_t)fast_key_id(w->key[w->next]) * w->p->stride);
+        const unsigned char *block = w->p->block + (size_t)flying[0] * w->p->stride;
+        memmove(flying, flying + 1, --n * sizeof(*flying));
+        expand(w, block);
     }
 }
 
 /* Scan the codes of a high level; the best few are where the walk begins. */
-static void start(struct walk *w, size_t n_start)
+static void start(struct walk *w)
 {
-    size_t cap = w->cap;
-    w->cap = n_start < cap ? n_start : cap;
+    size_t cap = w->pool->cap;
+    w->pool->cap = STARTS < cap ? STARTS : cap;
     for (size_t i = 0; i < w->p->n_seed; i++)
-        score_block(w, w->p->seed + i * w->p->stride);
-    w->cap = cap;
-    w->above = w->n == cap ? w->above : -INFINITY;
+        expand(w, w->p->seed + i * w->p->stride);
+    w->pool->cap = cap;
+    w->above = w->pool->n == cap ? w->above : -INFINITY;
     memset(w->seen, 0xff, ((size_t)w->mask + 1) * sizeof(*w->seen)); // what was pushed out here may yet come in
 }
 
-/* Score what was kept by the exact vectors, as keys of pool.h, best first. */
-static void rescore(const struct hnsw *h, const float *q, const struct walk *w, size_t n_best, struct hnsw_ws *ws)
+/* Score the first n of the pool exactly and sort them. */
+static void rescore(const struct hnsw *h, const float *q, struct hnsw_ws *ws, size_t n)
 {
-    size_t n = w->n < n_best ? w->n : n_best;
     uint64_t *key = ws->pool.key;
+    n = n < ws->pool.n ? n : ws->pool.n;
     for (size_t i = 0, some; i < n; i += some) {
         some = n - i < ROW_MAX ? n - i : ROW_MAX;
         for (size_t j = 0; j < some; j++)
-            ws->id[j] = fast_key_id(w->key[i + j]);
+            ws->id[j] = h->fast->element[key_id(key[i + j])];
         score_ids(h, q, ws->id, some, ws->score);
         for (size_t j = 0; j < some; j++)
             key[i + j] = pool_key(ws->score[j], ws->id[j]);
@@ -157,38 +141,35 @@ static void rescore(const struct hnsw *h, const float *q, const struct walk *w, 
 
 size_t hnsw_fast_keep(size_t ef)
 {
-    return ef + ef / 4 + 8;
+    return ef + ef / 4 + STARTS;
 }
 
 bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t ef)
 {
-    size_t mask_cap = 1024;
-    while (mask_cap < 16 * ef && mask_cap < 16384)
-        mask_cap *= 2;
-    ws->n_seen = mask_cap;
+    ws->n_seen = 1024;
+    while (ws->n_seen < 16 * ef && ws->n_seen < 16384)
+        ws->n_seen *= 2;
     return hnsw_pool_fit(&ws->pool, hnsw_fast_keep(ef)) &&
-           hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, mask_cap, sizeof(*ws->seen)) &&
-           hnsw_grow_array((void **)&ws->walk_key, &ws->walk_cap, hnsw_fast_keep(ef) + 1, sizeof(*ws->walk_key)) &&
+           hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, ws->n_seen, sizeof(*ws->seen)) &&
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, 4 * (size_t)p->words, 1);
 }
 
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws)
 {
-    struct walk w = {.p = h->fast,
-                     .hop = hnsw_fast_hop_get(),
-                     .q = ws->code,
-                     .key = ws->walk_key,
-                     .cap = hnsw_fast_keep(ef),
-                     .above = -INFINITY};
-    uint32_t id[ROW_MAX + FAST_GROUP];
-    float score[ROW_MAX + FAST_GROUP];
+    struct walk w; // the buffers of a hop need no initial value
+    w.p = h->fast;
+    w.hop = hnsw_fast_hop_get();
+    w.q = ws->code;
     w.scale = encode_query(h, q, ws->code);
+    w.pool = &ws->pool;
+    w.above = -INFINITY;
     w.seen = ws->seen;
     w.mask = (uint32_t)ws->n_seen - 1;
-    w.id = id;
-    w.score = score;
+    w.asking = NULL;
+    w.left = 0;
+    pool_begin(w.pool, hnsw_fast_keep(ef));
     memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
-    start(&w, 8);
+    start(&w);
     walk_blocks(&w, ef);
-    rescore(h, q, &w, k + k / 4 + 16, ws);
+    rescore(h, q, ws, k + k / 4 + 16);
 }

@@ -2,7 +2,6 @@
  * Loading applies the same rules, so whatever loads also passes here. */
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
 #include "index/hnsw_priv.h"
 
@@ -156,9 +155,12 @@ static bool count_unreachable(const struct hnsw *h, size_t *unreachable, struct 
 static bool check_fast(const struct hnsw *h, struct hnsw_err *err)
 {
     for (uint32_t i = 0; h->fast && i < h->n; i++) {
-        const unsigned char *block = h->fast->block + i * h->fast->stride;
-        if (memcmp(block, node_links(h, i, 0), h->m0 * sizeof(uint32_t)) != 0)
-            return hnsw_fail(err, HNSW_FORMAT, "element %u: the fast layout has other links than the graph", i);
+        const uint32_t *to = (const uint32_t *)(const void *)(h->fast->block + i * h->fast->stride);
+        const uint32_t *link = node_links(h, h->fast->element[i], 0);
+        for (unsigned j = 0; j < h->m0; j++)
+            if (to[j] == NO_ID ? link[j] != NO_ID : to[j] >= h->n || h->fast->element[to[j]] != link[j])
+                return hnsw_fail(err, HNSW_FORMAT, "element %u: the fast layout has other links than the graph",
+                                 h->fast->element[i]);
     }
     return true;
 }

@@ -17,7 +17,6 @@
 
 #define NO_ID UINT32_MAX
 #define ID_MAX 0x7ffffffeu      // pool.h keeps an id in 31 bits
-#define FAST_ID_MAX 0x3ffffffeu // fast_search.c keeps an id in 30 bits
 #define LEVEL_MAX 60            // a draw above has a chance of less than 2^-60 for m = 2
 #define HNSW_ALIGN 64           // a cache line, and an AVX-512 register
 #define ROW_MAX (2 * HNSW_M_MAX)
@@ -67,8 +66,6 @@ struct hnsw_ws {
 
     uint32_t *seen; // fast_search.c
     size_t n_seen, seen_cap;
-    uint64_t *walk_key;
-    size_t walk_cap;
     int8_t *code; // the query's
     size_t code_cap;
 };

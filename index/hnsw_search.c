@@ -169,12 +169,13 @@ static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_
 static size_t keys_to_hits(const struct hnsw *h, const uint64_t *key, size_t n, const struct hnsw_query *p,
                            struct hnsw_ws *ws, struct hnsw_hit *hit)
 {
+    bool plain = h->fast && h->fast->plain_labels;
     size_t found = n;
     if (n > p->k)
         for (found = p->k; found < n && key[found] >> 32 == key[p->k - 1] >> 32;)
             found++;
     for (size_t i = 0; i < found; i++)
-        ws->tie[i] = (struct hnsw_hit){h->label[key_id(key[i])], key_score(key[i])};
+        ws->tie[i] = (struct hnsw_hit){plain ? key_id(key[i]) : h->label[key_id(key[i])], key_score(key[i])};
     for (size_t i = 0, end; i < found; i = end) {
         for (end = i + 1; end < found && ws->tie[end].score == ws->tie[i].score;)
             end++;

@@ -19,7 +19,6 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     free(ws->query);
     free(ws->tie);
     free(ws->seen);
-    free(ws->walk_key);
     free(ws->code);
     free(ws);
 }

@@ -64,24 +64,48 @@ static inline void pool_begin(struct pool *p, size_t cap)
     p->cap = cap;
 }
 
-/* Keep the entry if there is room or it beats the worst. It moves in from the worse end, eight entries a step: most arrivals end up
- * not far from there, so this costs less than a binary search. `id` is not in the pool. */
-static inline void pool_insert(struct pool *p, float score, uint32_t id)
+/* Make room for `key` before the first entry that is worse, from the worse end, eight entries a step: most arrivals end up not far from
+ * there, so this costs less than a binary search. Returns its place, which is free or holds the worst, which goes. */
+static inline uint64_t *pool_make_room(struct pool *p, uint64_t key)
 {
-    uint64_t key = pool_key(score, id), *at, some[8];
-    if (p->n == p->cap && key < p->key[p->n - 1])
-        return;
+    uint64_t *at, some[8];
     p->n += p->n < p->cap;
-    at = p->key + p->n - 1; // free, or the worst, which goes
-    for (; at - p->key >= 8 && at[-8] < key; at -= 8) {
+    for (at = p->key + p->n - 1; at - p->key >= 8 && at[-8] < key; at -= 8) {
         memcpy(some, at - 8, sizeof(some)); // not memmove: two copies that the compiler keeps in registers
         memcpy(at - 7, some, sizeof(some));
     }
     for (; at > p->key && at[-1] < key; at--)
         *at = at[-1];
+    return at;
+}
+
+static inline void pool_put(struct pool *p, uint64_t *at, uint64_t key)
+{
     *at = key;
     if ((size_t)(at - p->key) < p->next)
         p->next = (size_t)(at - p->key);
+}
+
+/* Keep the entry if there is room or it beats the worst. `id` is not in the pool. */
+static inline void pool_insert(struct pool *p, float score, uint32_t id)
+{
+    uint64_t key = pool_key(score, id);
+    if (p->n < p->cap || key > p->key[p->n - 1])
+        pool_put(p, pool_make_room(p, key), key);
+}
+
+/* The same for an entry that may be there already, with this score; then nothing happens. There is room, or it beats the worst. */
+static inline void pool_insert_new(struct pool *p, float score, uint32_t id)
+{
+    uint64_t key = pool_key(score, id), last = p->n < p->cap ? 0 : p->key[p->n - 1];
+    uint64_t *at = pool_make_room(p, key & ~(uint64_t)1); // stops behind it, be it open or done
+    if (at == p->key || at[-1] >> 1 != key >> 1) {
+        pool_put(p, at, key);
+        return;
+    }
+    memmove(at, at + 1, (size_t)(p->key + p->n - 1 - at) * sizeof(*at));
+    p->key[p->n - 1] = last;
+    p->n -= last == 0; // no key is 0
 }
 
 /* The best open entry, now done; false when there is none. */
