@@ -151,6 +151,25 @@ static bool read_columns(struct items *it, const struct schema *schema, struct e
     return check_categories(&it->category, it->category_of, it->n, err);
 }
 
+static bool make_facets(struct items *it, const struct schema_side *side, struct err *err)
+{
+    it->facet = mem_array((size_t)it->n_attrs + 1, sizeof(*it->facet), err);
+    for (uint32_t a = 0; it->facet && a < it->n_attrs; a++) {
+        const struct schema_field *f = schema_find(side, it->attr[a].name, strlen(it->attr[a].name));
+        struct facet_source s = {.values = &it->attr[a].values,
+                                 .n_items = it->n,
+                                 .sep = f && f->kind == FIELD_MULTI ? f->sep : 0,
+                                 .numeric = f && f->kind == FIELD_NUMERIC};
+        it->n_facets++;
+        if (!facet_init(&it->facet[a], &s, err))
+            return err_prefix(err, "attribute %s", it->attr[a].name);
+    }
+    if (!it->facet)
+        return false;
+    struct facet_source category = {.values = &it->category, .of = it->category_of, .n_items = it->n};
+    return facet_init(&it->facet[it->n_facets++], &category, err);
+}
+
 struct items *items_from_pack(struct pack *p, const struct schema *schema, struct err *err)
 {
     struct items *it = mem_array(1, sizeof(*it), err);
@@ -161,7 +180,7 @@ struct items *items_from_pack(struct pack *p, const struct schema *schema, struc
     it->pack = p;
     if (read_columns(it, schema, err) && read_attrs(it, err) && strtab_index_init(&it->by_id, it->ids, err) &&
         strtab_index_init(&it->category_index, it->category, err) && group_by_category(it, err) &&
-        rank_by_popularity(it, err))
+        rank_by_popularity(it, err) && make_facets(it, &schema->item, err))
         return it;
     if (err && !strstr(err->msg, pack_path(p)))
         err_prefix(err, "%s", pack_path(p));
@@ -181,6 +200,9 @@ void items_free(struct items *it)
         return;
     strtab_index_fini(&it->by_id);
     strtab_index_fini(&it->category_index);
+    for (uint32_t f = 0; f < it->n_facets; f++)
+        facet_fini(&it->facet[f]);
+    free(it->facet);
     free(it->attr);
     free(it->by_popularity);
     free(it->category_off);
@@ -191,7 +213,11 @@ void items_free(struct items *it)
 
 size_t items_memory(const struct items *it)
 {
-    return sizeof(*it) + pack_bytes(it->pack) + it->n_attrs * sizeof(*it->attr) + 2 * sizeof(uint32_t) * it->n +
+    size_t facets = 0;
+    for (uint32_t f = 0; f < it->n_facets; f++)
+        facets += sizeof(it->facet[f]) + facet_memory(&it->facet[f], it->n);
+    return facets + sizeof(*it) + pack_bytes(it->pack) + it->n_attrs * sizeof(*it->attr) +
+           2 * sizeof(uint32_t) * it->n +
            sizeof(uint32_t) * ((size_t)it->category.n + 1 + it->by_id.n_slots + it->category_index.n_slots);
 }
 
@@ -206,6 +232,11 @@ int items_attr(const struct items *it, const char *name, size_t n)
         if (strlen(it->attr[i].name) == n && memcmp(it->attr[i].name, name, n) == 0)
             return (int)i;
     return -1;
+}
+
+int items_facet(const struct items *it, const char *name, size_t n)
+{
+    return n == 8 && memcmp(name, "category", 8) == 0 ? (int)it->n_attrs : items_attr(it, name, n);
 }
 
 // -------------------------------------------------------------------------------------------------------- writing

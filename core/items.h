@@ -10,6 +10,7 @@
 #include "core/base/hash.h"
 #include "core/base/pack.h"
 #include "core/base/strtab.h"
+#include "core/facet.h"
 #include "core/schema.h"
 
 #define ITEM_ID_MAX 256 // bytes, of users' ids too
@@ -28,6 +29,8 @@ struct items {
     struct strtab_index by_id;
     struct item_attr *attr; // [n_attrs]
     uint32_t n_attrs;
+    struct facet *facet;             // [n_facets] of the attributes, then of the category; built at load
+    uint32_t n_facets;
     struct strtab category;          // names, row 0 = "" (none)
     struct strtab_index category_index;
     const uint32_t *category_of;     // [n] < category.n
@@ -47,6 +50,9 @@ size_t items_memory(const struct items *it); // bytes it holds, the file's inclu
 /* item_idx or STRTAB_NONE. */
 uint32_t items_find(const struct items *it, const char *id, size_t n);
 int items_attr(const struct items *it, const char *name, size_t n); // column or -1
+
+/* What filters by this name look at: facet of items->facet or -1. "category" is the category, whatever attributes are called. */
+int items_facet(const struct items *it, const char *name, size_t n);
 
 /* What a file is written from; everything is borrowed and must pass the rules of docs/formats.md, which items_save checks. */
 struct items_columns {

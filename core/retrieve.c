@@ -9,7 +9,7 @@
  *     nothing              -> no vector: popularity
  *
  * and the vector becomes items by one of three ways: a walk through the graph with a filter, a scan of everything, or,
- * where a category filter leaves few items, a scan of those. A walk takes about ef / share steps to find ef items that
+ * where a filter leaves few items, a scan of those. A walk takes about ef / share steps to find ef items that
  * pass, and a step costs as much as scoring WALK_STEP items of a scan; a scan scores share x n. They cost the same at
  * share^2 = ef x WALK_STEP / n, which is where we change over. Scans read the embeddings, which lie one after the
  * other: three times as fast as an exact search of the index, whose vectors lie among its links. */
@@ -38,8 +38,9 @@ struct retrieve_ws {
     uint64_t *taken;             // n_interest > 1: bit set: item is among the hits; all 0 between queries
     struct retrieve_hit *merged; // [merged_cap] n_interest > 1: hits of all vectors
     size_t merged_cap;
-    uint64_t *dropped;      // bit set: this query must not return the item; all 0 between queries
-    uint8_t *wanted;        // [category.n] 1 = in the category filter; all 0 between queries
+    uint64_t *dropped; // bit set: this query must not return the item; all 0 between queries
+    uint64_t *allowed; // bit set: the filter lets the item through
+    struct filter_scratch filter;
     struct hnsw_hit *found; // [found_cap]
     size_t found_cap;
 };
@@ -66,9 +67,9 @@ struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err)
     ws->a = mem_array(b->model->user.shape.d_aug, sizeof(*ws->a), err);
     ws->p = mem_array(n_p * b->manifest.d, sizeof(*ws->p), err);
     ws->dropped = mem_array(words, sizeof(*ws->dropped), err);
-    ws->wanted = mem_array(b->items->category.n, sizeof(*ws->wanted), err);
+    ws->allowed = mem_array(words, sizeof(*ws->allowed), err);
     if ((s || ws->tower) && ws->fold && (ws->taken || n_p == 1) && ws->hnsw && ws->x && ws->a && ws->p && ws->dropped &&
-        ws->wanted)
+        ws->allowed)
         return ws;
     err_set(err, ERR_NOMEM, "retrieve: out of memory");
     retrieve_ws_free(ws);
@@ -88,7 +89,8 @@ void retrieve_ws_free(struct retrieve_ws *ws)
     free(ws->taken);
     free(ws->merged);
     free(ws->dropped);
-    free(ws->wanted);
+    free(ws->allowed);
+    filter_scratch_fini(&ws->filter);
     free(ws->found);
     free(ws);
 }
@@ -253,17 +255,21 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
 
 // ---------------------------------------------------------------------------------------------------------- filter
 
-struct filter {
-    const uint64_t *dropped;
-    const uint8_t *wanted; // NULL: all categories
-    const uint32_t *category_of;
-    size_t n_matching; // items of the wanted categories
-    bool any;          // does it keep anything out?
+/* What keeps items out of an answer. Items that are dropped are few, so nothing is planned by them. */
+struct sieve {
+    const uint64_t *dropped;     // NULL: none
+    const uint64_t *allowed;     // NULL: all
+    size_t n_allowed, n_dropped; // n_dropped: at most
 };
 
-static bool passes(const struct filter *f, uint32_t i)
+static bool has(const uint64_t *bits, uint32_t i)
 {
-    return !(f->dropped[i >> 6] >> (i & 63) & 1) && (!f->wanted || f->wanted[f->category_of[i]]);
+    return bits[i >> 6] >> (i & 63) & 1;
+}
+
+static bool passes(const struct sieve *f, uint32_t i)
+{
+    return !has(f->dropped, i) && (!f->allowed || has(f->allowed, i));
 }
 
 static bool passes_label(const void *ctx, uint64_t label)
@@ -290,36 +296,56 @@ static const uint32_t *seen_items(const struct bundle *b, const struct retrieve_
     return u == STRTAB_NONE ? NULL : s->seen + s->seen_off[u];
 }
 
-static void set_marks(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool on)
+/* Sets or clears the bits of dropped items; how many there are at most. */
+static size_t mark_dropped(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool on)
 {
     size_t n;
     const uint32_t *seen = seen_items(b, q, &n);
     mark(ws->dropped, seen, n, on);
     mark(ws->dropped, q->exclude, q->n_exclude, on);
-    for (size_t i = 0; i < q->n_category; i++)
-        ws->wanted[q->category[i]] = on;
+    return n + q->n_exclude;
 }
 
-static struct filter make_filter(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws)
+static void allow_categories(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws)
 {
     const struct items *it = b->items;
-    size_t n_seen;
-    seen_items(b, q, &n_seen);
-    set_marks(b, q, ws, true);
-    struct filter f = {.dropped = ws->dropped,
-                       .wanted = q->n_category ? ws->wanted : NULL,
-                       .category_of = it->category_of,
-                       .n_matching = it->n,
-                       .any = n_seen || q->n_exclude || q->n_category};
-    if (q->n_category)
-        f.n_matching = 0;
-    for (size_t i = 0; i < q->n_category; i++) { // each category once: 2 = counted
-        uint32_t c = q->category[i];
-        if (ws->wanted[c] == 1)
-            f.n_matching += it->category_off[c + 1] - it->category_off[c];
-        ws->wanted[c] = 2;
+    uint64_t *bits = ws->allowed;
+    memset(bits, 0, facet_words(it->n) * sizeof(*bits));
+    for (size_t i = 0; i < q->n_category; i++) {
+        uint32_t c = q->category[i], from = it->category_off[c];
+        mark(bits, it->category_item + from, it->category_off[c + 1] - from, true);
     }
-    return f;
+}
+
+/* Filter and categories both hold. */
+static bool allow(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct sieve *f,
+                  struct err *err)
+{
+    size_t words = facet_words(b->items->n);
+    if (q->n_category)
+        allow_categories(b, q, ws);
+    if (q->filter) {
+        uint64_t *own = filter_eval(q->filter, b->items, &ws->filter, err);
+        if (!own)
+            return false;
+        for (size_t w = 0; w < words; w++)
+            ws->allowed[w] = q->n_category ? ws->allowed[w] & own[w] : own[w];
+    }
+    f->n_allowed = 0;
+    for (size_t w = 0; w < words; w++)
+        f->n_allowed += (size_t)__builtin_popcountll(ws->allowed[w]);
+    f->allowed = ws->allowed;
+    return true;
+}
+
+static bool make_sieve(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct sieve *f,
+                       struct err *err)
+{
+    *f = (struct sieve){.dropped = ws->dropped, .n_allowed = b->items->n};
+    if ((q->n_category || q->filter) && !allow(b, q, ws, f, err))
+        return false;
+    f->n_dropped = mark_dropped(b, q, ws, true);
+    return true;
 }
 
 // -------------------------------------------------------------------------------------------------- the three ways
@@ -392,27 +418,27 @@ static size_t offer_all(const struct retrieve_query *q, const uint32_t *idx, con
     return n;
 }
 
-/* The wanted categories' items, in blocks. */
-static size_t scan_categories(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
-                              const struct filter *f, struct retrieve_hit *hit)
+/* The next items that pass, at most BLOCK; *word moves on. Whole words: BLOCK leaves room for one. */
+static size_t next_allowed(const struct sieve *f, size_t words, size_t *word, uint32_t *idx)
 {
-    const struct items *it = b->items;
+    size_t n = 0;
+    for (; *word < words && n + 64 <= BLOCK; (*word)++)
+        for (uint64_t w = f->allowed[*word] & ~f->dropped[*word]; w; w &= w - 1)
+            idx[n++] = (uint32_t)(*word * 64) + (uint32_t)__builtin_ctzll(w);
+    return n;
+}
+
+/* Only what the filter lets through. */
+static size_t scan_allowed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
+                           const struct sieve *f, struct retrieve_hit *hit)
+{
     uint32_t idx[BLOCK];
     float score[BLOCK];
-    size_t n = 0;
-    for (size_t c = 0; c < q->n_category; c++) {
-        if (ws->wanted[q->category[c]] == 3)
-            continue;
-        ws->wanted[q->category[c]] = 3; // done
-        uint32_t at = it->category_off[q->category[c]], end = it->category_off[q->category[c] + 1];
-        while (at < end) {
-            size_t m = 0;
-            for (; m < BLOCK && at < end; at++)
-                if (passes(f, it->category_item[at]))
-                    idx[m++] = it->category_item[at];
-            best_scores(b, ws, b->emb, idx, m, score);
-            n = offer_all(q, idx, score, m, hit, n);
-        }
+    size_t n = 0, words = facet_words(b->items->n);
+    for (size_t word = 0; word < words;) {
+        size_t m = next_allowed(f, words, &word, idx);
+        best_scores(b, ws, b->emb, idx, m, score);
+        n = offer_all(q, idx, score, m, hit, n);
     }
     sort_best_first(hit, n);
     return n;
@@ -420,7 +446,7 @@ static size_t scan_categories(const struct bundle *b, const struct retrieve_quer
 
 /* All items: scored where they lie, then filtered. */
 static size_t scan_all(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
-                       const struct filter *f, struct retrieve_hit *hit)
+                       const struct sieve *f, struct retrieve_hit *hit)
 {
     uint32_t idx[BLOCK], n_items = b->items->n, d = b->manifest.d;
     float score[BLOCK];
@@ -439,7 +465,7 @@ static size_t scan_all(const struct bundle *b, const struct retrieve_query *q, s
     return n;
 }
 
-static size_t most_popular(const struct bundle *b, const struct retrieve_query *q, const struct filter *f,
+static size_t most_popular(const struct bundle *b, const struct retrieve_query *q, const struct sieve *f,
                            struct retrieve_hit *hit)
 {
     const struct items *it = b->items;
@@ -517,13 +543,13 @@ static bool search_all(const struct bundle *b, const struct hnsw_query *query, s
 }
 
 static bool search_index(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
-                         const struct filter *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+                         const struct sieve *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
     size_t k = q->k < b->items->n ? q->k : b->items->n, ef = q->ef ? q->ef : b->manifest.default_ef;
     ef = ef < k ? k : ef;
     struct hnsw_query query = {.k = k,
                                .ef = ef,
-                               .filter = f->any ? passes_label : NULL,
+                               .filter = f->allowed || f->n_dropped ? passes_label : NULL,
                                .filter_ctx = f,
                                .has_min_score = q->has_min_score,
                                .min_score = q->min_score};
@@ -535,25 +561,25 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
     return search_one(b, &query, ws->p, ws, hit, &r->n, err);
 }
 
-/* Is scanning the matching items cheaper than walking the graph past the others? See the top of this file. */
-static bool scan_is_cheaper(const struct bundle *b, const struct retrieve_query *q, const struct filter *f)
+/* Is scanning the allowed items cheaper than walking the graph past the others? See the top of this file. */
+static bool scan_is_cheaper(const struct bundle *b, const struct retrieve_query *q, const struct sieve *f)
 {
-    double ef = (double)(q->ef ? q->ef : b->manifest.default_ef), n = (double)f->n_matching;
+    double ef = (double)(q->ef ? q->ef : b->manifest.default_ef), n = (double)f->n_allowed;
     ef = ef < (double)q->k ? (double)q->k : ef;
     return n * n <= ef * WALK_STEP * (double)b->items->n;
 }
 
 static bool search(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
-                   const struct filter *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+                   const struct sieve *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
     if (r->fallback == FALLBACK_POPULAR) {
         r->n = most_popular(b, q, f, hit);
         return true;
     }
-    r->exact_used = q->exact || (q->n_category && scan_is_cheaper(b, q, f));
+    r->exact_used = q->exact || (f->allowed && scan_is_cheaper(b, q, f));
     if (!r->exact_used)
         return search_index(b, q, ws, f, hit, r, err);
-    r->n = (q->n_category ? scan_categories : scan_all)(b, q, ws, f, hit);
+    r->n = (f->allowed ? scan_allowed : scan_all)(b, q, ws, f, hit);
     return true;
 }
 
@@ -569,7 +595,7 @@ static bool check_query(const struct bundle *b, const struct retrieve_query *q, 
     for (size_t i = 0; i < q->n_category; i++)
         if (q->category[i] >= b->items->category.n)
             return err_set(err, ERR_ARG, "category: row %u, there are %u", q->category[i], b->items->category.n);
-    return true;
+    return !q->filter || filter_check(q->filter, b->items, err);
 }
 
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
@@ -581,9 +607,11 @@ bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struc
         return false;
     uint64_t embedded = now_ns();
     r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
-    struct filter f = make_filter(b, q, ws);
+    struct sieve f;
+    if (!make_sieve(b, q, ws, &f, err))
+        return false;
     bool ok = search(b, q, ws, &f, hit, r, err);
-    set_marks(b, q, ws, false);
+    mark_dropped(b, q, ws, false);
     r->embed_ns = embedded - start;
     r->search_ns = now_ns() - embedded;
     return ok;

@@ -11,6 +11,7 @@
 #include "core/base/err.h"
 #include "core/base/strtab.h"
 #include "core/bundle.h"
+#include "core/filter.h"
 
 /* Which rung of the ladder gave the query vector. */
 enum retrieve_fallback {
@@ -42,6 +43,7 @@ struct retrieve_query {
     size_t n_exclude;
     const uint32_t *category;                 // keep only items of these categories (rows of items->category)
     size_t n_category;                        // 0 = no category filter
+    const struct filter_expr *filter;         // what else must hold; NULL = nothing
     bool has_min_score;
     float min_score;
 };
@@ -78,9 +80,9 @@ size_t retrieve_width(const struct bundle *b);
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
                     struct retrieve_result *r, struct err *err);
 
-/* Top k, best first, ties by item_idx. hit has room for q->k. A category filter that leaves few items is answered by scanning just
+/* Top k, best first, ties by item_idx. hit has room for q->k. A filter that leaves few items is answered by scanning just
  * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back. ERR_ARG for k out of range, an
- * item or category that there is not, a vector that is not finite. */
+ * item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
                    struct retrieve_result *r, struct err *err);
 

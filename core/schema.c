@@ -290,7 +290,7 @@ static uint32_t vocab_row(const struct schema_field *f, const char *p, size_t n)
 }
 
 /* Decimal number, spaces around it allowed. strtod alone would also take nan, inf and hexadecimal. */
-static bool parse_number(const char *p, size_t n, double *out)
+bool schema_parse_number(const char *p, size_t n, double *out)
 {
     char text[NUMBER_MAX + 1], *end;
     struct str s = trim(p, n);
@@ -355,7 +355,7 @@ bool schema_encode_value(const struct schema_side *s, const struct schema_field 
     case FIELD_CATEGORICAL:
         return (x[f->slot] = vocab_row(f, value, n)) != 0;
     case FIELD_NUMERIC:
-        return (x[f->slot] = parse_number(value, n, &v) ? bucket(f, v) : 0) != 0;
+        return (x[f->slot] = schema_parse_number(value, n, &v) ? bucket(f, v) : 0) != 0;
     case FIELD_MULTI:
         return encode_multi(f, value, n, x);
     }

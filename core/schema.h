@@ -87,6 +87,9 @@ bool schema_encode_value(const struct schema_side *s, const struct schema_field 
  * the end. What schema_encode_value uses, for those who build vocabularies. */
 bool schema_multi_next(char sep, const char **text, size_t *n, struct str *value);
 
+/* A finite decimal number, spaces around it allowed; neither nan, inf nor hexadecimal. */
+bool schema_parse_number(const char *p, size_t n, double *out);
+
 /* The segment of an encoded entity: the row in its segment field, 0 where there is none. Less than schema_n_segments. */
 uint32_t schema_segment(const struct schema_side *s, const uint32_t *x);
 uint32_t schema_n_segments(const struct schema_side *s); // n_rows of the segment field, or 1

@@ -75,22 +75,10 @@ static void add_timing(struct http_response *resp, const struct retrieve_result 
                     (double)res->search_ns * 1e-6);
 }
 
-/* A filter that names no category of this bundle lets nothing through; who asks is still found out, for the answer says
- * so. */
-static bool find_nothing(const struct serve_choice *c, struct serve_state *s, const struct retrieve_query *rq,
-                         struct retrieve_result *res, struct err *err)
-{
-    return serve_room((void **)&s->vec, &s->cap_vec, retrieve_width(c->loaded->bundle), sizeof(float))
-               ? retrieve_embed(c->loaded->bundle, rq, c->ws, s->vec, NULL, res, err)
-               : err_set(err, ERR_NOMEM, "out of memory");
-}
-
 static bool run(struct serve_state *s, const struct serve_choice *c, const struct retrieve_query *rq,
                 struct retrieve_result *res, struct err *err)
 {
     memset(res, 0, sizeof(*res));
-    if (query_nothing_eligible(&s->query, rq))
-        return find_nothing(c, s, rq, res, err);
     if (!serve_room((void **)&s->hit, &s->cap_hit, rq->k, sizeof(*s->hit)))
         return err_set(err, ERR_NOMEM, "out of memory");
     return retrieve_topk(c->loaded->bundle, rq, c->ws, s->hit, res, err);

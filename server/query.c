@@ -1,4 +1,4 @@
-#include "server/query.h"
+#include "server/query_priv.h"
 
 #include <float.h>
 #include <math.h>
@@ -122,7 +122,7 @@ static bool read_ids(struct query *q, struct wire *w, const struct query_limits 
     return wire_ok(w);
 }
 
-static bool read_strings(struct query *q, struct wire *w, bool numbers, uint64_t max, struct query_list *out)
+bool query_read_strings(struct query *q, struct wire *w, bool numbers, uint64_t max, struct query_list *out)
 {
     struct str s;
     out->first = q->n_str;
@@ -152,12 +152,12 @@ static bool read_count(struct wire *w, uint64_t max, const char *name, uint64_t 
 
 // ------------------------------------------------------------------------------------------------------- names
 
-static bool same(struct str s, const char *name, size_t n)
+bool query_same(struct str s, const char *name, size_t n)
 {
     return s.n == n && memcmp(s.p, name, n) == 0;
 }
 
-static const char *nearest(struct str s, const char *const *known, size_t n)
+const char *query_nearest(struct str s, const char *const *known, size_t n)
 {
     char word[64];
     size_t len = s.n < sizeof(word) - 1 ? s.n : sizeof(word) - 1;
@@ -167,7 +167,7 @@ static const char *nearest(struct str s, const char *const *known, size_t n)
 }
 
 /* Bytes of a client's text that a message repeats: at most 64, whole characters. */
-static int shown(struct str s)
+int query_shown(struct str s)
 {
     size_t n = s.n < 64 ? s.n : 64;
     while (n < s.n && n > 0 && ((unsigned char)s.p[n] & 0xc0) == 0x80)
@@ -175,17 +175,18 @@ static int shown(struct str s)
     return (int)n;
 }
 
-static bool unknown_field(struct wire *w, struct str key, const char *const *known, size_t n)
+bool query_unknown_field(struct wire *w, struct str key, const char *const *known, size_t n)
 {
-    const char *near = nearest(key, known, n);
+    const char *near = query_nearest(key, known, n);
     if (near)
-        return wire_fail(w, 400, "unknown_field", "unknown field '%.*s', did you mean '%s'?", shown(key), key.p, near);
-    return wire_fail(w, 400, "unknown_field", "unknown field '%.*s'", shown(key), key.p);
+        return wire_fail(w, 400, "unknown_field", "unknown field '%.*s', did you mean '%s'?", query_shown(key), key.p,
+                         near);
+    return wire_fail(w, 400, "unknown_field", "unknown field '%.*s'", query_shown(key), key.p);
 }
 
-static bool duplicate(struct wire *w, struct str key)
+bool query_duplicate(struct wire *w, struct str key)
 {
-    return wire_fail(w, 400, "duplicate_field", "field '%.*s' is there twice", shown(key), key.p);
+    return wire_fail(w, 400, "duplicate_field", "field '%.*s' is there twice", query_shown(key), key.p);
 }
 
 // ------------------------------------------------------------------------------------------------------- features
@@ -195,7 +196,7 @@ static bool read_feature_value(struct query *q, struct wire *w, struct query_fea
     struct str s;
     f->is_list = wire_peek(w) == WIRE_ARRAY;
     if (f->is_list)
-        return read_strings(q, w, true, 1024, &f->value);
+        return query_read_strings(q, w, true, 1024, &f->value);
     f->value = (struct query_list){q->n_str, 1};
     return read_text(w, true, true, "a string, a number, a boolean or an array of strings", &s) && add_str(q, w, s);
 }
@@ -209,54 +210,13 @@ static bool read_features(struct query *q, struct wire *w)
         if (q->n_features == QUERY_FEATURES_MAX)
             return wire_fail(w, 422, "limit_exceeded", "more than %d features", QUERY_FEATURES_MAX);
         for (size_t i = 0; i < q->n_features; i++)
-            if (same(q->feature[i].name, key.p, key.n))
-                return duplicate(w, key);
+            if (query_same(q->feature[i].name, key.p, key.n))
+                return query_duplicate(w, key);
         struct query_feature *f = &q->feature[q->n_features++];
         f->name = key;
         if (!read_feature_value(q, w, f))
             return false;
     }
-    return wire_ok(w);
-}
-
-// ------------------------------------------------------------------------------------------------------- filter
-
-static const char filter_supported[] = "this version filters by {\"field\":\"category\",\"in\":[..]} alone";
-
-static bool read_filter(struct query *q, struct wire *w, const struct query_limits *lim)
-{
-    static const char *const known[] = {"field", "in",  "and", "or",  "not", "eq",
-                                        "ne",    "gte", "gt",  "lte", "lt",  "exists"};
-    struct str key, field = {0};
-    bool has_in = false;
-    if (!wire_enter_object(w))
-        return false;
-    while (wire_next_key(w, &key)) {
-        if (same(key, "field", 5)) {
-            if (field.p)
-                return duplicate(w, key);
-            if (!wire_string(w, &field))
-                return false;
-            if (!same(field, "category", 8))
-                return wire_fail(w, 422, "filter_unsupported", "field '%.*s': %s", shown(field), field.p,
-                                 filter_supported);
-        } else if (same(key, "in", 2)) {
-            if (has_in)
-                return duplicate(w, key);
-            has_in = true;
-            if (!read_strings(q, w, true, lim->ids, &q->category))
-                return false;
-        } else {
-            for (size_t i = 2; i < sizeof(known) / sizeof(known[0]); i++)
-                if (same(key, known[i], strlen(known[i])))
-                    return wire_fail(w, 422, "filter_unsupported", "'%s': %s", known[i], filter_supported);
-            return unknown_field(w, key, known, sizeof(known) / sizeof(known[0]));
-        }
-    }
-    if (wire_ok(w) && (!field.p || !has_in))
-        return wire_fail(w, 422, "filter_unsupported", "'%s' is missing: %s", field.p ? "in" : "field",
-                         filter_supported);
-    q->has_filter = true;
     return wire_ok(w);
 }
 
@@ -302,9 +262,9 @@ static bool read_format(struct query *q, struct wire *w)
     struct str s;
     if (!wire_string(w, &s))
         return false;
-    q->columns = same(s, "columns", 7);
-    return q->columns || same(s, "rows", 4) ||
-           wire_fail(w, 400, "invalid_value", "found '%.*s', want 'rows' or 'columns'", shown(s), s.p);
+    q->columns = query_same(s, "columns", 7);
+    return q->columns || query_same(s, "rows", 4) ||
+           wire_fail(w, 400, "invalid_value", "found '%.*s', want 'rows' or 'columns'", query_shown(s), s.p);
 }
 
 static bool read_model(struct query *q, struct wire *w)
@@ -336,11 +296,11 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
     case F_EXCLUDE_SEEN:
         return wire_bool(w, &q->exclude_seen);
     case F_FILTER:
-        return read_filter(q, w, lim);
+        return query_read_filter(q, w, lim);
     case F_MIN_SCORE:
         return read_min_score(q, w);
     case F_FIELDS:
-        return read_strings(q, w, false, QUERY_FIELDS_MAX, &q->fields);
+        return query_read_strings(q, w, false, QUERY_FIELDS_MAX, &q->fields);
     case F_FORMAT:
         return read_format(q, w);
     case F_N:
@@ -353,10 +313,10 @@ static void reset(struct query *q)
 {
     q->user_id = q->model = (struct str){0};
     q->n_features = 0;
-    q->exclude_ids = q->history = q->category = q->fields = (struct query_list){0};
-    q->has_filter = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
+    q->exclude_ids = q->history = q->fields = (struct query_list){0};
+    q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
     q->k = q->ef = 0;
-    q->unknown_history = q->unknown_exclude = q->unknown_category = 0;
+    q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = 0;
     q->n_str = 0;
 }
 
@@ -368,12 +328,12 @@ static bool read_body(struct query *q, struct wire *w, size_t n_fields, const st
         return false;
     while (wire_next_key(w, &key)) {
         size_t f = 0;
-        while (f < n_fields && !same(key, field_name[f], strlen(field_name[f])))
+        while (f < n_fields && !query_same(key, field_name[f], strlen(field_name[f])))
             f++;
         if (f == n_fields)
-            return unknown_field(w, key, field_name, n_fields);
+            return query_unknown_field(w, key, field_name, n_fields);
         if (seen & 1u << f)
-            return duplicate(w, key);
+            return query_duplicate(w, key);
         seen |= 1u << f;
         if (!read_field(q, w, (enum field)f, lim))
             return false;
@@ -397,9 +357,7 @@ bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t
 
 // ------------------------------------------------------------------------------------------------------- resolving
 
-static bool refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
-    __attribute__((format(printf, 4, 5)));
-static bool refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
+bool query_refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
 {
     va_list ap;
     e->status = status;
@@ -432,12 +390,13 @@ static bool unknown_feature(struct wire_error *e, const struct schema_side *side
     for (uint32_t i = 0; i < side->n_fields && n < SCHEMA_FIELDS_MAX; i++)
         if (side->field[i].kind != FIELD_ID && side->field[i].kind != FIELD_DISPLAY)
             known[n++] = side->field[i].name;
-    const char *near = nearest(f->name, known, n);
+    const char *near = query_nearest(f->name, known, n);
     point_at_feature(e, f->name);
     if (near)
-        return refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s', did you mean '%s'?",
-                      shown(f->name), f->name.p, near);
-    return refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s'", shown(f->name), f->name.p);
+        return query_refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s', did you mean '%s'?",
+                            query_shown(f->name), f->name.p, near);
+    return query_refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s'", query_shown(f->name),
+                        f->name.p);
 }
 
 /* Values of a multi-valued feature as stored text: joined by the field's separator, behind what the text block holds
@@ -448,7 +407,7 @@ static bool join(struct query *q, const struct query_feature *f, char sep, struc
     for (size_t i = 0; i < f->value.n; i++)
         need += q->str[f->value.first + i].n + 1;
     if (q->text_used + need > q->cap_text) // cannot be: each value took two quotes in the body
-        return refuse(e, 503, "out_of_memory", "out of memory");
+        return query_refuse(e, 503, "out_of_memory", "out of memory");
     char *at = q->text + q->text_used, *p = at;
     for (size_t i = 0; i < f->value.n; i++) {
         struct str s = q->str[f->value.first + i];
@@ -475,8 +434,8 @@ static bool resolve_feature(struct query *q, size_t i, const struct schema_side 
     }
     if (field->kind != FIELD_MULTI) {
         point_at_feature(e, f->name);
-        return refuse(e, 400, "wrong_type", "found an array, want one value: feature '%s' is not multi-valued",
-                      field->name);
+        return query_refuse(e, 400, "wrong_type", "found an array, want one value: feature '%s' is not multi-valued",
+                            field->name);
     }
     return join(q, f, field->sep, &q->resolved[i].value, e);
 }
@@ -484,7 +443,7 @@ static bool resolve_feature(struct query *q, size_t i, const struct schema_side 
 static int attr_of(const struct items *it, struct str name)
 {
     int a = items_attr(it, name.p, name.n);
-    return a < 0 && same(name, "category", 8) ? QUERY_ATTR_CATEGORY : a;
+    return a < 0 && query_same(name, "category", 8) ? QUERY_ATTR_CATEGORY : a;
 }
 
 static bool resolve_fields(struct query *q, const struct items *it, struct wire_error *e)
@@ -495,19 +454,20 @@ static bool resolve_fields(struct query *q, const struct items *it, struct wire_
             for (size_t j = 0; j < i; j++)
                 if (q->attr[j] == q->attr[i]) {
                     snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
-                    return refuse(e, 400, "invalid_value", "attribute '%.*s' is there twice", shown(name), name.p);
+                    return query_refuse(e, 400, "invalid_value", "attribute '%.*s' is there twice", query_shown(name),
+                                        name.p);
                 }
             continue;
         }
         const char *known[ITEM_ATTRS_MAX + 1] = {"category"};
         for (uint32_t a = 0; a < it->n_attrs; a++)
             known[a + 1] = it->attr[a].name;
-        const char *near = nearest(name, known, it->n_attrs + 1);
+        const char *near = query_nearest(name, known, it->n_attrs + 1);
         snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
         if (near)
-            return refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s', did you mean '%s'?",
-                          shown(name), name.p, near);
-        return refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s'", shown(name), name.p);
+            return query_refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s', did you mean '%s'?",
+                                query_shown(name), name.p, near);
+        return query_refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s'", query_shown(name), name.p);
     }
     return true;
 }
@@ -532,14 +492,17 @@ bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, 
 {
     const struct items *it = b->items;
     e->pointer[0] = '\0';
-    if (!room((void **)&q->idx, &q->cap_idx, q->exclude_ids.n + q->history.n + q->category.n + 1, sizeof(*q->idx)))
-        return refuse(e, 503, "out_of_memory", "out of memory");
+    if (!room((void **)&q->idx, &q->cap_idx, q->exclude_ids.n + q->history.n + 1, sizeof(*q->idx)))
+        return query_refuse(e, 503, "out_of_memory", "out of memory");
     for (size_t i = 0; i < q->n_features; i++)
         if (!resolve_feature(q, i, &b->model->schema->user, e))
             return false;
     if (!resolve_fields(q, it, e))
         return false;
-    uint32_t *exclude = q->idx, *history = exclude + q->exclude_ids.n, *category = history + q->history.n;
+    uint32_t *exclude = q->idx, *history = exclude + q->exclude_ids.n;
+    const struct filter_expr *filter;
+    if (!query_resolve_filter(q, it, &filter, e))
+        return false;
     *out = (struct retrieve_query){
         .user_id = q->user_id,
         .feature = q->resolved,
@@ -552,8 +515,7 @@ bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, 
         .exclude_seen = q->exclude_seen,
         .exclude = exclude,
         .n_exclude = resolve_ids(q, &q->exclude_ids, &it->by_id, exclude, &q->unknown_exclude),
-        .category = category,
-        .n_category = resolve_ids(q, &q->category, &it->category_index, category, &q->unknown_category),
+        .filter = filter,
         .has_min_score = q->has_min_score,
         .min_score = q->min_score,
     };

@@ -39,24 +39,38 @@ struct query_feature {
     bool is_list;
 };
 
+/* A node of the filter as read. */
+struct query_filter {
+    enum filter_op op;
+    size_t parent, child, n_children; // its place, for messages
+    struct str field;
+    struct query_list in, not_in;
+    bool has_in, has_not_in, has_lo, has_hi, lo_open, hi_open;
+    double lo, hi;
+};
+
 struct query {
     // what was asked; strings point into the body or into text
     struct str user_id, model; // .p = NULL: not given
     size_t n_features;
     struct query_feature feature[QUERY_FEATURES_MAX];
-    struct query_list exclude_ids, history, category, fields;
-    bool has_filter, has_min_score, exact, exclude_seen, columns;
+    struct query_list exclude_ids, history, fields;
+    struct query_filter filter[FILTER_NODES_MAX]; // in prefix order
+    size_t n_filter;                               // 0 = none given
+    bool has_min_score, exact, exclude_seen, columns;
     uint64_t k, ef; // 0 = not given
     float min_score;
     // what became of it in one bundle
     struct retrieve_feature resolved[QUERY_FEATURES_MAX];
     int attr[QUERY_FIELDS_MAX]; // column of items->attr, or QUERY_ATTR_CATEGORY
-    size_t unknown_history, unknown_exclude,
-        unknown_category; // ids that this bundle does not know: ignored, and counted
+    struct filter_node filter_node[FILTER_NODES_MAX];
+    struct filter_expr filter_expr;
+    size_t unknown_history, unknown_exclude; // ids that this bundle does not know: ignored, and counted
+    size_t unknown_filter;                   // values in the filter that no item has
     // memory, kept from request to request
     struct str *str;
     size_t n_str, cap_str;
-    uint32_t *idx; // [cap_idx] resolved exclude, history, category
+    uint32_t *idx; // [cap_idx] resolved exclude, history
     size_t cap_idx;
     char *text; // [cap_text] decoded strings and joined values
     size_t cap_text, text_used;
@@ -74,11 +88,5 @@ bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t
  * and `b`. */
 bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
                    struct retrieve_query *out, struct wire_error *e);
-
-/* True if the filter names categories and this bundle has none of them: then nothing is eligible. */
-static inline bool query_nothing_eligible(const struct query *q, const struct retrieve_query *r)
-{
-    return q->has_filter && r->n_category == 0;
-}
 
 #endif

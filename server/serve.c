@@ -261,7 +261,7 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
         put_degraded(b, &first, "unknown_value", rq->feature[res->unknown_feature[i]].name);
     put_count(b, &first, "unknown_history_ids", q->unknown_history);
     put_count(b, &first, "unknown_exclude_ids", q->unknown_exclude);
-    put_count(b, &first, "unknown_category_values", q->unknown_category);
+    put_count(b, &first, "unknown_filter_values", q->unknown_filter);
     if (rq->exclude_seen && !c->loaded->bundle->users->seen_off)
         put_degraded(b, &first, "seen_not_stored", none);
     JSONW_LIT(b, "]");

@@ -127,6 +127,7 @@ static void saving_refuses_bad_columns(void **state)
     assert_err(items_save(path, &d, FINGERPRINT, &e), &e, ERR_FORMAT, "item 7 has category 4, there are 4");
     d = c;
     struct item_attr attr[2] = {w->attr[0], w->attr[1]};
+    d.n_attrs = 2;
     attr[1].values.n = 5;
     d.attr = attr;
     assert_err(items_save(path, &d, FINGERPRINT, &e), &e, ERR_ARG, "class has 5 values for 300 items");
@@ -156,6 +157,7 @@ static void loading_refuses_bad_contents(void **state)
     assert_err(items_load(path, w->schema, PACK_READ, &e), &e, ERR_FORMAT, "rows 4 and 5 are both \"i4\"");
     struct item_attr attr[2] = {w->attr[0], w->attr[1]};
     d = c;
+    d.n_attrs = 2;
     d.attr = attr;
     attr[1].values = strtab_view(&latin1);
     assert_ok(items_save(path, &d, FINGERPRINT, &e), &e);

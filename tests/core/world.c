@@ -73,6 +73,17 @@ static void make_users(struct world *w, const struct world_params *p, struct rng
     }
 }
 
+/* Prices run through 0 to 999.5 in an order that has nothing to do with anything else. */
+static void add_price_and_tags(struct world *w, uint32_t i)
+{
+    static const char *const tags[] = {"", "a", "a|b", "c | a| c", "b|d"};
+    struct err e = {0};
+    char text[32];
+    int n = i % 13 ? snprintf(text, sizeof(text), "%g", (double)(i * 7919 % 2000) / 2) : 0;
+    must(strtab_add(&w->attr_values[2], text, (size_t)n, NULL, &e), &e);
+    must(strtab_add(&w->attr_values[3], tags[i % 5], strlen(tags[i % 5]), NULL, &e), &e);
+}
+
 static void make_items(struct world *w, const struct world_params *p, struct rng *r)
 {
     static const char *const names[] = {"", "food", "hotel", "movie"};
@@ -95,13 +106,14 @@ static void make_items(struct world *w, const struct world_params *p, struct rng
         int n = i % 5 ? snprintf(text, sizeof(text), "Title \"%u\" \xc3\xa9", i) : 0;
         must(strtab_add(&w->attr_values[0], text, (size_t)n, NULL, &e), &e);
         must(strtab_add(&w->attr_values[1], names[c], strlen(names[c]), NULL, &e), &e);
+        add_price_and_tags(w, i);
     }
 }
 
 static void make_views(struct world *w, const struct world_params *p)
 {
-    static const char *const names[] = {"title", "class"};
-    for (size_t a = 0; a < 2; a++) {
+    static const char *const names[] = {"title", "class", "price", "tags"};
+    for (size_t a = 0; a < 4; a++) {
         snprintf(w->attr[a].name, sizeof(w->attr[a].name), "%s", names[a]);
         w->attr[a].values = strtab_view(&w->attr_values[a]);
     }
@@ -112,7 +124,7 @@ static void make_views(struct world *w, const struct world_params *p)
                                    .user_x = w->user_x,
                                    .item_x = w->item_x,
                                    .attr = w->attr,
-                                   .n_attrs = 2,
+                                   .n_attrs = 4,
                                    .category = strtab_view(&w->category),
                                    .item_category = w->item_category,
                                    .item_count = w->item_count,
@@ -153,8 +165,8 @@ void world_free(struct world *w)
     strtab_builder_fini(&w->user_id);
     strtab_builder_fini(&w->item_id);
     strtab_builder_fini(&w->category);
-    strtab_builder_fini(&w->attr_values[0]);
-    strtab_builder_fini(&w->attr_values[1]);
+    for (size_t a = 0; a < 4; a++)
+        strtab_builder_fini(&w->attr_values[a]);
     free(w->user_x);
     free(w->item_x);
     free(w->item_category);

@@ -22,8 +22,8 @@ struct world {
     void (*free_model)(struct model *);
     struct publish_input in; // views of what follows
     struct strtab_builder user_id, item_id, category;
-    struct strtab_builder attr_values[2];
-    struct item_attr attr[2]; // title, class
+    struct strtab_builder attr_values[4];
+    struct item_attr attr[4]; // title, class, price (a number for all but every 13th item), tags (multi-valued)
     uint32_t *user_x, *item_x, *item_category, *item_count, *seen;
     uint64_t *seen_off;
 };

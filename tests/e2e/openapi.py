@@ -170,7 +170,7 @@ def queries(d):
         call(d.data, 503, "POST", path, {"model": "empty"})
         check("late", raw(d, path, "X-Request-Timeout-Ms: 1\r\nContent-Length: 2", b"{}"), 504)
     everything = {"user_id": "u1", "model": "dat", "k": 3, "ef": 50, "exact": True, "exclude_ids": ["i1", 2], "exclude_seen": True, "min_score": -1,
-                  "filter": {"field": "category", "in": ["food", "movie"]}, "fields": ["title", "category"]}
+                  "filter": {"and": [{"field": "category", "in": ["food", 7]}, {"not": {"or": [{"field": "price", "gte": 10, "lt": 50}, {"field": "tags", "not_in": ["a"]}]}}]}, "fields": ["title", "category"]}
     call(d.data, 200, "POST", "/v1/retrieve", {**everything, "format": "rows"})
     call(d.data, 200, "POST", "/v1/retrieve", {**everything, "format": "columns"})
     call(d.data, 422, "POST", "/v1/retrieve", {"k": 10001})

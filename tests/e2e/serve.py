@@ -122,7 +122,13 @@ def retrieval(work):
         food = ask(user_id="u1", k=300, filter={"field": "category", "in": ["food"]}, fields=["class"])
         check("category", {i["attributes"]["class"] for i in food["items"]}, {"food"})
         none = ask(user_id="u1", k=5, filter={"field": "category", "in": ["zoo"]})
-        check("no such category", (none["returned"], none["degraded"]), (0, ["unknown_category_values:1"]))
+        check("no such category", (none["returned"], none["degraded"]), (0, ["unknown_filter_values:1"]))
+        price = lambda item: item["attributes"]["price"]
+        cheap = ask(user_id="u1", k=300, filter={"or": [{"field": "price", "lt": 100}, {"field": "price", "in": [""]}]}, fields=["price"])
+        both = {price(i) is None or float(price(i)) < 100 for i in cheap["items"]}
+        check("price", (both, len(cheap["items"]) > 23), ({True}, True))
+        tags = ask(user_id="u1", k=300, filter={"not": {"field": "tags", "not_in": ["b"]}}, fields=["tags"])
+        check("tags", {i["attributes"]["tags"] for i in tags["items"]}, {"a|b", "b|d"})
         unseen = ask(user_id="u1", k=300, exclude_seen=True)
         if not 0 < unseen["returned"] < 300:
             fail(f"exclude_seen returned {unseen['returned']}")
@@ -147,7 +153,9 @@ def faults(work):
                 (b'{"user":"1"}', 400, "unknown_field", "/user"), (b'{"k":20000}', 422, "limit_exceeded", "/k"),
                 (b'{"model":"dta"}', 404, "unknown_model", "/model"), (b'{"features":{"town":"x"}}', 422, "unknown_feature", "/features/town"),
                 (b'{"fields":["titel"]}', 422, "unknown_attribute", "/fields/0"),
-                (b'{"filter":{"or":[]}}', 422, "filter_unsupported", "/filter/or"), (b"[" * 100000, 400, "wrong_type", ""),
+                (b'{"filter":{"or":{}}}', 400, "wrong_type", "/filter/or"),
+                (b'{"filter":{"not":{"field":"titel","in":[]}}}', 422, "unknown_attribute", "/filter/not/field"),
+                (b'{"filter":{"field":"title","gt":1}}', 422, "filter_unsupported", "/filter"), (b"[" * 100000, 400, "wrong_type", ""),
                 (b'{"features":{"city":' + b"[" * 30 + b"]" * 30 + b"}}", 400, "wrong_type", "/features/city/0"),
                 (b'{"user_id":"\xff\xfe"}', 400, "malformed_json", "/user_id"), (b'{"user_id":"\\u0000"}', 400, "malformed_json", "/user_id")]:
             found, answer, headers = d.data.post("/v1/retrieve", body, headers={"X-Request-Id": "q7"})

@@ -1,5 +1,5 @@
-/* If this fails, a request is answered for something else than what was asked, a faulty one is not refused by its field, or the hot
- * path allocates. */
+/* If this fails, a request is answered for something else than what was asked, a faulty one is not refused by its
+ * field, or the hot path allocates. */
 #include "tests/core/support.h"
 
 #include <math.h>
@@ -83,8 +83,8 @@ static void every_field_is_read(void **state)
     assert_int_equal(rq.exclude[1], items_find(bundle->items, "i2", 2));
     assert_int_equal(rq.n_history, 2);
     assert_int_equal(rq.history[0], items_find(bundle->items, "i5", 2));
-    assert_int_equal(rq.n_category, 2);
-    assert_true(is(strtab_get(&bundle->items->category, rq.category[1]), "movie"));
+    assert_int_equal(rq.filter->n, 1);
+    assert_true(rq.filter->node[0].n_in == 2 && is(rq.filter->node[0].in[1], "movie"));
     assert_int_equal(q.fields.n, 2);
     assert_string_equal(bundle->items->attr[q.attr[0]].name, "title");
     assert_int_equal(q.attr[1], QUERY_ATTR_CATEGORY);
@@ -97,8 +97,8 @@ static void defaults(void **state)
     assert_null(rq.user_id.p);
     assert_int_equal(rq.k, 100);
     assert_int_equal(rq.ef, 0);
-    assert_false(rq.exact || rq.exclude_seen || rq.has_min_score || q.columns || q.has_filter);
-    assert_int_equal(rq.n_exclude + rq.n_history + rq.n_category + rq.n_features, 0);
+    assert_false(rq.exact || rq.exclude_seen || rq.has_min_score || q.columns || rq.filter);
+    assert_int_equal(rq.n_exclude + rq.n_history + rq.n_features, 0);
 }
 
 static void integers_stand_for_ids(void **state)
@@ -119,10 +119,9 @@ static void unknown_ids_are_counted(void **state)
     assert_int_equal(rq.n_exclude, 1);
     assert_int_equal(q.unknown_exclude, 2);
     assert_int_equal(q.unknown_history, 1);
-    assert_int_equal(q.unknown_category, 1);
-    assert_true(query_nothing_eligible(&q, &rq));
-    rq = resolve("{\"filter\":{\"in\":[\"\"],\"field\":\"category\"}}"); // items without a category
-    assert_int_equal(rq.n_category, 1);
+    assert_int_equal(q.unknown_filter, 1);
+    resolve("{\"filter\":{\"in\":[\"\"],\"field\":\"category\"}}"); // items without a category
+    assert_int_equal(q.unknown_filter, 0);
 }
 
 static void faults_are_named(void **state)
@@ -162,9 +161,17 @@ static void faults_are_named(void **state)
         {"{\"min_score\":1e39}", 400, "wrong_type", "/min_score", "32-bit"},
         {"{\"min_score\":1e400}", 400, "wrong_type", "/min_score", "double"},
         {"{\"format\":\"table\"}", 400, "invalid_value", "/format", "rows"},
-        {"{\"filter\":{\"and\":[]}}", 422, "filter_unsupported", "/filter/and", "category"},
-        {"{\"filter\":{\"field\":\"price\",\"gte\":1}}", 422, "filter_unsupported", "/filter/field", "price"},
-        {"{\"filter\":{\"field\":\"category\"}}", 422, "filter_unsupported", "/filter", "'in' is missing"},
+        {"{\"filter\":{\"and\":[],\"or\":[]}}", 400, "invalid_value", "/filter", "alone"},
+        {"{\"filter\":{\"and\":[],\"field\":\"class\"}}", 400, "invalid_value", "/filter", "alone"},
+        {"{\"filter\":{\"and\":{}}}", 400, "wrong_type", "/filter/and", "want an array"},
+        {"{\"filter\":{\"not\":[]}}", 400, "wrong_type", "/filter/not", "want an object"},
+        {"{\"filter\":{\"or\":[{\"in\":[]}]}}", 400, "invalid_value", "/filter/or/0", "'field' is missing"},
+        {"{\"filter\":{\"field\":\"price\",\"gte\":1,\"gt\":2}}", 400, "invalid_value", "/filter/gt", "same side"},
+        {"{\"filter\":{\"field\":\"price\",\"lt\":\"1\"}}", 400, "wrong_type", "/filter/lt", "found a string"},
+        {"{\"filter\":{\"field\":\"category\"}}", 400, "invalid_value", "/filter", "no condition"},
+        {"{\"filter\":{\"field\":\"a\",\"in\":[1,2,3,4,5,6,7,8,9,10,11]}}", 422, "limit_exceeded", "/filter/in/10",
+         "more than 10"},
+        {"{\"filter\":{\"in\":[],\"in\":[]}}", 400, "duplicate_field", "/filter/in", "twice"},
         {"{\"filter\":{\"feild\":\"category\"}}", 400, "unknown_field", "/filter/feild", "did you mean 'field'"},
         {"{\"fields\":[1]}", 400, "wrong_type", "/fields/0", "want a string"},
         {"{\"user_id\":\"\xff\"}", 400, "malformed_json", "/user_id", "UTF-8"},
@@ -177,6 +184,24 @@ static void faults_are_named(void **state)
         if (e.status != c[i].status || strcmp(e.code, c[i].code) || strcmp(e.pointer, c[i].pointer) ||
             !strstr(e.detail, c[i].says))
             fail_msg("%s: %u %s at '%s': %s", c[i].body, e.status, e.code, e.pointer, e.detail);
+    }
+}
+
+/* 64 nodes are taken and 65 are not. */
+static void nodes_are_limited(void **state)
+{
+    (void)state;
+    char body[8192];
+    for (int n = 63; n <= 64; n++) {
+        struct wire_error e = {0};
+        int at = snprintf(body, sizeof(body), "{\"filter\":{\"and\":[");
+        for (int i = 0; i < n; i++)
+            at += snprintf(body + at, sizeof(body) - (size_t)at, "%s{\"field\":\"class\",\"in\":[\"food\"]}",
+                           i ? "," : "");
+        at += snprintf(body + at, sizeof(body) - (size_t)at, "]}}");
+        assert_int_equal(query_parse(&q, QUERY_RETRIEVE, body, (size_t)at, &limits, &e), n == 63);
+        if (n == 64)
+            assert_string_equal(e.code, "limit_exceeded");
     }
 }
 
@@ -194,6 +219,12 @@ static void faults_that_the_bundle_decides(void **state)
         {"{\"features\":{\"city\":[\"SH\"]}}", 400, "wrong_type", "/features/city", "not multi-valued"},
         {"{\"fields\":[\"title\",\"titel\"]}", 422, "unknown_attribute", "/fields/1", "did you mean 'title'"},
         {"{\"fields\":[\"title\",\"title\"]}", 400, "invalid_value", "/fields/1", "twice"},
+        {"{\"filter\":{\"field\":\"clas\",\"in\":[]}}", 422, "unknown_attribute", "/filter/field",
+         "did you mean 'class'"},
+        {"{\"filter\":{\"and\":[{\"or\":[]},{\"not\":{\"field\":\"xyzzy\",\"in\":[]}}]}}", 422, "unknown_attribute",
+         "/filter/and/1/not/field", "no attribute 'xyzzy'"},
+        {"{\"filter\":{\"or\":[{\"field\":\"title\",\"lt\":5}]}}", 422, "filter_unsupported", "/filter/or/0",
+         "has no numbers"},
     };
     for (size_t i = 0; i < sizeof(c) / sizeof(c[0]); i++) {
         struct wire_error e = {0};
@@ -222,10 +253,12 @@ static void embed_takes_fewer_fields(void **state)
 static void damaged_bodies(void **state)
 {
     (void)state;
-    static const char body[] = "{\"user_id\":\"u1\",\"features\":{\"city\":\"S\\u00e9\",\"likes\":[\"tea\",\"c\\nats\"]"
-                               "},\"k\":7,\"exclude_ids\":[\"i1\",2],"
-                               "\"filter\":{\"field\":\"category\",\"in\":[\"food\"]},\"min_score\":-0.5,\"history\":["
-                               "\"i5\"],\"fields\":[\"title\"]}";
+    static const char body[] =
+        "{\"user_id\":\"u1\",\"features\":{\"city\":\"S\\u00e9\",\"likes\":[\"tea\",\"c\\nats\"]"
+        "},\"k\":7,\"exclude_ids\":[\"i1\",2],"
+        "\"filter\":{\"and\":[{\"field\":\"class\",\"in\":[\"food\"]},{\"not\":{\"field\":\"price\",\"gte\":1,"
+        "\"lt\":9}}]},\"min_score\":-0.5,\"history\":["
+        "\"i5\"],\"fields\":[\"title\"]}";
     struct rng r;
     struct wire_error e;
     struct retrieve_query rq;
@@ -283,7 +316,8 @@ static void a_warm_request_allocates_nothing(void **state)
     static const char body[] =
         "{\"user_id\":\"u1\",\"features\":{\"city\":\"S\\u00e9\",\"likes\":[\"tea\",\"cats\"]},\"k\":50,\"exclude_"
         "ids\":[\"i1\",2],"
-        "\"filter\":{\"field\":\"category\",\"in\":[\"food\"]},\"exclude_seen\":true,\"fields\":[\"title\"]}";
+        "\"filter\":{\"or\":[{\"field\":\"class\",\"in\":[\"food\"]},{\"field\":\"price\",\"lt\":90}]},\"exclude_"
+        "seen\":true,\"fields\":[\"title\"]}";
     struct err err = {0};
     struct retrieve_ws *ws = retrieve_ws_new(bundle, &err);
     struct retrieve_hit hit[50];
@@ -339,6 +373,7 @@ int main(void)
         cmocka_unit_test(integers_stand_for_ids),
         cmocka_unit_test(unknown_ids_are_counted),
         cmocka_unit_test(faults_are_named),
+        cmocka_unit_test(nodes_are_limited),
         cmocka_unit_test(faults_that_the_bundle_decides),
         cmocka_unit_test(embed_takes_fewer_fields),
         cmocka_unit_test(damaged_bodies),

@@ -1,0 +1,21 @@
+/* query_priv.h - what query.c and query_filter.c share. */
+#ifndef DUET_SERVER_QUERY_PRIV_H
+#define DUET_SERVER_QUERY_PRIV_H
+
+#include "server/query.h"
+
+bool query_same(struct str s, const char *name, size_t n);
+const char *query_nearest(struct str s, const char *const *known, size_t n); // NULL if none is near
+int query_shown(struct str s); // bytes of a client's text that a message repeats: at most 64, whole characters
+
+/* The rest of an array's texts; with `numbers`, numbers and booleans by their own text too. */
+bool query_read_strings(struct query *q, struct wire *w, bool numbers, uint64_t max, struct query_list *out);
+bool query_unknown_field(struct wire *w, struct str key, const char *const *known, size_t n);
+bool query_duplicate(struct wire *w, struct str key);
+bool query_refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+
+bool query_read_filter(struct query *q, struct wire *w, const struct query_limits *lim);
+/* *out = NULL if none was given. */
+bool query_resolve_filter(struct query *q, const struct items *it, const struct filter_expr **out, struct wire_error *e);
+
+#endif
