@@ -124,7 +124,9 @@ printf '$ curl -s %s/v1/retrieve -H "Content-Type: application/json" -d %s\n' "$
 curl -sf "$url/v1/retrieve" -H 'Content-Type: application/json' -d "$body" >"$work/answer.json" || die "the request failed"
 sed 's/"items":\[/"items":[\n  /; s/},{"id"/},\n  {"id"/g' "$work/answer.json" | sed -n '1,11p'
 found=$(grep -o '"id":"[^"]*"' "$work/answer.json" | sort -u | wc -l)
-echo "  ... $found distinct items in all, none of which user $user has seen in training (whole answer: $work/answer.json)"
+echo "  ... $found distinct items in all; exclude_seen left out what user $user has in the training data (whole answer: $work/answer.json)"
+returned=$(grep -o '"id":"[^"]*"' "$work/answer.json" | wc -l)
+[ "$found" -gt 0 ] && [ "$found" -eq "$returned" ] || die "the answer has $returned items, $found of them distinct"
 
 step "Done"
 duet evaluate --show "$work/metrics.json"

@@ -114,7 +114,17 @@ def release(raw, work):
     return data
 
 
-def answers(daemon, data, work):
+def items_of(raw, user):
+    """What the raw log says that the user has interacted with: ml-100k, or the generic layout that `duet synth` writes."""
+    name, sep = ("u.data", "\t") if os.path.exists(os.path.join(raw, "u.data")) else ("interactions.csv", ",")
+    with open(os.path.join(raw, name), encoding="utf-8") as f:
+        found = {row[1] for row in (line.rstrip("\n").split(sep) for line in f) if row[0] == user}
+    if len(found) < 3:
+        sys.exit(f"user {user} has {len(found)} items in {raw}/{name}, want at least 3")
+    return found
+
+
+def answers(daemon, data, raw, work):
     user = duet("inspect", data, "--first-user").strip()
     body = {"user_id": user, "k": 100, "exclude_seen": True}
     status, answer, _ = call(daemon.data + "/v1/retrieve", body)
@@ -125,6 +135,9 @@ def answers(daemon, data, work):
     check("fallback", answer["fallback"], None)
     scores = [i["score"] for i in answer["items"]]
     check("order", scores, sorted(scores, reverse=True))
+    known = items_of(raw, user) & set(ids)
+    if len(known) > 1: # the one is its test item, which was not seen in training
+        sys.exit(f"exclude_seen: user {user} has seen {sorted(known)}")
     check("sticky", call(daemon.data + "/v1/retrieve", body)[1]["model"], answer["model"])
 
     # The vector in the request path is the one of the command line.
@@ -196,7 +209,7 @@ def main():
             duet("synth", "--out", raw, "--users", "300", "--items", "400", "--interactions", "9000")
         data = release(raw, work)
         daemon = Daemon(work, MODELS)
-        answers(daemon, data, work)
+        answers(daemon, data, raw, work)
         flipped_bit_is_refused(daemon, data, work)
         daemon.stop()
         daemon = None
