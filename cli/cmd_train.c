@@ -102,7 +102,7 @@ static void set_flags(const struct args *a, struct recipe *r)
     r->relu_out = a->relu_out || (r->relu_out && !a->linear_out);
     r->learn_scale |= a->learn_scale;
     r->skip = r->skip && a->skip;
-    r->spectral = r->spectral && a->spectral;
+    r->spectral = r->spectral && a->spectral && r->skip;
     r->aug_grad = r->aug_grad && a->aug_grad;
     r->id_tables |= a->id_tables;
     r->cal_weighted = a->cal_weighted || (r->cal_weighted && !a->cal_plain);
@@ -121,7 +121,7 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
     if (model_kind_stored(kind))
         baseline_recipe(kind, d->n_users, d->n_items, r);
     else if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
-        return err_set(err, ERR_ARG, "--recipe \"%s\", want paper or duet", a->recipe);
+        return err_set(err, ERR_ARG, "--recipe \"%s\", want duet, plain or paper", a->recipe);
     enum aug_kind aug;
     if (a->aug && !aug_kind_parse(a->aug, &aug))
         return err_set(err, ERR_ARG, "--aug \"%s\", want table or closed", a->aug);
@@ -263,7 +263,7 @@ int cmd_train(int argc, char **argv)
         {"data", OPT_STR, &a.data, "FILE", "dataset of `duet prepare`", 0, 0},
         {"model", OPT_STR, &a.model, "KIND", MODEL_KINDS, 0, 0},
         {"out", OPT_STR, &a.out, "DIR", "checkpoint folder, made if missing", 0, 0},
-        {"recipe", OPT_STR, &a.recipe, "NAME", "duet or paper: where all values below start from", 0, 0},
+        {"recipe", OPT_STR, &a.recipe, "NAME", "duet, plain or paper: where all values below start from", 0, 0},
         {"fast", OPT_FLAG, &a.fast, NULL, "few epochs: to see everything work, not to compare", 0, 0},
         {"aug", OPT_STR, &a.aug, "KIND", "dat: a_u is `closed` (computed from the history) or a learned `table`", 0, 0},
         {"alpha", OPT_NUM, &a.alpha, "X", "closed: a_u = n^-X times the sum of the history's p_v; 1 = mean", 0, 1},
@@ -271,8 +271,9 @@ int cmd_train(int argc, char **argv)
          0.95},
         {"aug-grad", OPT_FLAG, &a.aug_grad, NULL, "closed: --no-aug-grad: p_v in a_u is a constant, as in equation 2",
          0, 0},
-        {"skip", OPT_FLAG, &a.skip, NULL, "dat: --no-skip: a is not added to the last layer's outputs", 0, 0},
-        {"spectral", OPT_FLAG, &a.spectral, NULL, "dat: --no-spectral: a_v starts from random vectors", 0, 0},
+        {"skip", OPT_FLAG, &a.skip, NULL, "--no-skip: a (two_tower: the id's embedding) is not added to the outputs", 0,
+         0},
+        {"spectral", OPT_FLAG, &a.spectral, NULL, "--no-spectral: items start from random vectors", 0, 0},
         {"id-tables", OPT_FLAG, &a.id_tables, NULL, "closed: embed ids beside the augmented vectors", 0, 0},
         {"amm", OPT_FLAG, &a.amm, NULL, "--no-amm: no mimic losses; a_u, a_v stay as extra inputs", 0, 0},
         {"cal", OPT_FLAG, &a.cal, NULL, "--no-cal: no category alignment", 0, 0},

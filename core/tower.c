@@ -48,6 +48,24 @@ static bool set_fields(struct tower_shape *s, const struct schema_side *side, st
     return true;
 }
 
+/* What goes round the layers: the augmented vector, or the id's embedding. */
+static bool set_skip(struct tower *t, const struct schema_side *side, struct err *err)
+{
+    const struct tower_shape *s = &t->shape;
+    uint32_t width = s->d_aug;
+    t->skip_at = t->z_dim - s->d_aug;
+    for (uint32_t f = 0; s->d_aug == 0 && side->id_field >= 0 && f < s->n_fields; f++)
+        if (s->field[f].slot == side->field[side->id_field].slot) {
+            t->skip_at = f * s->k;
+            width = s->k;
+        }
+    return (width == t->d && !s->relu_out) ||
+           err_set(err, ERR_ARG,
+                   "vector of width %u (augmented, or the id's) past %u outputs%s; want the same width and a linear "
+                   "last layer",
+                   width, t->d, s->relu_out ? " with ReLU" : "");
+}
+
 static bool set_shape(struct tower *t, const struct schema_side *side, const struct tower_params *p, struct err *err)
 {
     struct tower_shape *s = &t->shape;
@@ -61,10 +79,8 @@ static bool set_shape(struct tower *t, const struct schema_side *side, const str
     memcpy(s->width, p->width, p->n_layers * sizeof(*s->width));
     t->z_dim = s->n_fields * s->k + s->d_aug; // <= 257 * 65536
     t->d = s->width[s->n_layers - 1];
-    if (s->skip_aug && (s->d_aug != t->d || s->relu_out))
-        return err_set(err, ERR_ARG,
-                       "augmented vector of width %u past %u outputs%s; want the same width and a linear last layer",
-                       s->d_aug, t->d, s->relu_out ? " with ReLU" : "");
+    if (s->skip_aug && !set_skip(t, side, err))
+        return false;
     if (s->n_fields > 0 && s->k == 0)
         return err_set(err, ERR_ARG, "embedding width 0, want 1 to %u", WIDTH_MAX);
     return t->z_dim > 0 || err_set(err, ERR_ARG, "no inputs: neither a field with a table nor an augmented vector");
@@ -281,7 +297,7 @@ static void run_layers(const struct tower *t, struct tower_ws *ws, size_t B, flo
         in = h;
     }
     for (size_t i = 0; t->shape.skip_aug && i < B; i++)
-        add_row(h + i * t->d, ws->z + (i + 1) * t->z_dim - t->d, t->d);
+        add_row(h + i * t->d, ws->z + i * t->z_dim + t->skip_at, t->d);
     for (size_t i = 0; i < B; i++)
         normalise(in + i * t->d, t->d, out + i * t->d);
 }

@@ -1,6 +1,7 @@
 /* tower.h - one tower: encoded features and an augmented vector -> unit vector.
  * Source:  DAT (Yu et al. 2021) eq. (1): z = [e_1 || .. || e_m || a], h_l = ReLU(W_l h_{l-1} + b_l), p = h_L / |h_L|.
- *          With skip_aug (ours) the augmented vector also goes round the layers: p = (h_L + a) / |h_L + a|.
+ *          With skip_aug (ours) the augmented vector, or the id's embedding in a tower without, also goes round the layers:
+ *          p = (h_L + a) / |h_L + a|.
  * Place:   used by model, trainer, publish and retrieve; knows no files, no HTTP, no index.
  * Threads: forward reads the weights only; any number of callers, each with its own scratch. */
 #ifndef DUET_TOWER_H
@@ -35,7 +36,7 @@ struct tower_shape {
     uint32_t n_layers;
     uint32_t width[TOWER_LAYERS_MAX]; // outputs of each layer; the last is d
     bool relu_out;                    // ReLU after the last layer too (eq. 1 to the letter); false = linear last layer
-    bool skip_aug;                    // a is added to the last layer's outputs; needs d_aug = d and a linear last layer
+    bool skip_aug;                    // a (d_aug = 0: the id's embedding, k = d) is added to the last, linear layer's outputs
 };
 
 /* All parameters are views into one block, in the order below, each beginning on a 64-byte line: floats between two views are
@@ -44,6 +45,7 @@ struct tower {
     struct tower_shape shape;
     uint32_t z_dim;                  // n_fields * k + d_aug
     uint32_t d;                      // = width[n_layers - 1]
+    uint32_t skip_at;                // column of z from which d are added to h_L, with skip_aug
     float *emb;                      // [n_rows][k] the fields' tables one after the other
     float *aug;                      // [n_ids][d_aug] augmented vectors by id row; row 0 = OOV; NULL where stored elsewhere (bundles)
     float *aug_segment;              // [n_segments][d_aug] mean augmented vector of each segment; NULL if d_aug = 0

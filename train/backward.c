@@ -124,13 +124,13 @@ static void layer_forward(const struct tower *t, uint32_t l, const float *in, si
         out[i] = out[i] > 0 ? out[i] : 0;
 }
 
-/* h += a, the last columns of z */
-static void add_aug(const struct tower *t, const float *z, size_t n, float *h)
+/* h += a, or the id's embedding, columns of z */
+static void add_skip(const struct tower *t, const float *z, size_t n, float *h)
 {
     size_t d = t->d;
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < d; c++)
-            h[i * d + c] += z[(i + 1) * t->z_dim - d + c];
+            h[i * d + c] += z[i * t->z_dim + t->skip_at + c];
 }
 
 /* One step of splitmix64: 8 components' choices, one a byte. */
@@ -194,7 +194,7 @@ static void forward_part(void *ctx, unsigned part)
         }
         float *h = s->h[last] + i * t->d;
         if (t->shape.skip_aug)
-            add_aug(t, s->z + i * t->z_dim, n, h);
+            add_skip(t, s->z + i * t->z_dim, n, h);
         for (size_t r = i; s->drop > 0 && r < i + n; r++)
             drop_row(s, r, t->d, h + (r - i) * t->d);
         normalise(h, n, t->d, s->p + i * t->d, s->inv_norm + i);
@@ -250,13 +250,13 @@ static void layer_backward(const struct tower_pass *s, const struct tower *t, ui
     blas_sgemm(false, false, n, m, w, 1.0f, dh, w, t->w[l], m, 0.0f, din, m);
 }
 
-/* The way past the layers: dz's last columns += dh. */
+/* The way past the layers: dz's columns += dh. */
 static void add_rows(const float *dh, size_t n, const struct tower *t, float *dz)
 {
     size_t d = t->d;
     for (size_t i = 0; i < n; i++)
         for (size_t c = 0; c < d; c++)
-            dz[(i + 1) * t->z_dim - d + c] += dh[i * d + c];
+            dz[i * t->z_dim + t->skip_at + c] += dh[i * d + c];
 }
 
 struct backward_job {

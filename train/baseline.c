@@ -42,7 +42,7 @@ static const struct baseline_ops *ops_of(enum model_kind kind)
 
 void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, struct recipe *out)
 {
-    recipe_named("duet", kind, n_users, n_items, out);
+    recipe_named("plain", kind, n_users, n_items, out);
     snprintf(out->name, sizeof(out->name), "tuned");
     out->amm = out->cal = false;
     out->oov_dropout = out->feature_dropout = 0;

@@ -40,10 +40,9 @@ static const struct recipe paper = {
     .threads = 1,
 };
 
-/* What works on public data; each value was chosen on validation (docs/results.md). First where nothing is made from
- * the history: two_tower, and dat with a_u from a table. */
-static const struct recipe duet_table = {
-    .name = "duet",
+/* A softmax instead of the text's loss, and nothing else new; also what the baselines start from. */
+static const struct recipe plain = {
+    .name = "plain",
     .loss = LOSS_SOFTMAX,
     .batching = BATCH_USERS,
     .batch = 128,
@@ -75,8 +74,9 @@ static const struct recipe duet_table = {
     .threads = 1,
 };
 
-/* a_u in closed form: learned as a denoising task, the items' vectors being all that a user is made of. */
-static const struct recipe duet_closed = {
+/* What works on public data; each value was chosen on validation (docs/results.md). For dat: a_u in closed form,
+ * learned as a denoising task, the items' vectors being all that a user is made of. */
+static const struct recipe duet = {
     .name = "duet",
     .loss = LOSS_SOFTMAX,
     .batching = BATCH_USERS,
@@ -86,7 +86,7 @@ static const struct recipe duet_closed = {
     .logq = true,
     .k = 32,
     .n_layers = 2,
-    .width = {256, 128},
+    .width = {128, 128},
     .scale = 12,
     .aug = AUG_CLOSED,
     .alpha = 0.5,
@@ -96,20 +96,20 @@ static const struct recipe duet_closed = {
     .spectral = true,
     .amm = true,
     .cal = true,
-    .lambda2 = 0.05,
-    .lambda3 = 0.001,
+    .lambda2 = 0.1,
+    .lambda3 = 0.01,
     .cal_min_rows = 16,
     .cal_weighted = true,
     .lr = 3e-3,
     .lr_decay = 1,
     .init_std = 0.05,
-    .oov_dropout = 0.01,
-    .feature_dropout = 0.01,
+    .oov_dropout = 0.005,
+    .feature_dropout = 0.005,
     .item_dropout = 0.2,
     .user_weight = 1,
     .ema = 0.99,
     .ema_after = 4,
-    .epochs = 12,
+    .epochs = 16,
     .patience = 5,
     .seed = 1,
     .threads = 1,
@@ -119,14 +119,29 @@ static void look_at_size(struct recipe *r, uint32_t n_users, uint32_t n_items)
 {
     if (r->loss == LOSS_SOFTMAX && n_items > SOFTMAX_ITEMS_MAX)
         r->loss = LOSS_SAMPLED;
-    if (r->batching == BATCH_USERS && n_users < FEW_USERS)
-        r->batch = 64;
+    if (r->batching != BATCH_USERS || n_users >= FEW_USERS)
+        return;
+    r->batch = 64;
+    if (r->ema > 0)
+        r->epochs = 30;
 }
 
 void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uint32_t n_items, struct recipe *out)
 {
-    *out = model == MODEL_DAT && aug == AUG_CLOSED ? duet_closed : duet_table;
+    *out = duet;
     out->model = model;
+    if (model != MODEL_DAT ||
+        aug == AUG_TABLE) { // a user's own vector is a row of a table: nothing is made of the history
+        out->aug = AUG_TABLE;
+        out->aug_grad = false;
+        out->alpha = 1;
+        out->denoise = 0;
+        out->lambda1 = out->lambda2;
+    }
+    if (model != MODEL_DAT) { // ... and an item's too, as wide as dat's a_u and a_v
+        out->id_tables = true;
+        out->k = out->width[out->n_layers - 1];
+    }
     look_at_size(out, n_users, n_items);
 }
 
@@ -136,16 +151,17 @@ bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uin
         recipe_duet(model, AUG_CLOSED, n_users, n_items, out);
         return true;
     }
-    if (strcmp(name, paper.name) != 0)
+    if (strcmp(name, paper.name) != 0 && strcmp(name, plain.name) != 0)
         return false;
-    *out = paper;
+    *out = strcmp(name, paper.name) == 0 ? paper : plain;
     out->model = model;
+    look_at_size(out, n_users, n_items);
     return true;
 }
 
 void recipe_fast(struct recipe *r)
 {
-    r->epochs = r->aug == AUG_CLOSED ? 4 : 10;
+    r->epochs = r->spectral ? 4 : 10;
     r->ema_after = 1;
     r->patience = 0;
 }
@@ -155,7 +171,7 @@ struct tower_params recipe_tower(const struct recipe *r)
     struct tower_params p = {.k = r->k, .n_layers = r->n_layers, .relu_out = r->relu_out, .with_aug = true};
     memcpy(p.width, r->width, sizeof(p.width));
     p.d_aug = r->model == MODEL_DAT ? r->width[r->n_layers - 1] : 0;
-    p.skip_aug = r->skip && p.d_aug;
+    p.skip_aug = r->skip;
     return p;
 }
 
@@ -179,6 +195,13 @@ static bool check_shape(const struct recipe *r, struct err *err)
 /* Choices that exclude each other. */
 static bool check_aug(const struct recipe *r, struct err *err)
 {
+    if (r->skip && r->model != MODEL_DAT && r->k != r->width[r->n_layers - 1])
+        return err_set(err, ERR_ARG,
+                       "skip: k is %u and the last width %u; without augmented vectors the id's embedding goes "
+                       "past the layers, so they must be the same",
+                       r->k, r->width[r->n_layers - 1]);
+    if (r->spectral && !r->skip)
+        return err_set(err, ERR_ARG, "spectral needs skip: what starts from singular vectors goes past the layers");
     if (r->skip && r->relu_out)
         return err_set(err, ERR_ARG, "skip and relu-out: a goes past the last layer, which must be linear then");
     if (r->aug == AUG_TABLE)

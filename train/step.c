@@ -92,17 +92,26 @@ void step_fini(struct step *s)
     *s = (struct step){0};
 }
 
-/* The table of an id that the recipe does not embed stays at zero, and so do augmented vectors that are computed. Where
- * a goes past the layers, these begin as a small correction of it. */
-static void init_tower(struct tower *t, int skip_slot, bool with_aug, double std, struct rng *rng)
+/* Spread of the starting values; 0 = stay at zero. */
+struct start {
+    int id_slot; // -1 = none
+    double table, id, aug;
+};
+
+static void draw_rows(float *row, size_t cols, size_t n_rows, double std, struct rng *rng)
+{
+    for (size_t i = cols; row && std > 0 && i < n_rows * cols; i++) // not row 0
+        row[i] = (float)(std * rng_normal(rng));
+}
+
+/* Where a goes past the layers, these begin as a small correction of it. */
+static void init_tower(struct tower *t, const struct start *from, struct rng *rng)
 {
     const struct tower_shape *s = &t->shape;
     for (uint32_t f = 0; f < s->n_fields; f++)
-        if ((int)s->field[f].slot != skip_slot)
-            for (size_t i = s->k; i < (size_t)s->field[f].n_rows * s->k; i++)
-                t->emb[s->field[f].first_row * s->k + i] = (float)(std * rng_normal(rng));
-    for (size_t i = s->d_aug; with_aug && t->aug && i < (size_t)s->n_ids * s->d_aug; i++)
-        t->aug[i] = (float)(std * rng_normal(rng));
+        draw_rows(t->emb + s->field[f].first_row * s->k, s->k, s->field[f].n_rows,
+                  (int)s->field[f].slot == from->id_slot ? from->id : from->table, rng);
+    draw_rows(t->aug, s->d_aug, s->n_ids, from->aug, rng);
     for (uint32_t l = 0; l < s->n_layers; l++) {
         size_t in = l ? s->width[l - 1] : t->z_dim, out = s->width[l];
         double bound = sqrt(6.0 / (double)(in + out)) * (s->skip_aug && l + 1 == s->n_layers ? 0.1 : 1);
@@ -113,19 +122,27 @@ static void init_tower(struct tower *t, int skip_slot, bool with_aug, double std
 
 void step_init_tower(struct tower *t, double std, struct rng *rng)
 {
-    init_tower(t, -1, true, std, rng);
+    init_tower(t, &(struct start){-1, std, std, std}, rng);
 }
 
-/* Slot of an id that has no embedding of its own; -1 = none such. */
-static int unused_slot(const struct schema_side *side, const struct recipe *r)
+#define USER_START                                                                                                     \
+    0.2 // users' own vectors begin small where items' say something already: their first gradients point the way
+
+/* Ids that the recipe does not embed stay at zero, and so do augmented vectors that are computed. */
+static struct start start_of(const struct schema_side *side, const struct recipe *r, bool user)
 {
-    return r->id_tables || side->id_field < 0 ? -1 : (int)side->field[side->id_field].slot;
+    double own = r->init_std * (user && r->spectral ? USER_START : 1);
+    return (struct start){.id_slot = side->id_field < 0 ? -1 : (int)side->field[side->id_field].slot,
+                          .table = r->init_std,
+                          .id = r->id_tables ? own : 0,
+                          .aug = user && r->aug == AUG_CLOSED ? 0 : own};
 }
 
 void step_init_params(struct model *m, const struct recipe *r, struct rng *rng)
 {
-    init_tower(&m->user, unused_slot(&m->schema->user, r), r->aug == AUG_TABLE, r->init_std, rng);
-    init_tower(&m->item, unused_slot(&m->schema->item, r), true, r->init_std, rng);
+    const struct start user = start_of(&m->schema->user, r, true), item = start_of(&m->schema->item, r, false);
+    init_tower(&m->user, &user, rng);
+    init_tower(&m->item, &item, rng);
     m->logit_scale = (float)r->scale;
     m->history_alpha = (float)r->alpha;
 }

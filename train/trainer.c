@@ -95,18 +95,22 @@ static bool open_out(struct trainer *t, struct err *err)
     return !resume || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
 }
 
-/* Items' augmented vectors by the interactions' leading directions; rows without an item keep what was drawn. */
+/* Items' own vectors (a_v, or the id's embedding that goes past the layers) by the interactions' leading directions;
+ * items without a row or an interaction keep what was drawn. */
 static bool spectral_start(struct trainer *t, struct err *err)
 {
     const struct dataset *d = t->p->data;
     const struct tower *item = &t->model->item;
-    size_t n = item->shape.d_aug, slot = d->schema->item.field[d->schema->item.id_field].slot;
+    const struct schema_side *side = &d->schema->item;
+    size_t n = item->d, slot = side->field[side->id_field].slot;
+    size_t field = item->skip_at / (item->shape.k ? item->shape.k : 1);
+    float *to = item->aug ? item->aug : item->emb + item->shape.field[field].first_row * n;
     float *v = mem_array(d->n_items, n * sizeof(*v), err);
     bool ok = v && spectral_items(d, n, t->recipe.init_std, &t->sampler.rng, t->pool, v, err);
     for (size_t i = 0; ok && i < d->n_items; i++) {
-        uint32_t row = d->item_x[i * d->schema->item.n_slots + slot];
+        uint32_t row = d->item_x[i * side->n_slots + slot];
         if (row && d->item_count[i])
-            memcpy(item->aug + row * n, v + i * n, n * sizeof(*v));
+            memcpy(to + row * n, v + i * n, n * sizeof(*v));
     }
     free(v);
     return ok;
@@ -120,7 +124,7 @@ static bool trainer_init(struct trainer *t, const struct trainer_params *p, stru
         !step_init(&t->step, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
         return false;
     step_init_params(t->model, &t->recipe, &t->sampler.rng);
-    if (t->recipe.spectral && t->model->item.shape.d_aug && !spectral_start(t, err))
+    if (t->recipe.spectral && t->model->item.shape.skip_aug && !spectral_start(t, err))
         return false;
     return step_derive_aug(&t->step, err) && prepare_validation(t, err) && open_out(t, err);
 }

@@ -74,6 +74,7 @@ static const struct tower_params shapes[] = {
     {.k = 3, .d_aug = 9, .n_layers = 4, .width = {17, 65, 33, 9}, .with_aug = true},
     {.k = 1, .d_aug = 1, .n_layers = 2, .width = {1, 1}, .with_aug = true},
     {.k = 32, .d_aug = 128, .n_layers = 2, .width = {256, 128}, .skip_aug = true, .with_aug = true},
+    {.k = 12, .d_aug = 0, .n_layers = 2, .width = {20, 12}, .skip_aug = true},
 };
 #define N_SHAPES (sizeof(shapes) / sizeof(shapes[0]))
 

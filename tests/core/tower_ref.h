@@ -27,6 +27,9 @@ static inline void ref_forward(const struct tower *t, const uint32_t *x, const f
     }
     for (uint32_t c = 0; c < s->d_aug; c++)
         in[s->n_fields * s->k + c] = (double)a[c];
+    double *skip = calloc(t->d, sizeof(*skip));
+    for (uint32_t c = 0; s->skip_aug && c < t->d; c++)
+        skip[c] = in[t->skip_at + c];
     size_t n_in = t->z_dim;
     for (uint32_t l = 0; l < s->n_layers; l++) {
         for (uint32_t o = 0; o < s->width[l]; o++) {
@@ -39,8 +42,9 @@ static inline void ref_forward(const struct tower *t, const uint32_t *x, const f
         n_in = s->width[l];
         memcpy(in, h, n_in * sizeof(*in));
     }
-    for (uint32_t c = 0; s->skip_aug && c < t->d; c++)
-        h[c] += (double)a[c];
+    for (uint32_t c = 0; c < t->d; c++)
+        h[c] += skip[c];
+    free(skip);
     for (uint32_t c = 0; c < t->d; c++)
         norm += h[c] * h[c];
     for (uint32_t c = 0; c < t->d; c++)

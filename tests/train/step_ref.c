@@ -54,7 +54,7 @@ static void forward(const struct ref *r, const struct step_side *s, const double
         embed(t, block, s->x + i * t->shape.n_slots, in);
         augment(r, s, block, i, in);
         for (uint32_t c = 0; t->shape.skip_aug && c < t->d; c++)
-            a[c] = in[t->z_dim - t->d + c];
+            a[c] = in[t->skip_at + c];
         uint32_t m = t->z_dim;
         for (uint32_t l = 0; l < t->shape.n_layers; l++) {
             const double *w = view(t, block, t->w[l]), *b = view(t, block, t->b[l]);

@@ -162,10 +162,7 @@ static void one_step(const char *name, struct recipe r)
 static struct recipe small(const char *name, enum model_kind kind)
 {
     struct recipe r;
-    if (strcmp(name, "duet") == 0)
-        recipe_duet(kind, AUG_TABLE, 5000, N_ITEMS, &r);
-    else
-        recipe_named(name, kind, 5000, N_ITEMS, &r);
+    recipe_named(name, kind, 5000, N_ITEMS, &r);
     r.k = 4;
     r.width[0] = 8;
     r.width[1] = 6;
@@ -187,7 +184,7 @@ static void literal_step(void **state)
 static void duet_step(void **state)
 {
     (void)state;
-    struct recipe r = small("duet", MODEL_DAT);
+    struct recipe r = small("plain", MODEL_DAT);
     r.scale = 10;
     r.learn_scale = false;
     r.lambda3 = 0.1;

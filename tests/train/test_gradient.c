@@ -231,6 +231,9 @@ static void the_way_past_the_layers(void **state)
     r.n_layers = 1;
     r.width[0] = 6;
     check_recipe(r, 1, "skip and dropout, one layer");
+    r.model = MODEL_TWO_TOWER;
+    r.k = 6;
+    check_recipe(r, 1, "the id's embedding past the layers");
 }
 
 /* One layer and a catalogue in which an entity's id row is 0: a is the segment's mean, and only there. */

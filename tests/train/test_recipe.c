@@ -55,7 +55,7 @@ static void the_towers_of_a_recipe(void **state)
     assert_true(recipe_tower(&r).skip_aug);
     recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 0);
-    assert_false(recipe_tower(&r).skip_aug);
+    assert_true(recipe_tower(&r).skip_aug);
 }
 
 /* a_u is computed only where the model has one; the table of before is one option away. */
@@ -66,9 +66,12 @@ static void closed_form_is_for_dat(void **state)
     recipe_named("duet", MODEL_DAT, 5000, 10, &r);
     assert_true(r.aug == AUG_CLOSED && r.denoise > 0 && r.skip);
     recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
-    assert_true(r.aug == AUG_TABLE && r.denoise == 0 && !r.skip);
+    assert_true(r.aug == AUG_TABLE && r.denoise == 0 && r.skip && r.spectral && r.id_tables && r.ema > 0);
+    assert_int_equal(r.k, r.width[r.n_layers - 1]);
     recipe_duet(MODEL_DAT, AUG_TABLE, 5000, 10, &r);
-    assert_true(r.aug == AUG_TABLE && r.id_tables && !r.skip);
+    assert_true(r.aug == AUG_TABLE && r.denoise == 0 && !r.id_tables && r.skip);
+    recipe_named("plain", MODEL_DAT, 5000, 10, &r);
+    assert_true(r.aug == AUG_TABLE && r.id_tables && !r.skip && !r.spectral && r.ema == 0);
     recipe_named("paper", MODEL_DAT, 5000, 10, &r);
     assert_true(r.aug == AUG_TABLE && !r.skip && r.ema == 0 && r.item_dropout == 0 && r.alpha == 1 && r.id_tables);
 }
@@ -127,7 +130,8 @@ static void bad_values_are_refused_by_name(void **state)
     refused("oov_dropout", json_real(1), "oov-dropout");
     refused("aug", json_string("open"), "open");
     refused("aug", json_string("table"), "denoise");
-    refused("model", json_string("two_tower"), "only dat");
+    refused("model", json_string("two_tower"), "skip");
+    refused("skip", json_false(), "spectral");
     refused("batching", json_string("pairs"), "whole users");
     refused("relu_out", json_true(), "skip");
     refused("denoise", json_real(1), "denoise");

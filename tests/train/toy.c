@@ -232,7 +232,7 @@ struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t se
 struct recipe toy_recipe(enum model_kind kind)
 {
     struct recipe r;
-    recipe_duet(kind, AUG_TABLE, 5000, 100, &r);
+    recipe_named("plain", kind, 5000, 100, &r);
     r.k = 4;
     r.n_layers = 3;
     r.width[0] = 12;

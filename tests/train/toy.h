@@ -28,7 +28,7 @@ void toy_hold_out(struct toy *t, uint32_t n_users, uint32_t n_items);
 /* A copy of the toy's schema, and a model over it, weights drawn. */
 struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t seed);
 
-/* The recipe "duet" for towers of a few units, a_u from a table; and with a_u in closed form. */
+/* The recipe "plain" for towers of a few units, and "duet" with a_u in closed form. */
 struct recipe toy_recipe(enum model_kind kind);
 struct recipe toy_recipe_closed(void);
 
