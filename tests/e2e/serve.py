@@ -390,6 +390,8 @@ def operations_do_not_block(work):
     publish(f"{work}/models", "dat", 1, 1)
     publish(f"{work}/models", "dat", 2, 2, "dat", 1500, 100)
     with Daemon(work, ["dat"]) as d:
+        # Ready comes with the swap, a moment before the first load's own operation ends.
+        d.until(lambda: not d.admin.get("/v1/admin/models")[1]["models"][0]["busy"], "end of the first load")
         status, answer, headers = d.admin.post("/v1/admin/models/dat:reload", {"version": 1})
         check("202", status, 202)
         place = headers["Location"]
