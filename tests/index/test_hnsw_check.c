@@ -91,7 +91,9 @@ static void label_twice(struct hnsw *h)
 }
 static void label_not_in_the_map(struct hnsw *h)
 {
-    h->label[3] = 99999;
+    do // a look-up may come by element 3 on its way: then the map does know the label
+        h->label[3]++;
+    while (h->label[3] < N || hnsw_label_map_find(&h->map, h->label, h->label[3]) != NO_ID);
 }
 static void mark_not_counted(struct hnsw *h)
 {
