@@ -51,7 +51,8 @@ void hnsw_free(struct hnsw *h); // NULL is fine
 bool hnsw_add(struct hnsw *h, const float *vec, uint64_t label, struct hnsw_err *err);
 
 /* Add n vectors [n][dim]; labels [n] or NULL for 0 .. n - 1; distinct within the call. `progress` (may be NULL) is called from one
- * thread with the number done. With threads > 1 the graph depends on timing, with 1 it is the same every time. */
+ * thread with the number done. With threads > 1 the graph depends on timing, with 1 it is the same every time.
+ * A batch of at least a hundredth of the index ends with a look at the whole graph: afterwards every element can be reached. */
 bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, size_t n, unsigned threads,
                     void (*progress)(void *user, size_t done, size_t n), void *user, struct hnsw_err *err);
 

@@ -66,7 +66,13 @@ static void drop(const struct hnsw_builder *b, uint32_t id)
 
 // -------------------------------------------------------------------------------------------- choosing neighbours
 
-/* Is `id` closer to the base (score `to_base`) than to every one chosen so far? */
+static bool same_vector(const struct hnsw *h, uint32_t a, uint32_t b)
+{
+    return memcmp(node_vec(h, a), node_vec(h, b), h->dim * sizeof(float)) == 0;
+}
+
+/* Is `id` closer to the base (score `to_base`) than to every one chosen so far? Of the base's own equals the second is
+ * as close, and not wanted: a list among many equal vectors would hold nothing else. */
 static bool diverse(const struct hnsw *h, uint32_t id, float to_base, const uint32_t *chosen, unsigned n)
 {
     float score[8];
@@ -74,7 +80,7 @@ static bool diverse(const struct hnsw *h, uint32_t id, float to_base, const uint
         unsigned some = n - i < 8 ? n - i : 8;
         score_ids(h, node_vec(h, id), chosen + i, some, score);
         for (unsigned j = 0; j < some; j++)
-            if (score[j] > to_base)
+            if (score[j] > to_base || (score[j] == to_base && same_vector(h, id, chosen[i + j])))
                 return false;
     }
     return true;
@@ -274,8 +280,9 @@ struct batch {
     void (*progress)(void *user, size_t done, size_t n);
     void *user;
 
-    size_t n_known, n_back; // labels that are in the index; of these, removed ones
-    uint32_t *place;        // [n] where an element goes: a known label's place, NO_ID, or SETTLED
+    size_t n_known, n_back;  // labels that are in the index; of these, removed ones
+    uint32_t *place;         // [n] where an element goes: a known label's place, NO_ID, or SETTLED
+    struct hnsw_reach reach; // if reach.parent: look whether all can be reached
     atomic_size_t next, done;
     struct hnsw_builder **builder; // [threads]
     unsigned threads;
@@ -352,6 +359,19 @@ static bool reserve(struct batch *t, struct hnsw_err *err)
         ok = t->builder[i] && builder_fit(t->builder[i], h);
     }
     return ok || hnsw_fail(err, HNSW_NOMEM, "no memory for adding %zu elements", t->n);
+}
+
+/* Looking at the whole graph for a few elements would cost more than adding them. */
+static bool reserve_reach(struct batch *t, struct hnsw_err *err)
+{
+    size_t n = t->h->n + n_fresh(t);
+    if (t->n < 2 || t->n < n / 100)
+        return true;
+    t->reach.parent = hnsw_mem_new(n, sizeof(uint32_t));
+    t->reach.queue = hnsw_mem_new(n, sizeof(uint32_t));
+    t->reach.back = hnsw_mem_new(n, 1);
+    return (t->reach.parent && t->reach.queue && t->reach.back) ||
+           hnsw_fail(err, HNSW_NOMEM, "no memory for adding %zu elements", t->n);
 }
 
 static void settle(struct batch *t, size_t i, uint32_t id)
@@ -460,6 +480,9 @@ static void batch_fini(struct batch *t)
 {
     for (unsigned i = 1; t->builder && i < t->threads; i++) // the first is the index's own
         hnsw_builder_free(t->builder[i]);
+    free(t->reach.parent);
+    free(t->reach.queue);
+    free(t->reach.back);
     free(t->builder);
     free(t->place);
     free(t->lock);
@@ -472,7 +495,8 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
     t.threads = threads < 1 || n < 2 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
     if (n > ID_MAX)
         return hnsw_fail(err, HNSW_FULL, "%zu elements in one call, wanted at most %u", n, ID_MAX);
-    bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err);
+    bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err) &&
+              reserve_reach(&t, err);
     if (ok) {
         hnsw_fast_free(h->fast);
         h->fast = NULL;
@@ -484,6 +508,8 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
         pthread_mutex_init(&t.entry_lock, NULL);
         run_workers(&t);
         pthread_mutex_destroy(&t.entry_lock);
+        if (t.reach.parent)
+            hnsw_reach_all(h, &t.reach, t.builder[0]->ws);
         if (progress)
             progress(user, n, n);
     }

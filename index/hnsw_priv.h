@@ -116,6 +116,15 @@ bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t ef);
 size_t hnsw_fast_keep(size_t ef); // how many that are
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
+// hnsw_reach.c: on level 0, a way from the entry point to all that it does not reach, and back; how many those were
+struct hnsw_reach {
+    uint32_t *parent, *queue; // [n], the caller's
+    uint8_t *back;            // [n], the caller's
+    size_t n, done, spare;
+};
+size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r,
+                      struct hnsw_ws *ws); // ws fits ef_construction; h is not empty
+
 // flat.c
 size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);
 void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
