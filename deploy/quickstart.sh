@@ -11,8 +11,9 @@
 #   --once             stop the daemon after the request and exit 0 (default: leave it running in the foreground)
 #   --work DIR         where everything is written (default: .quickstart in the source folder)
 set -eu
-cd "$(dirname "$0")/.."
-source_dir=$PWD
+usage() { sed -n '2,13s/^# \{0,1\}//p' "$0"; }
+absolute() { case $1 in /*) printf '%s\n' "$1" ;; *) printf '%s\n' "$PWD/$1" ;; esac; }
+source_dir=$(cd "$(dirname "$0")/.." && pwd)
 
 once="" fast="" data=movielens work=$source_dir/.quickstart
 while [ $# -gt 0 ]; do
@@ -20,16 +21,26 @@ while [ $# -gt 0 ]; do
     --once) once=1 ;;
     --fast) fast=--fast ;;
     --data) [ $# -gt 1 ] || { echo "quickstart: --data wants a value" >&2; exit 2; }; data=$2; shift ;;
-    --work) [ $# -gt 1 ] || { echo "quickstart: --work wants a value" >&2; exit 2; }; work=$2; shift ;;
-    -h | --help) sed -n '2,13s/^# \{0,1\}//p' "$0"; exit 0 ;;
+    --work) [ $# -gt 1 ] || { echo "quickstart: --work wants a value" >&2; exit 2; }; work=$(absolute "$2"); shift ;;
+    -h | --help) usage; exit 0 ;;
     *) echo "quickstart: unknown option '$1' (--help lists them)" >&2; exit 2 ;;
     esac
     shift
 done
 case $data in
 movielens | synthetic) ;;
-*) [ -d "$data" ] || { echo "quickstart: --data $data: no such folder; want a folder, movielens or synthetic" >&2; exit 2; } ;;
+*) [ -d "$data" ] || { echo "quickstart: --data $data: no such folder; want a folder, movielens or synthetic" >&2; exit 2; }
+   data=$(absolute "$data") ;;
 esac
+# What an earlier run wrote is written anew; a folder with anything else in it is left alone.
+if [ "$work" != "$source_dir/.quickstart" ] && [ -e "$work" ] && [ ! -e "$work/.duet-quickstart" ] && [ -n "$(ls -A "$work")" ]; then
+    echo "quickstart: --work $work: not empty, and not written by this script; want a new folder" >&2
+    exit 2
+fi
+case $data/ in
+"$work"/*) echo "quickstart: --data $data is inside the work folder, which is written anew; copy it elsewhere first" >&2; exit 2 ;;
+esac
+cd "$source_dir"
 
 started=$(date +%s)
 step() { printf '\n== %s  (%ss)\n' "$1" "$(($(date +%s) - started))"; }
@@ -52,6 +63,7 @@ export PATH
 
 rm -rf "$work"
 mkdir -p "$work/raw"
+touch "$work/.duet-quickstart"
 case $data in
 movielens)
     step "Exporting MovieLens"
@@ -83,15 +95,17 @@ done
 # ------------------------------------------------------------------------------------------------------- serving
 # The usual ports where they are free and the daemon is to stay; any free ones otherwise.
 port=0 admin=0
-if [ -z "$once" ] && ! curl -so /dev/null http://127.0.0.1:8080/ && ! curl -so /dev/null http://127.0.0.1:8081/; then
+is_free() { code=0; curl -s -m 2 -o /dev/null "http://127.0.0.1:$1/" || code=$?; [ $code = 7 ]; } # 7: nobody listens
+if [ -z "$once" ] && is_free 8080 && is_free 8081; then
     port=8080 admin=8081
 fi
+models=$(printf '%s' "$work/models" | sed "s/'/''/g") # as in a quoted YAML scalar
 cat >"$work/duetd.yaml" <<YAML
 data: {address: 127.0.0.1, port: $port}
 admin: {address: 127.0.0.1, port: $admin}
 models:
-  - {name: two_tower, path: $work/models/two_tower}
-  - {name: dat, path: $work/models/dat}
+  - {name: two_tower, path: '$models/two_tower'}
+  - {name: dat, path: '$models/dat'}
 experiments:
   - name: main
     salt: quickstart
@@ -130,14 +144,20 @@ returned=$(grep -o '"id":"[^"]*"' "$work/answer.json" | wc -l)
 
 step "Done"
 duet evaluate --show "$work/metrics.json"
-cat <<NEXT
-
-Try next:
+printf '\nTry next:\n'
+if [ -z "$once" ]; then
+    cat <<NEXT
   curl -s $url/v1/retrieve -H 'Content-Type: application/json' -d '{"user_id":"a stranger","k":5,"fields":["title"]}'
   curl -s $url/v1/users:embed -H 'Content-Type: application/json' -d '{"user_id":"$user"}'
   curl -s '$url/v1/experiments:assign?user_id=$user'
   curl -s -X POST 'http://127.0.0.1:$(sed 's/.*"admin": *\([0-9]*\).*/\1/' "$work/ports.json")/v1/admin/models/dat:reload?wait=true'
-  $source_dir/build/quickstart/bin/duet query --bundle $work/models/dat/1 --user $user -k 10
+NEXT
+else
+    echo "  duetd --config \"$work/duetd.yaml\"     # the same daemon, to stay; it says its ports"
+fi
+cat <<NEXT
+  duet query --bundle "$work/models/dat/1" --user "$user" -k 10
+(duet and duetd are in $source_dir/build/quickstart/bin)
 NEXT
 
 if [ -n "$once" ]; then
