@@ -39,7 +39,13 @@ struct http *app_listener(struct app *app, bool admin)
     return atomic_load(admin ? &app->admin : &app->data);
 }
 
-// ---------------------------------------------------------------------------------------------------------- token
+// ---------------------------------------------------------------------------------------------- addresses, token
+
+static bool is_numeric(const char *address)
+{
+    struct in6_addr any;
+    return inet_pton(AF_INET, address, &any) == 1 || inet_pton(AF_INET6, address, &any) == 1;
+}
 
 static bool is_loopback(const char *address)
 {
@@ -50,17 +56,26 @@ static bool is_loopback(const char *address)
     return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+bool app_check_config(const struct config *c, struct err *err)
+{
+    const char *const address[] = {c->data.address, c->admin.address};
+    for (int i = 0; i < 2; i++)
+        if (!is_numeric(address[i]))
+            return err_set(err, ERR_ARG, "%s.address: found \"%s\", want a numeric IPv4 or IPv6 address",
+                           i ? "admin" : "data", address[i]);
+    if (c->admin_token_file[0] || is_loopback(c->admin.address))
+        return true;
+    return err_set(err, ERR_ARG,
+                   "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
+                   c->admin.address);
+}
+
 static bool read_token(struct app *app, struct err *err)
 {
     const char *path = app->config->admin_token_file;
-    if (!path[0]) {
-        if (is_loopback(app->config->admin.address))
-            return true;
-        return err_set(err, ERR_ARG,
-                       "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
-                       app->config->admin.address);
-    }
     size_t n;
+    if (!path[0])
+        return true;
     char *text = fio_read_all(path, TOKEN_MAX, &n, err);
     if (!text)
         return err_prefix(err, "admin.token_file");
@@ -155,7 +170,7 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     pthread_mutex_init(&app->live->lock, NULL);
     unsigned n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
     struct admission_params p = {.n_shards = n_shards};
-    if (!read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) ||
+    if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) ||
         !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)))
         return false;
     if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)

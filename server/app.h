@@ -95,6 +95,10 @@ uint64_t app_now_ns(void); // CLOCK_MONOTONIC
 
 // ------------------------------------------------------------------------------------- for main.c and tests
 
+/* What a configuration must keep beside each key's range: addresses are numeric, an admin listener that others can reach
+ * has a token. */
+bool app_check_config(const struct config *c, struct err *err);
+
 /* Metrics, admission, access log and token from `c`, which the app takes (freed on failure too). */
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err);
 /* Both listeners, bound and open; app_start_service is the next step. */

@@ -157,6 +157,11 @@ static void options(void **state)
     expect_run((const char *const[]){"--config", NULL}, 2, "no value after --config");
     expect_run((const char *const[]){"--set", "admin.address=0.0.0.0", "--set", "data.port=0", NULL}, 1,
                "set admin.token_file");
+    expect_run((const char *const[]){"--check-config", "--set", "admin.address=0.0.0.0", NULL}, 1,
+               "set admin.token_file");
+    expect_run((const char *const[]){"--check-config", "--set", "data.address=localhost", NULL}, 1,
+               "data.address: found \"localhost\", want a numeric");
+    expect_run((const char *const[]){"--check-config", "--set", "data.address=::1", NULL}, 0, "fine");
 }
 
 static void serves_and_stops(void **state)
