@@ -168,7 +168,7 @@ static void print_head(const json_t *o, double us)
         snprintf(how, sizeof(how), "ef %lld", (long long)ef);
     printf("%s version %lld: %lld items for %s%s, %s, %.0f us\n", text_of(o, "model"),
            (long long)json_integer_value(json_object_get(o, "version")),
-           (long long)json_integer_value(json_object_get(o, "returned")), fallback ? "fallback " : "a known query",
+           (long long)json_integer_value(json_object_get(o, "returned")), fallback ? "fallback " : "a stored user",
            fallback ? fallback : "", how, us);
     json_array_foreach(json_object_get(o, "unknown_features"), i, name)
         printf("unknown value of feature %s: its out-of-vocabulary row was used\n", json_string_value(name));

@@ -12,7 +12,7 @@ static const struct {
     // In the order of the work; one line a command.
     {"synth", "made-up city services: raw logs to try things on", cmd_synth},
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
-    {"train", "dataset -> checkpoint: two-tower or DAT", cmd_train},
+    {"train", "dataset -> checkpoint: DAT, two-tower, WALS, FM, YoutubeDNN or MIND", cmd_train},
     {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},
     {"publish", "checkpoint -> bundle: a new version in a repository", cmd_publish},
     {"inspect", "what is in a dataset, a checkpoint or a bundle", cmd_inspect},
