@@ -68,9 +68,9 @@ void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, s
     }
     if (kind == MODEL_YOUTUBE_DNN || kind == MODEL_MIND) {
         out->epochs = 60;
-        out->weight_decay = kind == MODEL_MIND ? 0 : 1;
+        out->scale = kind == MODEL_MIND ? 10 : 20;
         out->history = 200;
-        out->n_interest = kind == MODEL_MIND ? 4 : 1;
+        out->n_interest = kind == MODEL_MIND ? 2 : 1;
     }
 }
 

@@ -36,7 +36,8 @@ static bool init(struct history_net *m, struct err *err)
         return false;
     for (size_t i = 0; i < n_items * k; i++)
         m->route_init[i] = (float)rng_normal(&m->rng);
-    param_draw(&m->bilinear, 1 / sqrt((double)d), &m->rng);
+    for (size_t c = 0; c < d; c++) // the identity: interests begin as means of items
+        m->bilinear.w[c * d + c] = 1;
     return true;
 }
 
