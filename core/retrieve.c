@@ -521,8 +521,34 @@ static size_t merge(struct retrieve_ws *ws, size_t n_all, size_t k, struct retri
     return n;
 }
 
-static bool search_all(const struct bundle *b, const struct hnsw_query *query, struct retrieve_ws *ws,
-                       struct retrieve_hit *hit, size_t *n, struct err *err)
+/* One vector's hits. A filter costs the fast layout and a call for each candidate, a third of a search; where few items
+ * are dropped, asking for that many more and leaving them out afterwards is as good. Measured (100,000 items, d = 32,
+ * AVX-512): k = 100, ef = 200: 27 us without any dropped, 38 to 40 us with 1 to 10 by filter and 27 to 28 us this way;
+ * 50: 44 and 36; 100: 50 and 54. Recall is the same or better. So up to a quarter of ef. */
+static bool search_vector(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, const float *p,
+                          struct retrieve_ws *ws, struct retrieve_hit *hit, size_t *n, struct err *err)
+{
+    struct hnsw_query more = *query;
+    struct hnsw_err e = {0};
+    if (f->allowed || query->has_min_score || f->n_dropped == 0 || f->n_dropped > query->ef / 4)
+        return search_one(b, query, p, ws, hit, n, err);
+    more.k += f->n_dropped;
+    more.ef += f->n_dropped;
+    more.filter = NULL;
+    if (!grow_found(ws, more.k, err))
+        return false;
+    size_t found = hnsw_search(b->hnsw, p, &more, ws->hnsw, ws->found, &e);
+    if (e.code)
+        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
+    *n = 0;
+    for (size_t i = 0; i < found && *n < query->k; i++)
+        if (!has(f->dropped, (uint32_t)ws->found[i].label))
+            hit[(*n)++] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
+    return true;
+}
+
+static bool search_all(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f,
+                       struct retrieve_ws *ws, struct retrieve_hit *hit, size_t *n, struct err *err)
 {
     size_t room = ws->n_p * query->k, n_all = 0;
     if (room > ws->merged_cap) {
@@ -534,7 +560,7 @@ static bool search_all(const struct bundle *b, const struct hnsw_query *query, s
     }
     for (size_t v = 0; v < ws->n_p; v++) {
         size_t found;
-        if (!search_one(b, query, ws->p + v * b->manifest.d, ws, ws->merged + n_all, &found, err))
+        if (!search_vector(b, query, f, ws->p + v * b->manifest.d, ws, ws->merged + n_all, &found, err))
             return false;
         n_all += found;
     }
@@ -557,8 +583,8 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
         return false;
     r->ef_used = ef;
     if (ws->n_p > 1)
-        return search_all(b, &query, ws, hit, &r->n, err);
-    return search_one(b, &query, ws->p, ws, hit, &r->n, err);
+        return search_all(b, &query, f, ws, hit, &r->n, err);
+    return search_vector(b, &query, f, ws->p, ws, hit, &r->n, err);
 }
 
 /* Is scanning the allowed items cheaper than walking the graph past the others? See the top of this file. */
