@@ -22,6 +22,8 @@
 #include <time.h>
 
 #include "core/base/mem.h"
+#include "core/best.h"
+#include "core/sieve.h"
 
 #define K_MAX 10000
 #define BLOCK 256    // items scored at a time by a scan
@@ -38,9 +40,7 @@ struct retrieve_ws {
     uint64_t *taken;             // n_interest > 1: bit set: item is among the hits; all 0 between queries
     struct retrieve_hit *merged; // [merged_cap] n_interest > 1: hits of all vectors
     size_t merged_cap;
-    uint64_t *dropped; // bit set: this query must not return the item; all 0 between queries
-    uint64_t *allowed; // bit set: the filter lets the item through
-    struct filter_scratch filter;
+    struct sieve sieve;
     struct hnsw_hit *found; // [found_cap]
     size_t found_cap;
 };
@@ -66,10 +66,8 @@ struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err)
     ws->x = mem_array(b->model->schema->user.n_slots, sizeof(*ws->x), err);
     ws->a = mem_array(b->model->user.shape.d_aug, sizeof(*ws->a), err);
     ws->p = mem_array(n_p * b->manifest.d, sizeof(*ws->p), err);
-    ws->dropped = mem_array(words, sizeof(*ws->dropped), err);
-    ws->allowed = mem_array(words, sizeof(*ws->allowed), err);
-    if ((s || ws->tower) && ws->fold && (ws->taken || n_p == 1) && ws->hnsw && ws->x && ws->a && ws->p && ws->dropped &&
-        ws->allowed)
+    bool sieve = sieve_init(&ws->sieve, b->items, err);
+    if ((s || ws->tower) && ws->fold && (ws->taken || n_p == 1) && ws->hnsw && ws->x && ws->a && ws->p && sieve)
         return ws;
     err_set(err, ERR_NOMEM, "retrieve: out of memory");
     retrieve_ws_free(ws);
@@ -88,9 +86,7 @@ void retrieve_ws_free(struct retrieve_ws *ws)
     free(ws->fold);
     free(ws->taken);
     free(ws->merged);
-    free(ws->dropped);
-    free(ws->allowed);
-    filter_scratch_fini(&ws->filter);
+    sieve_fini(&ws->sieve);
     free(ws->found);
     free(ws);
 }
@@ -253,147 +249,7 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
     return true;
 }
 
-// ---------------------------------------------------------------------------------------------------------- filter
-
-/* What keeps items out of an answer. Items that are dropped are few, so nothing is planned by them. */
-struct sieve {
-    const uint64_t *dropped;     // NULL: none
-    const uint64_t *allowed;     // NULL: all
-    size_t n_allowed, n_dropped; // n_dropped: at most
-};
-
-static bool has(const uint64_t *bits, uint32_t i)
-{
-    return bits[i >> 6] >> (i & 63) & 1;
-}
-
-static bool passes(const struct sieve *f, uint32_t i)
-{
-    return !has(f->dropped, i) && (!f->allowed || has(f->allowed, i));
-}
-
-static bool passes_label(const void *ctx, uint64_t label)
-{
-    return passes(ctx, (uint32_t)label);
-}
-
-static void mark(uint64_t *bits, const uint32_t *idx, size_t n, bool on)
-{
-    for (size_t i = 0; i < n; i++)
-        if (on)
-            bits[idx[i] >> 6] |= (uint64_t)1 << (idx[i] & 63);
-        else
-            bits[idx[i] >> 6] = 0;
-}
-
-/* What the stored user has seen: [*n], NULL if nothing is known. */
-static const uint32_t *seen_items(const struct bundle *b, const struct retrieve_query *q, size_t *n)
-{
-    const struct users *s = b->users;
-    uint32_t u =
-        q->exclude_seen && s->seen_off && q->user_id.p ? users_find(s, q->user_id.p, q->user_id.n) : STRTAB_NONE;
-    *n = u == STRTAB_NONE ? 0 : (size_t)(s->seen_off[u + 1] - s->seen_off[u]);
-    return u == STRTAB_NONE ? NULL : s->seen + s->seen_off[u];
-}
-
-/* Sets or clears the bits of dropped items; how many there are at most. */
-static size_t mark_dropped(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, bool on)
-{
-    size_t n;
-    const uint32_t *seen = seen_items(b, q, &n);
-    mark(ws->dropped, seen, n, on);
-    mark(ws->dropped, q->exclude, q->n_exclude, on);
-    return n + q->n_exclude;
-}
-
-static void allow_categories(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws)
-{
-    const struct items *it = b->items;
-    uint64_t *bits = ws->allowed;
-    memset(bits, 0, facet_words(it->n) * sizeof(*bits));
-    for (size_t i = 0; i < q->n_category; i++) {
-        uint32_t c = q->category[i], from = it->category_off[c];
-        mark(bits, it->category_item + from, it->category_off[c + 1] - from, true);
-    }
-}
-
-/* Filter and categories both hold. */
-static bool allow(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct sieve *f,
-                  struct err *err)
-{
-    size_t words = facet_words(b->items->n);
-    if (q->n_category)
-        allow_categories(b, q, ws);
-    if (q->filter) {
-        uint64_t *own = filter_eval(q->filter, b->items, &ws->filter, err);
-        if (!own)
-            return false;
-        for (size_t w = 0; w < words; w++)
-            ws->allowed[w] = q->n_category ? ws->allowed[w] & own[w] : own[w];
-    }
-    f->n_allowed = 0;
-    for (size_t w = 0; w < words; w++)
-        f->n_allowed += (size_t)__builtin_popcountll(ws->allowed[w]);
-    f->allowed = ws->allowed;
-    return true;
-}
-
-static bool make_sieve(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct sieve *f,
-                       struct err *err)
-{
-    *f = (struct sieve){.dropped = ws->dropped, .n_allowed = b->items->n};
-    if ((q->n_category || q->filter) && !allow(b, q, ws, f, err))
-        return false;
-    f->n_dropped = mark_dropped(b, q, ws, true);
-    return true;
-}
-
 // -------------------------------------------------------------------------------------------------- the three ways
-
-static bool better(struct retrieve_hit a, struct retrieve_hit b)
-{
-    return a.score > b.score || (a.score == b.score && a.item_idx < b.item_idx);
-}
-
-/* Heap with the worst on top. */
-static void sift(struct retrieve_hit *h, size_t n, size_t at)
-{
-    struct retrieve_hit x = h[at];
-    for (size_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && better(h[child], h[child + 1]))
-            child++;
-        if (!better(x, h[child]))
-            break;
-        h[at] = h[child];
-    }
-    h[at] = x;
-}
-
-static size_t offer(struct retrieve_hit *h, size_t n, size_t k, struct retrieve_hit x)
-{
-    if (n < k) {
-        h[n++] = x;
-        if (n == k)
-            for (size_t i = n / 2; i-- > 0;)
-                sift(h, n, i);
-    } else if (better(x, h[0])) {
-        h[0] = x;
-        sift(h, n, 0);
-    }
-    return n;
-}
-
-static void sort_best_first(struct retrieve_hit *h, size_t n)
-{
-    for (size_t i = n / 2; i-- > 0;)
-        sift(h, n, i);
-    for (size_t end = n; end-- > 1;) {
-        struct retrieve_hit worst = h[0];
-        h[0] = h[end];
-        sift(h, end, 0);
-        h[end] = worst;
-    }
-}
 
 /* Best score of each of n rows of `emb`, or of those that idx names, over the query's vectors. */
 static void best_scores(const struct bundle *b, const struct retrieve_ws *ws, const float *emb, const uint32_t *idx,
@@ -409,22 +265,17 @@ static void best_scores(const struct bundle *b, const struct retrieve_ws *ws, co
     }
 }
 
+static bool passes_label(const void *ctx, uint64_t label)
+{
+    return sieve_passes(ctx, (uint32_t)label);
+}
+
 static size_t offer_all(const struct retrieve_query *q, const uint32_t *idx, const float *score, size_t m,
                         struct retrieve_hit *hit, size_t n)
 {
     for (size_t i = 0; i < m; i++)
         if (!q->has_min_score || score[i] >= q->min_score)
-            n = offer(hit, n, q->k, (struct retrieve_hit){.item_idx = idx[i], .score = score[i]});
-    return n;
-}
-
-/* The next items that pass, at most BLOCK; *word moves on. Whole words: BLOCK leaves room for one. */
-static size_t next_allowed(const struct sieve *f, size_t words, size_t *word, uint32_t *idx)
-{
-    size_t n = 0;
-    for (; *word < words && n + 64 <= BLOCK; (*word)++)
-        for (uint64_t w = f->allowed[*word] & ~f->dropped[*word]; w; w &= w - 1)
-            idx[n++] = (uint32_t)(*word * 64) + (uint32_t)__builtin_ctzll(w);
+            n = best_offer(hit, n, q->k, (struct retrieve_hit){.item_idx = idx[i], .score = score[i]});
     return n;
 }
 
@@ -436,11 +287,11 @@ static size_t scan_allowed(const struct bundle *b, const struct retrieve_query *
     float score[BLOCK];
     size_t n = 0, words = facet_words(b->items->n);
     for (size_t word = 0; word < words;) {
-        size_t m = next_allowed(f, words, &word, idx);
+        size_t m = sieve_next(f, words, &word, BLOCK, idx);
         best_scores(b, ws, b->emb, idx, m, score);
         n = offer_all(q, idx, score, m, hit, n);
     }
-    sort_best_first(hit, n);
+    best_sort(hit, n);
     return n;
 }
 
@@ -455,13 +306,13 @@ static size_t scan_all(const struct bundle *b, const struct retrieve_query *q, s
         uint32_t m = n_items - at < BLOCK ? n_items - at : BLOCK, kept = 0;
         best_scores(b, ws, b->emb + (size_t)at * d, NULL, m, score);
         for (uint32_t i = 0; i < m; i++)
-            if (passes(f, at + i)) {
+            if (sieve_passes(f, at + i)) {
                 idx[kept] = at + i;
                 score[kept++] = score[i];
             }
         n = offer_all(q, idx, score, kept, hit, n);
     }
-    sort_best_first(hit, n);
+    best_sort(hit, n);
     return n;
 }
 
@@ -472,7 +323,7 @@ static size_t most_popular(const struct bundle *b, const struct retrieve_query *
     double sum = it->popularity_sum ? (double)it->popularity_sum : 1;
     size_t n = 0;
     for (uint32_t i = 0; i < it->n && n < q->k; i++)
-        if (passes(f, it->by_popularity[i])) {
+        if (sieve_passes(f, it->by_popularity[i])) {
             uint32_t item = it->by_popularity[i];
             hit[n++] = (struct retrieve_hit){.item_idx = item, .score = (float)(it->popularity[item] / sum)};
         }
@@ -508,7 +359,7 @@ static bool search_one(const struct bundle *b, const struct hnsw_query *query, c
 static size_t merge(struct retrieve_ws *ws, size_t n_all, size_t k, struct retrieve_hit *hit)
 {
     size_t n = 0;
-    sort_best_first(ws->merged, n_all);
+    best_sort(ws->merged, n_all);
     for (size_t i = 0; i < n_all && n < k; i++) {
         uint32_t item = ws->merged[i].item_idx;
         if (ws->taken[item >> 6] >> (item & 63) & 1)
@@ -530,7 +381,7 @@ static bool search_vector(const struct bundle *b, const struct hnsw_query *query
 {
     struct hnsw_query more = *query;
     struct hnsw_err e = {0};
-    if (f->allowed || query->has_min_score || f->n_dropped == 0 || f->n_dropped > query->ef / 4)
+    if (f->filters || query->has_min_score || f->n_dropped == 0 || f->n_dropped > query->ef / 4)
         return search_one(b, query, p, ws, hit, n, err);
     more.k += f->n_dropped;
     more.ef += f->n_dropped;
@@ -542,7 +393,7 @@ static bool search_vector(const struct bundle *b, const struct hnsw_query *query
         return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
     *n = 0;
     for (size_t i = 0; i < found && *n < query->k; i++)
-        if (!has(f->dropped, (uint32_t)ws->found[i].label))
+        if (!sieve_drops(f, (uint32_t)ws->found[i].label))
             hit[(*n)++] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
     return true;
 }
@@ -575,7 +426,7 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
     ef = ef < k ? k : ef;
     struct hnsw_query query = {.k = k,
                                .ef = ef,
-                               .filter = f->allowed || f->n_dropped ? passes_label : NULL,
+                               .filter = f->filters || f->n_dropped ? passes_label : NULL,
                                .filter_ctx = f,
                                .has_min_score = q->has_min_score,
                                .min_score = q->min_score};
@@ -602,10 +453,10 @@ static bool search(const struct bundle *b, const struct retrieve_query *q, struc
         r->n = most_popular(b, q, f, hit);
         return true;
     }
-    r->exact_used = q->exact || (f->allowed && scan_is_cheaper(b, q, f));
+    r->exact_used = q->exact || (f->filters && scan_is_cheaper(b, q, f));
     if (!r->exact_used)
         return search_index(b, q, ws, f, hit, r, err);
-    r->n = (f->allowed ? scan_allowed : scan_all)(b, q, ws, f, hit);
+    r->n = (f->filters ? scan_allowed : scan_all)(b, q, ws, f, hit);
     return true;
 }
 
@@ -618,6 +469,9 @@ static bool check_query(const struct bundle *b, const struct retrieve_query *q, 
     for (size_t i = 0; i < q->n_exclude; i++)
         if (q->exclude[i] >= b->items->n)
             return err_set(err, ERR_ARG, "exclude: item %u, there are %u", q->exclude[i], b->items->n);
+    for (size_t i = 0; i < q->n_include; i++)
+        if (q->include[i] >= b->items->n)
+            return err_set(err, ERR_ARG, "include: item %u, there are %u", q->include[i], b->items->n);
     for (size_t i = 0; i < q->n_category; i++)
         if (q->category[i] >= b->items->category.n)
             return err_set(err, ERR_ARG, "category: row %u, there are %u", q->category[i], b->items->category.n);
@@ -633,12 +487,36 @@ bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struc
         return false;
     uint64_t embedded = now_ns();
     r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
-    struct sieve f;
-    if (!make_sieve(b, q, ws, &f, err))
+    if (!sieve_set(&ws->sieve, b, q, err))
         return false;
-    bool ok = search(b, q, ws, &f, hit, r, err);
-    mark_dropped(b, q, ws, false);
+    bool ok = search(b, q, ws, &ws->sieve, hit, r, err);
+    sieve_clear(&ws->sieve, b, q);
     r->embed_ns = embedded - start;
     r->search_ns = now_ns() - embedded;
     return ok;
+}
+
+bool retrieve_score(const struct bundle *b, const struct retrieve_query *q, const uint32_t *item, size_t n,
+                    struct retrieve_ws *ws, float *score, struct retrieve_result *r, struct err *err)
+{
+    uint64_t start = now_ns();
+    const struct items *it = b->items;
+    *r = (struct retrieve_result){.exact_used = true};
+    for (size_t i = 0; i < n; i++)
+        if (item[i] >= it->n)
+            return err_set(err, ERR_ARG, "item %u, there are %u", item[i], it->n);
+    if (!embed(b, q, ws, r, err))
+        return false;
+    uint64_t embedded = now_ns();
+    r->n = n;
+    r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
+    double sum = it->popularity_sum ? (double)it->popularity_sum : 1;
+    if (r->fallback == FALLBACK_POPULAR)
+        for (size_t i = 0; i < n; i++)
+            score[i] = (float)(it->popularity[item[i]] / sum);
+    for (size_t i = 0; i < n && r->n_vectors; i += BLOCK)
+        best_scores(b, ws, b->emb, item + i, n - i < BLOCK ? n - i : BLOCK, score + i);
+    r->embed_ns = embedded - start;
+    r->search_ns = now_ns() - embedded;
+    return true;
 }

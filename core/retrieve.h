@@ -43,6 +43,9 @@ struct retrieve_query {
     size_t n_exclude;
     const uint32_t *category;                 // keep only items of these categories (rows of items->category)
     size_t n_category;                        // 0 = no category filter
+    const uint32_t *include;                  // item_idx: only these
+    size_t n_include;
+    bool has_include;                         // false: all items
     const struct filter_expr *filter;         // what else must hold; NULL = nothing
     bool has_min_score;
     float min_score;
@@ -85,5 +88,9 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
  * item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
                    struct retrieve_result *r, struct err *err);
+
+/* Scores of n items for the user, in their order, as retrieve_topk would give them; k, ef, filters and exclusions have no say. */
+bool retrieve_score(const struct bundle *b, const struct retrieve_query *q, const uint32_t *item, size_t n, struct retrieve_ws *ws,
+                    float *score, struct retrieve_result *r, struct err *err);
 
 #endif

@@ -5,9 +5,10 @@
 #include "server/jsonw.h"
 #include "server/query.h"
 
-/* Ids lie all over blocks of many megabytes, far more pages than the TLB holds. Each chunk's are touched in two short loops without branches
- * before it is written, so that many misses are under way at once. Prefetch instructions did not help (bench/results.md, "Wire"), and
- * without this a mispredicted branch on an id's length waits for the miss that tells it: 105 us for 1,000 rows, not 39. */
+/* Ids lie all over blocks of many megabytes, far more pages than the TLB holds. Each chunk's are touched in two short
+ * loops without branches before it is written, so that many misses are under way at once. Prefetch instructions did not
+ * help (bench/results.md, "Wire"), and without this a mispredicted branch on an id's length waits for the miss that
+ * tells it: 105 us for 1,000 rows, not 39. */
 #define CHUNK 64
 
 static void touch_chunk(const struct items *it, const struct retrieve_hit *hit, size_t n, size_t from)
@@ -22,7 +23,8 @@ static void touch_chunk(const struct items *it, const struct retrieve_hit *hit, 
     __asm__ volatile("" : : "r"(sum));
 }
 
-/* The end of what is written, with room for `need` bytes behind it; NULL without memory. Cheaper than a call where there is room. */
+/* The end of what is written, with room for `need` bytes behind it; NULL without memory. Cheaper than a call where
+ * there is room. */
 static inline char *room_at(struct buf *b, char *p, size_t need)
 {
     if (b->cap - (size_t)(p - b->data) > need)
@@ -188,4 +190,36 @@ void hits_write_columns(struct buf *b, const struct items *it, const struct retr
     if (a->n)
         JSONW_LIT(b, "}");
     JSONW_LIT(b, "}");
+}
+
+static void put_u32(struct buf *b, uint32_t v)
+{
+    const unsigned char le[4] = {(unsigned char)v, (unsigned char)(v >> 8), (unsigned char)(v >> 16),
+                                 (unsigned char)(v >> 24)};
+    buf_put(b, le, sizeof(le));
+}
+
+void hits_write_binary(struct buf *b, const struct items *it, const struct retrieve_hit *hit, size_t n,
+                       const struct buf *meta)
+{
+    uint32_t bytes = 0;
+    for (size_t i = 0; i < n; i++)
+        bytes += (uint32_t)strtab_get(&it->ids, hit[i].item_idx).n;
+    JSONW_LIT(b, "DUETHITS");
+    put_u32(b, (uint32_t)n);
+    put_u32(b, bytes);
+    put_u32(b, (uint32_t)meta->len);
+    put_u32(b, 0);
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &hit[i].score, sizeof(bits));
+        put_u32(b, bits);
+    }
+    for (size_t i = 0, end = 0; i < n; i++)
+        put_u32(b, (uint32_t)(end += strtab_get(&it->ids, hit[i].item_idx).n));
+    for (size_t i = 0; i < n; i++) {
+        struct str id = strtab_get(&it->ids, hit[i].item_idx);
+        buf_put(b, id.p, id.n);
+    }
+    buf_put(b, meta->data, meta->len);
 }

@@ -21,4 +21,8 @@ void hits_write_rows(struct buf *b, const struct items *it, const struct retriev
 void hits_write_columns(struct buf *b, const struct items *it, const struct retrieve_hit *hit, size_t n,
                         const struct hits_attrs *a);
 
+/* Little-endian (docs/api.md, "Binary answers"): "DUETHITS", u32 n, bytes of ids, bytes of `meta`, 0; f32 score[n]; u32 end of id[n]; the
+ * ids; `meta`. */
+void hits_write_binary(struct buf *b, const struct items *it, const struct retrieve_hit *hit, size_t n, const struct buf *meta);
+
 #endif

@@ -2,13 +2,13 @@
 
 #include <float.h>
 #include <math.h>
-#include <stdarg.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "config/yaml.h"
 #include "core/base/mem.h"
+
+#define VECTOR_MAX 1e15 // as the index takes them
 
 void query_init(struct query *q)
 {
@@ -19,6 +19,7 @@ void query_fini(struct query *q)
 {
     free(q->str);
     free(q->idx);
+    free(q->vector);
     free(q->text);
     memset(q, 0, sizeof(*q));
 }
@@ -31,7 +32,7 @@ static bool no_memory(struct wire *w)
 }
 
 /* Room for n elements in *p; contents are kept. */
-static bool room(void **p, size_t *cap, size_t n, size_t size)
+bool query_room(void **p, size_t *cap, size_t n, size_t size)
 {
     if (n <= *cap)
         return true;
@@ -48,7 +49,7 @@ static bool room(void **p, size_t *cap, size_t n, size_t size)
 
 static bool add_str(struct query *q, struct wire *w, struct str s)
 {
-    if (q->n_str == q->cap_str && !room((void **)&q->str, &q->cap_str, q->n_str + 1, sizeof(*q->str)))
+    if (q->n_str == q->cap_str && !query_room((void **)&q->str, &q->cap_str, q->n_str + 1, sizeof(*q->str)))
         return no_memory(w);
     q->str[q->n_str++] = s;
     return true;
@@ -237,13 +238,47 @@ enum field {
     F_MIN_SCORE,
     F_FIELDS,
     F_FORMAT,
+    F_INCLUDE_IDS,
+    F_VECTOR,
+    F_ITEM_IDS,
     F_N
 };
-#define F_EMBED_N F_K // /v1/users:embed knows those before it
 
-static const char *const field_name[F_N] = {"user_id",   "model",  "features",    "history",      "k",
-                                            "ef",        "exact",  "exclude_ids", "exclude_seen", "filter",
-                                            "min_score", "fields", "format"};
+static const char *const field_name[F_N] = {"user_id", "model",       "features",     "history", "k",         "ef",
+                                            "exact",   "exclude_ids", "exclude_seen", "filter",  "min_score", "fields",
+                                            "format",  "include_ids", "vector",       "item_ids"};
+
+#define BIT(f) (1u << (f))
+#define WHO (BIT(F_USER_ID) | BIT(F_MODEL) | BIT(F_FEATURES) | BIT(F_HISTORY))
+#define WHAT                                                                                                           \
+    (BIT(F_K) | BIT(F_EF) | BIT(F_EXACT) | BIT(F_EXCLUDE_IDS) | BIT(F_INCLUDE_IDS) | BIT(F_FILTER) |                   \
+     BIT(F_MIN_SCORE) | BIT(F_FIELDS) | BIT(F_FORMAT))
+
+static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BIT(F_EXCLUDE_SEEN),
+                                     [QUERY_EMBED] = WHO,
+                                     [QUERY_SEARCH] = WHAT | BIT(F_MODEL) | BIT(F_VECTOR),
+                                     [QUERY_SCORE] = WHO | BIT(F_ITEM_IDS)};
+static const unsigned needed_by[QUERY_SCORE + 1] = {[QUERY_SEARCH] = BIT(F_VECTOR), [QUERY_SCORE] = BIT(F_ITEM_IDS)};
+
+static bool read_vector(struct query *q, struct wire *w)
+{
+    double v;
+    q->has_vector = true;
+    if (!wire_enter_array(w))
+        return false;
+    while (wire_next_item(w)) {
+        if (q->n_vector == HNSW_DIM_MAX)
+            return wire_fail(w, 422, "limit_exceeded", "more than %d components", HNSW_DIM_MAX);
+        if (!wire_double(w, &v))
+            return false;
+        if (fabs(v) > VECTOR_MAX)
+            return wire_fail(w, 422, "limit_exceeded", "found %g, want at most %g", v, VECTOR_MAX);
+        if (!query_room((void **)&q->vector, &q->cap_vector, q->n_vector + 1, sizeof(*q->vector)))
+            return no_memory(w);
+        q->vector[q->n_vector++] = (float)v;
+    }
+    return wire_ok(w);
+}
 
 static bool read_min_score(struct query *q, struct wire *w)
 {
@@ -303,24 +338,42 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
         return query_read_strings(q, w, false, QUERY_FIELDS_MAX, &q->fields);
     case F_FORMAT:
         return read_format(q, w);
+    case F_INCLUDE_IDS:
+        q->has_include = true;
+        return read_ids(q, w, lim, lim->ids, "ids", &q->include_ids);
+    case F_VECTOR:
+        return read_vector(q, w);
+    case F_ITEM_IDS:
+        return read_ids(q, w, lim, lim->ids, "ids", &q->item_ids);
     case F_N:
         break;
     }
     return false;
 }
 
-static void reset(struct query *q)
+void query_reset(struct query *q)
 {
     q->user_id = q->model = (struct str){0};
     q->n_features = 0;
-    q->exclude_ids = q->history = q->fields = (struct query_list){0};
-    q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
+    q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
+    q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
     q->k = q->ef = 0;
     q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = 0;
-    q->n_str = 0;
+    q->unknown_include = q->unknown_item = 0;
+    q->n_str = q->n_vector = 0;
 }
 
-static bool read_body(struct query *q, struct wire *w, size_t n_fields, const struct query_limits *lim)
+static bool unknown_of(struct wire *w, struct str key, unsigned fields)
+{
+    const char *known[F_N];
+    size_t n = 0;
+    for (size_t f = 0; f < F_N; f++)
+        if (fields & BIT(f))
+            known[n++] = field_name[f];
+    return query_unknown_field(w, key, known, n);
+}
+
+static bool read_body(struct query *q, struct wire *w, enum query_kind kind, const struct query_limits *lim)
 {
     struct str key;
     unsigned seen = 0;
@@ -328,196 +381,32 @@ static bool read_body(struct query *q, struct wire *w, size_t n_fields, const st
         return false;
     while (wire_next_key(w, &key)) {
         size_t f = 0;
-        while (f < n_fields && !query_same(key, field_name[f], strlen(field_name[f])))
+        while (f < F_N && !(fields_of[kind] & BIT(f) && query_same(key, field_name[f], strlen(field_name[f]))))
             f++;
-        if (f == n_fields)
-            return query_unknown_field(w, key, field_name, n_fields);
-        if (seen & 1u << f)
+        if (f == F_N)
+            return unknown_of(w, key, fields_of[kind]);
+        if (seen & BIT(f))
             return query_duplicate(w, key);
-        seen |= 1u << f;
+        seen |= BIT(f);
         if (!read_field(q, w, (enum field)f, lim))
             return false;
     }
+    for (size_t f = 0; f < F_N && wire_ok(w); f++)
+        if (needed_by[kind] & ~seen & BIT(f))
+            return wire_fail(w, 400, "invalid_value", "'%s' is missing", field_name[f]);
     return wire_end(w);
 }
 
 bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t n, const struct query_limits *lim,
                  struct wire_error *e)
 {
-    reset(q);
+    query_reset(q);
     struct wire *w = &q->wire;
-    bool ok = room((void **)&q->text, &q->cap_text, 2 * n + 1, 1); // decoded strings, and joined ones behind them
+    bool ok = query_room((void **)&q->text, &q->cap_text, 2 * n + 1, 1); // decoded strings, and joined ones behind them
     wire_begin(w, body, n, q->text, lim->depth);
-    ok = ok ? read_body(q, w, kind == QUERY_EMBED ? F_EMBED_N : F_N, lim) : no_memory(w);
+    ok = ok ? read_body(q, w, kind, lim) : no_memory(w);
     q->text_used = ok && q->text ? (size_t)(w->scratch - q->text) : 0;
     if (!ok)
         *e = w->error;
     return ok;
-}
-
-// ------------------------------------------------------------------------------------------------------- resolving
-
-bool query_refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
-{
-    va_list ap;
-    e->status = status;
-    e->code = code;
-    va_start(ap, fmt);
-    vsnprintf(e->detail, sizeof(e->detail), fmt, ap);
-    va_end(ap);
-    return false;
-}
-
-/* "/features/<name>", escaped. */
-static void point_at_feature(struct wire_error *e, struct str name)
-{
-    size_t at = (size_t)snprintf(e->pointer, sizeof(e->pointer), "/features/");
-    for (size_t i = 0; i < name.n && at + 3 < sizeof(e->pointer); i++) {
-        char c = name.p[i];
-        if (c == '~' || c == '/') {
-            e->pointer[at++] = '~';
-            c = c == '~' ? '0' : '1';
-        }
-        e->pointer[at++] = c;
-    }
-    e->pointer[at] = '\0';
-}
-
-static bool unknown_feature(struct wire_error *e, const struct schema_side *side, const struct query_feature *f)
-{
-    const char *known[SCHEMA_FIELDS_MAX];
-    size_t n = 0;
-    for (uint32_t i = 0; i < side->n_fields && n < SCHEMA_FIELDS_MAX; i++)
-        if (side->field[i].kind != FIELD_ID && side->field[i].kind != FIELD_DISPLAY)
-            known[n++] = side->field[i].name;
-    const char *near = query_nearest(f->name, known, n);
-    point_at_feature(e, f->name);
-    if (near)
-        return query_refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s', did you mean '%s'?",
-                            query_shown(f->name), f->name.p, near);
-    return query_refuse(e, 422, "unknown_feature", "the model has no user feature '%.*s'", query_shown(f->name),
-                        f->name.p);
-}
-
-/* Values of a multi-valued feature as stored text: joined by the field's separator, behind what the text block holds
- * already. */
-static bool join(struct query *q, const struct query_feature *f, char sep, struct str *out, struct wire_error *e)
-{
-    size_t need = 0;
-    for (size_t i = 0; i < f->value.n; i++)
-        need += q->str[f->value.first + i].n + 1;
-    if (q->text_used + need > q->cap_text) // cannot be: each value took two quotes in the body
-        return query_refuse(e, 503, "out_of_memory", "out of memory");
-    char *at = q->text + q->text_used, *p = at;
-    for (size_t i = 0; i < f->value.n; i++) {
-        struct str s = q->str[f->value.first + i];
-        if (i)
-            *p++ = sep;
-        memcpy(p, s.p, s.n);
-        p += s.n;
-    }
-    *out = (struct str){at, (size_t)(p - at)};
-    q->text_used += need;
-    return true;
-}
-
-static bool resolve_feature(struct query *q, size_t i, const struct schema_side *side, struct wire_error *e)
-{
-    const struct query_feature *f = &q->feature[i];
-    const struct schema_field *field = schema_find(side, f->name.p, f->name.n);
-    if (!field || field->kind == FIELD_DISPLAY || field->kind == FIELD_ID)
-        return unknown_feature(e, side, f);
-    q->resolved[i].name = f->name;
-    if (!f->is_list) {
-        q->resolved[i].value = q->str[f->value.first];
-        return true;
-    }
-    if (field->kind != FIELD_MULTI) {
-        point_at_feature(e, f->name);
-        return query_refuse(e, 400, "wrong_type", "found an array, want one value: feature '%s' is not multi-valued",
-                            field->name);
-    }
-    return join(q, f, field->sep, &q->resolved[i].value, e);
-}
-
-static int attr_of(const struct items *it, struct str name)
-{
-    int a = items_attr(it, name.p, name.n);
-    return a < 0 && query_same(name, "category", 8) ? QUERY_ATTR_CATEGORY : a;
-}
-
-static bool resolve_fields(struct query *q, const struct items *it, struct wire_error *e)
-{
-    for (size_t i = 0; i < q->fields.n; i++) {
-        struct str name = q->str[q->fields.first + i];
-        if ((q->attr[i] = attr_of(it, name)) != -1) {
-            for (size_t j = 0; j < i; j++)
-                if (q->attr[j] == q->attr[i]) {
-                    snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
-                    return query_refuse(e, 400, "invalid_value", "attribute '%.*s' is there twice", query_shown(name),
-                                        name.p);
-                }
-            continue;
-        }
-        const char *known[ITEM_ATTRS_MAX + 1] = {"category"};
-        for (uint32_t a = 0; a < it->n_attrs; a++)
-            known[a + 1] = it->attr[a].name;
-        const char *near = query_nearest(name, known, it->n_attrs + 1);
-        snprintf(e->pointer, sizeof(e->pointer), "/fields/%zu", i);
-        if (near)
-            return query_refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s', did you mean '%s'?",
-                                query_shown(name), name.p, near);
-        return query_refuse(e, 422, "unknown_attribute", "items have no attribute '%.*s'", query_shown(name), name.p);
-    }
-    return true;
-}
-
-/* Ids that this bundle does not have can neither be excluded nor tell anything: they are counted and dropped. */
-static size_t resolve_ids(const struct query *q, const struct query_list *l, const struct strtab_index *index,
-                          uint32_t *out, size_t *unknown)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < l->n; i++) {
-        struct str id = q->str[l->first + i];
-        uint32_t row = strtab_find(index, id.p, id.n);
-        if (row != STRTAB_NONE)
-            out[n++] = row;
-    }
-    *unknown = l->n - n;
-    return n;
-}
-
-bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
-                   struct retrieve_query *out, struct wire_error *e)
-{
-    const struct items *it = b->items;
-    e->pointer[0] = '\0';
-    if (!room((void **)&q->idx, &q->cap_idx, q->exclude_ids.n + q->history.n + 1, sizeof(*q->idx)))
-        return query_refuse(e, 503, "out_of_memory", "out of memory");
-    for (size_t i = 0; i < q->n_features; i++)
-        if (!resolve_feature(q, i, &b->model->schema->user, e))
-            return false;
-    if (!resolve_fields(q, it, e))
-        return false;
-    uint32_t *exclude = q->idx, *history = exclude + q->exclude_ids.n;
-    const struct filter_expr *filter;
-    if (!query_resolve_filter(q, it, &filter, e))
-        return false;
-    *out = (struct retrieve_query){
-        .user_id = q->user_id,
-        .feature = q->resolved,
-        .n_features = q->n_features,
-        .history = history,
-        .n_history = resolve_ids(q, &q->history, &it->by_id, history, &q->unknown_history),
-        .k = (size_t)(q->k ? q->k : k_default),
-        .ef = (size_t)(q->ef ? q->ef : ef_default),
-        .exact = q->exact,
-        .exclude_seen = q->exclude_seen,
-        .exclude = exclude,
-        .n_exclude = resolve_ids(q, &q->exclude_ids, &it->by_id, exclude, &q->unknown_exclude),
-        .filter = filter,
-        .has_min_score = q->has_min_score,
-        .min_score = q->min_score,
-    };
-    return true;
 }

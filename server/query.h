@@ -1,4 +1,4 @@
-/* query.h - the bodies of /v1/retrieve and /v1/users:embed: JSON -> struct query -> struct retrieve_query.
+/* query.h - the bodies of /v1/retrieve, /v1/users:embed, /v1/search and /v1/score: JSON -> struct query -> struct retrieve_query.
  * Place:   two steps, for what the client wrote must be understood before the bundle that answers it is known:
  *          query_parse needs the limits only, query_resolve turns ids, features, categories and attributes into
  *          indices of one bundle.
@@ -16,7 +16,7 @@
 #include "core/retrieve.h"
 #include "server/wire.h"
 
-enum query_kind { QUERY_RETRIEVE = 1, QUERY_EMBED = 2 };
+enum query_kind { QUERY_RETRIEVE, QUERY_EMBED, QUERY_SEARCH, QUERY_SCORE };
 
 #define QUERY_FEATURES_MAX 256 // SCHEMA_FIELDS_MAX
 #define QUERY_FIELDS_MAX 64    // attributes asked for
@@ -54,7 +54,8 @@ struct query {
     struct str user_id, model; // .p = NULL: not given
     size_t n_features;
     struct query_feature feature[QUERY_FEATURES_MAX];
-    struct query_list exclude_ids, history, fields;
+    struct query_list exclude_ids, include_ids, item_ids, history, fields;
+    bool has_include;
     struct query_filter filter[FILTER_NODES_MAX]; // in prefix order
     size_t n_filter;                               // 0 = none given
     bool has_min_score, exact, exclude_seen, columns;
@@ -66,11 +67,16 @@ struct query {
     struct filter_node filter_node[FILTER_NODES_MAX];
     struct filter_expr filter_expr;
     size_t unknown_history, unknown_exclude; // ids that this bundle does not know: ignored, and counted
+    uint32_t *item;          // [item_ids.n] of /v1/score, STRTAB_NONE where the bundle has no such item; part of idx
+    size_t unknown_include, unknown_item;
     size_t unknown_filter;                   // values in the filter that no item has
     // memory, kept from request to request
     struct str *str;
     size_t n_str, cap_str;
-    uint32_t *idx; // [cap_idx] resolved exclude, history
+    float *vector; // [n_vector] as given
+    size_t n_vector, cap_vector;
+    bool has_vector;
+    uint32_t *idx; // [cap_idx] resolved exclude, include, history, items
     size_t cap_idx;
     char *text; // [cap_text] decoded strings and joined values
     size_t cap_text, text_used;
@@ -78,6 +84,7 @@ struct query {
 };
 
 void query_init(struct query *q);
+void query_reset(struct query *q); // as if nothing was asked; memory is kept
 void query_fini(struct query *q);
 
 /* Body of n bytes, NUL behind it. False: *e says why. `q` borrows from `body`. */

@@ -1,9 +1,10 @@
-/* query_priv.h - what query.c and query_filter.c share. */
+/* query_priv.h - what query.c, query_filter.c and query_resolve.c share. */
 #ifndef DUET_SERVER_QUERY_PRIV_H
 #define DUET_SERVER_QUERY_PRIV_H
 
 #include "server/query.h"
 
+bool query_room(void **p, size_t *cap, size_t n, size_t size); // for n elements in *p; contents are kept
 bool query_same(struct str s, const char *name, size_t n);
 const char *query_nearest(struct str s, const char *const *known, size_t n); // NULL if none is near
 int query_shown(struct str s); // bytes of a client's text that a message repeats: at most 64, whole characters

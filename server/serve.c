@@ -27,6 +27,8 @@ void serve_state_free(struct app *app, struct serve_state *s)
     query_fini(&s->query);
     free(s->hit);
     free(s->vec);
+    free(s->known);
+    buf_fini(&s->meta);
     free(s);
 }
 
@@ -261,6 +263,8 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
         put_degraded(b, &first, "unknown_value", rq->feature[res->unknown_feature[i]].name);
     put_count(b, &first, "unknown_history_ids", q->unknown_history);
     put_count(b, &first, "unknown_exclude_ids", q->unknown_exclude);
+    put_count(b, &first, "unknown_include_ids", q->unknown_include);
+    put_count(b, &first, "unknown_item_ids", q->unknown_item);
     put_count(b, &first, "unknown_filter_values", q->unknown_filter);
     if (rq->exclude_seen && !c->loaded->bundle->users->seen_off)
         put_degraded(b, &first, "seen_not_stored", none);

@@ -21,8 +21,11 @@ struct serve_state {
     struct query query;
     struct retrieve_hit *hit;
     size_t cap_hit;
-    float *vec; // p_u, then a_u
+    float *vec; // p_u, then a_u; or scores
     size_t cap_vec;
+    struct buf meta; // of a binary answer
+    uint32_t *known; // item_idx
+    size_t cap_known;
 };
 struct serve_state *serve_state_new(struct app *app);
 void serve_state_free(struct app *app, struct serve_state *s);
@@ -56,6 +59,12 @@ bool serve_resolve(struct app *app, const struct http_request *r, struct query *
 void serve_put_head(struct buf *b, const struct http_request *r, const struct serve_choice *c, const struct query *q,
                     const struct retrieve_query *rq, const struct retrieve_result *res);
 
+/* Retrieves and writes the answer, Server-Timing and metrics. False: the problem is in *resp. */
+bool serve_topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
+                const struct retrieve_query *rq, struct http_response *resp);
+void serve_timing(struct http_response *resp, const struct retrieve_result *res);
+void serve_count(struct app *app, unsigned shard, const struct serve_choice *c, const struct retrieve_result *res);
+
 /* A retrieve_* failure as an answer; faults of ours are logged. Returns true, as problem_write. */
 bool serve_failed(struct app *app, const struct http_request *r, const struct err *err, struct http_response *resp);
 bool serve_wire_problem(const struct http_request *r, const struct wire_error *e, struct http_response *resp);
@@ -71,6 +80,9 @@ bool serve_unknown_model(const struct http_request *r, const struct generation *
 // service.c)
 
 bool handle_retrieve(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_search(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_similar(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_score(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_embed(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_models(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_model(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);

@@ -62,7 +62,7 @@ static bool in_list(const uint32_t *list, size_t n, uint32_t v)
 
 static bool eligible(const struct bundle *b, const struct retrieve_query *q, uint32_t item)
 {
-    if (in_list(q->exclude, q->n_exclude, item) ||
+    if (in_list(q->exclude, q->n_exclude, item) || (q->has_include && !in_list(q->include, q->n_include, item)) ||
         (q->n_category && !in_list(q->category, q->n_category, b->items->category_of[item])))
         return false;
     uint32_t u = q->exclude_seen && q->user_id.p ? users_find(b->users, q->user_id.p, q->user_id.n) : STRTAB_NONE;
@@ -131,7 +131,7 @@ static void check_answer(struct fixture *f, const struct retrieve_query *q, cons
 struct any_query {
     struct retrieve_query q;
     char what[128], user[32];
-    uint32_t exclude[64], history[8], category[6];
+    uint32_t exclude[64], include[64], history[8], category[6];
     struct retrieve_feature feature[3];
     float vector[64];
 };
@@ -159,6 +159,11 @@ static void random_query(struct rng *r, const struct bundle *b, bool plain, stru
     q->n_exclude = rng_below(r, 2) ? 0 : rng_below(r, 64);
     for (size_t i = 0; i < q->n_exclude; i++)
         a->exclude[i] = rng_below(r, b->items->n);
+    q->include = a->include;
+    q->has_include = rng_below(r, 6) == 0;
+    q->n_include = q->has_include ? rng_below(r, 64) : 0;
+    for (size_t i = 0; i < q->n_include; i++)
+        a->include[i] = rng_below(r, b->items->n);
     q->category = a->category;
     q->n_category = rng_below(r, 2) ? 0 : rng_below(r, 6);
     for (size_t i = 0; i < q->n_category; i++) // repeated ones are fine
@@ -173,9 +178,9 @@ static void random_query(struct rng *r, const struct bundle *b, bool plain, stru
             a->vector[i] = (float)rng_normal(r);
     }
     snprintf(a->what, sizeof(a->what),
-             "user %s, %zu features, %zu history, %zu excluded, %zu categories, k %zu, ef %zu%s%s", a->user,
-             q->n_features, q->n_history, q->n_exclude, q->n_category, q->k, q->ef, q->exact ? ", exact" : "",
-             q->vector ? ", vector" : "");
+             "user %s, %zu features, %zu history, %zu excluded, %zu included, %zu categories, k %zu, ef %zu%s%s",
+             a->user, q->n_features, q->n_history, q->n_exclude, q->n_include, q->n_category, q->k, q->ef,
+             q->exact ? ", exact" : "", q->vector ? ", vector" : "");
 }
 
 static void any_query_is_answered_rightly(void **state)
@@ -506,6 +511,52 @@ static void threads_share_a_bundle(void **state)
     close_world(&f);
 }
 
+/* Scores are those of answers, whatever rung gave them, in the order of the items asked for. */
+static void scores_are_those_of_answers(void **state)
+{
+    (void)state;
+    struct fixture f = open_world(&(struct world_params){.kind = MODEL_DAT, .seed = 8});
+    static const char *const users[] = {"u3", "stranger"};
+    static struct retrieve_hit hit[300];
+    uint32_t item[300];
+    float score[300];
+    struct retrieve_result r;
+    struct err e = {0};
+    for (size_t u = 0; u < 2; u++) {
+        struct retrieve_query q = {.user_id = text(users[u]), .k = 300, .exact = true};
+        assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
+        assert_int_equal(r.n, 300);
+        for (size_t i = 0; i < 300; i++)
+            item[i] = hit[(i * 7) % 300].item_idx;
+        assert_ok(retrieve_score(f.b, &q, item, 300, f.ws, score, &r, &e), &e);
+        for (size_t i = 0; i < 300; i++)
+            assert_true(fabsf(score[i] - hit[(i * 7) % 300].score) < 1e-6f);
+        item[5] = 300;
+        assert_err(retrieve_score(f.b, &q, item, 300, f.ws, score, &r, &e), &e, ERR_ARG, "item 300, there are 300");
+        e = (struct err){0};
+    }
+    close_world(&f);
+}
+
+/* More of what was seen and excluded than is asked for in addition, and less. */
+static void few_and_many_are_dropped(void **state)
+{
+    (void)state;
+    struct fixture f = open_world(&(struct world_params){.kind = MODEL_DAT, .n_items = 3000, .n_users = 10, .seed = 4});
+    static struct retrieve_hit best[200];
+    uint32_t drop[200];
+    struct retrieve_result r;
+    struct err e = {0};
+    struct retrieve_query q = {.user_id = text("u3"), .k = 200, .exact = true};
+    assert_ok(retrieve_topk(f.b, &q, f.ws, best, &r, &e), &e);
+    for (size_t i = 0; i < 200; i++)
+        drop[i] = best[i].item_idx;
+    q = (struct retrieve_query){.user_id = text("u3"), .k = 20, .ef = 100, .exclude = drop};
+    for (q.n_exclude = 0; q.n_exclude <= 200; q.n_exclude += 5)
+        check_answer(&f, &q, "the best ones are dropped");
+    close_world(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -513,6 +564,7 @@ int main(void)
         cmocka_unit_test(stored_users_are_served_as_trained), cmocka_unit_test(features_override_stored_ones),
         cmocka_unit_test(unknown_users_climb_the_ladder),     cmocka_unit_test(history_without_a_u),
         cmocka_unit_test(impossible_queries_are_refused),     cmocka_unit_test(allocates_nothing_once_warm),
+        cmocka_unit_test(scores_are_those_of_answers),        cmocka_unit_test(few_and_many_are_dropped),
         cmocka_unit_test(lack_of_memory_is_an_error),         cmocka_unit_test(threads_share_a_bundle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -155,25 +155,40 @@ def raw(d, path, head, body):
 
 
 def queries(d):
-    for path in ("/v1/retrieve", "/v1/users:embed"):
-        call(d.data, 200, "POST", path, {"user_id": "u1"})
-        call(d.data, 200, "POST", path, {"user_id": 17, "model": "dat", "features": {"city": "?", "likes": ["tea"]}, "history": ["i1"]})
-        call(d.data, 200, "POST", path, {"user_id": "stranger"})
+    vector = [0.25] * 16
+    for path, more in (("/v1/retrieve", {}), ("/v1/users:embed", {}), ("/v1/score", {"item_ids": ["i1", 2]}), ("/v1/search", {"vector": vector})):
+        users = [{}] if path == "/v1/search" else [{"user_id": "u1"}, {"user_id": "stranger"},
+                                                   {"user_id": 17, "model": "dat", "features": {"city": "?", "likes": ["tea"]}, "history": ["i1"]}]
+        for user in users:
+            call(d.data, 200, "POST", path, {**user, **more})
         call(d.data, 400, "POST", path, "{")
         call(d.data, 400, "POST", path, {"user": 1})
         call(d.data, 400, "POST", path, {"user_id": {}})
-        call(d.data, 400, "POST", path, {"user_id": "u1"}, {"X-Experiment-Override": "main=zz"})
-        call(d.data, 404, "POST", path, {"model": "none"})
+        call(d.data, 400, "POST", path, more, {"X-Experiment-Override": "main=zz"})
+        call(d.data, 404, "POST", path, {"model": "none", **more})
         check("too large", raw(d, path, f"Content-Length: {1 << 21}", b""), 413)
         call(d.data, 415, "POST", path, "{}", {"Content-Type": "text/plain"})
-        call(d.data, 422, "POST", path, {"model": "dat", "features": {"none": 1}})
-        call(d.data, 503, "POST", path, {"model": "empty"})
-        check("late", raw(d, path, "X-Request-Timeout-Ms: 1\r\nContent-Length: 2", b"{}"), 504)
+        bad = {"vector": [1]} if path == "/v1/search" else {"features": {"none": 1}}
+        call(d.data, 422, "POST", path, {"model": "dat", **more, **bad})
+        call(d.data, 503, "POST", path, {"model": "empty", **more})
+        body = json.dumps(more).encode()
+        check("late", raw(d, path, f"X-Request-Timeout-Ms: 1\r\nContent-Length: {len(body)}", body), 504)
+    similar = "/v1/items/i7/similar"
+    call(d.data, 200, "GET", similar)
+    call(d.data, 200, "GET", similar + "?k=3&ef=50&model=tt")
+    call(d.data, 400, "GET", similar, None, {"X-Experiment-Override": "main=zz"})
+    call(d.data, 404, "GET", "/v1/items/none/similar")
+    call(d.data, 422, "GET", similar + "?k=0")
+    call(d.data, 503, "GET", similar + "?model=empty")
     everything = {"user_id": "u1", "model": "dat", "k": 3, "ef": 50, "exact": True, "exclude_ids": ["i1", 2], "exclude_seen": True, "min_score": -1,
                   "filter": {"and": [{"field": "category", "in": ["food", 7]}, {"not": {"or": [{"field": "price", "gte": 10, "lt": 50}, {"field": "tags", "not_in": ["a"]}]}}]}, "fields": ["title", "category"]}
     call(d.data, 200, "POST", "/v1/retrieve", {**everything, "format": "rows"})
     call(d.data, 200, "POST", "/v1/retrieve", {**everything, "format": "columns"})
+    call(d.data, 200, "POST", "/v1/search", {**{k: v for k, v in everything.items() if k not in ("user_id", "exclude_seen")}, "vector": vector, "include_ids": ["i5"]})
     call(d.data, 422, "POST", "/v1/retrieve", {"k": 10001})
+    for path, body in (("/v1/retrieve", {}), ("/v1/search", {"vector": vector})):
+        status, _, headers = d.data.call("POST", path, json.dumps(body), headers={"Accept": "application/octet-stream"}, raw=True)
+        check_answer("POST", path, status, headers, b"")
 
 
 def lists(d):

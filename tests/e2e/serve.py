@@ -8,6 +8,7 @@ import json
 import os
 import re
 import signal
+import struct
 import subprocess
 import threading
 import time
@@ -141,6 +142,56 @@ def retrieval(work):
         check("columns", [(i["id"], i["score"], i["attributes"]["title"]) for i in rows["items"]],
               list(zip(columns["ids"], columns["scores"], columns["attributes"]["title"])))
         check("request id", d.data.post("/v1/retrieve", {}, headers={"X-Request-Id": "abc-1"})[1]["request_id"], "abc-1")
+
+
+def unpack(data):
+    """What docs/api.md says of binary answers."""
+    magic, n, id_bytes, rest, zero = struct.unpack_from("<8s4I", data)
+    check("head", (magic, zero, len(data)), (b"DUETHITS", 0, 24 + 8 * n + id_bytes + rest))
+    scores, ends = struct.unpack_from(f"<{n}f", data, 24), (0,) + struct.unpack_from(f"<{n}I", data, 24 + 4 * n)
+    ids = data[24 + 8 * n:24 + 8 * n + id_bytes]
+    return [(ids[ends[i]:ends[i + 1]].decode(), scores[i]) for i in range(n)], json.loads(data[len(data) - rest:])
+
+
+def vectors_and_items(work):
+    """/v1/search, /v1/score, similar items or binary answers say something else than /v1/retrieve does."""
+    world(work)
+    with Daemon(work, ["dat", "tt"]) as d:
+        def post(path, **body):
+            status, answer, _ = d.data.post(path, body)
+            check(f"{path} {body}: {answer}", status, 200)
+            return answer
+
+        full = post("/v1/retrieve", user_id="u1", k=300, exact=True)
+        p_u = post("/v1/users:embed", user_id="u1")["p_u"]
+        check("search", items(post("/v1/search", vector=p_u, k=300, exact=True)), items(full))
+        check("search by graph", items(post("/v1/search", vector=p_u, k=20, ef=300)), items(full)[:20])
+        some = [i for i, _ in items(full)][::7]
+        check("include", items(post("/v1/retrieve", user_id="u1", include_ids=some[::-1] + ["none"])), items(full)[::7])
+        check("include counted", post("/v1/search", vector=p_u, include_ids=["none"])["degraded"], ["unknown_include_ids:1"])
+        check("include nothing", post("/v1/retrieve", user_id="u1", include_ids=[])["returned"], 0)
+        scores = post("/v1/score", user_id="u1", item_ids=some + ["none"] + some[:1])
+        check("score", items(scores), items(full)[::7] + [("none", None)] + items(full)[:1])
+        check("unknown", scores["degraded"], ["unknown_item_ids:1"])
+        popular = post("/v1/retrieve", user_id="stranger", k=5)
+        check("popular", items(post("/v1/score", item_ids=[i for i, _ in items(popular)])), items(popular))
+        for body, code in (({}, "invalid_value"), ({"vector": [1] * 15}, "invalid_vector"), ({"vector": []}, "invalid_vector"), ({"vector": ["1"]}, "wrong_type"),
+                           ({"vector": [1e16] * 16}, "limit_exceeded"), ({"vector": [1] * 16, "user_id": 1}, "unknown_field")):
+            check(f"{body}", d.data.post("/v1/search", body)[1]["code"], code)
+        _, similar, _ = d.data.get("/v1/items/i7/similar?k=300&model=dat")
+        check("all but itself", (similar["returned"], "i7" in dict(items(similar))), (299, False))
+        v = post("/v1/search", vector=p_u, k=1)["items"][0]["id"]
+        check("near", d.data.get(f"/v1/items/{v}/similar?k=1")[1]["items"][0]["score"] <= 1.00001, True)
+        check("no item", d.data.get("/v1/items/none/similar")[1]["code"], "unknown_item")
+        for query in ("k=0", "k=x", "k=10001", "k=", "ef=-1"):
+            check(query, d.data.get(f"/v1/items/i7/similar?{query}")[1]["code"], "limit_exceeded")
+        status, data, headers = d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "exact": True}, headers={"Accept": "application/octet-stream"}, raw=True)
+        check("binary", (status, headers["Content-Type"]), (200, "application/octet-stream"))
+        hits, about = unpack(data)
+        check("hits", [(i, float(f"{s:.7g}")) for i, s in hits], items(full))
+        check("about", {k: about[k] for k in ("model", "k", "returned")}, {"model": "dat", "k": 300, "returned": 300})
+        status, problem, _ = d.data.post("/v1/retrieve", {"fields": ["title"]}, headers={"Accept": "application/octet-stream"})
+        check("fields", (status, problem["errors"][0]["pointer"]), (400, "/fields"))
 
 
 def faults(work):
@@ -466,5 +517,5 @@ def asked_to_drain(work):
 
 
 if __name__ == "__main__":
-    run([documented_examples, retrieval, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
+    run([documented_examples, retrieval, vectors_and_items, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
          without_a_state_file, operations_do_not_block, sighup, drain_under_load, asked_to_drain])
