@@ -241,12 +241,13 @@ enum field {
     F_INCLUDE_IDS,
     F_VECTOR,
     F_ITEM_IDS,
+    F_ITEM_ID,
     F_N
 };
 
-static const char *const field_name[F_N] = {"user_id", "model",       "features",     "history", "k",         "ef",
-                                            "exact",   "exclude_ids", "exclude_seen", "filter",  "min_score", "fields",
-                                            "format",  "include_ids", "vector",       "item_ids"};
+static const char *const field_name[F_N] = {"user_id", "model",       "features",     "history",  "k",         "ef",
+                                            "exact",   "exclude_ids", "exclude_seen", "filter",   "min_score", "fields",
+                                            "format",  "include_ids", "vector",       "item_ids", "item_id"};
 
 #define BIT(f) (1u << (f))
 #define WHO (BIT(F_USER_ID) | BIT(F_MODEL) | BIT(F_FEATURES) | BIT(F_HISTORY))
@@ -257,8 +258,11 @@ static const char *const field_name[F_N] = {"user_id", "model",       "features"
 static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BIT(F_EXCLUDE_SEEN),
                                      [QUERY_EMBED] = WHO,
                                      [QUERY_SEARCH] = WHAT | BIT(F_MODEL) | BIT(F_VECTOR),
-                                     [QUERY_SCORE] = WHO | BIT(F_ITEM_IDS)};
-static const unsigned needed_by[QUERY_SCORE + 1] = {[QUERY_SEARCH] = BIT(F_VECTOR), [QUERY_SCORE] = BIT(F_ITEM_IDS)};
+                                     [QUERY_SCORE] = WHO | BIT(F_ITEM_IDS),
+                                     [QUERY_EXPLAIN] = WHO | (WHAT & ~(BIT(F_FIELDS) | BIT(F_FORMAT))) |
+                                                       BIT(F_EXCLUDE_SEEN) | BIT(F_ITEM_ID)};
+static const unsigned needed_by[QUERY_EXPLAIN + 1] = {
+    [QUERY_SEARCH] = BIT(F_VECTOR), [QUERY_SCORE] = BIT(F_ITEM_IDS), [QUERY_EXPLAIN] = BIT(F_ITEM_ID)};
 
 static bool read_vector(struct query *q, struct wire *w)
 {
@@ -345,6 +349,8 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
         return read_vector(q, w);
     case F_ITEM_IDS:
         return read_ids(q, w, lim, lim->ids, "ids", &q->item_ids);
+    case F_ITEM_ID:
+        return read_id(w, lim, &q->item_id);
     case F_N:
         break;
     }
@@ -353,7 +359,7 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
 
 void query_reset(struct query *q)
 {
-    q->user_id = q->model = (struct str){0};
+    q->user_id = q->model = q->item_id = (struct str){0};
     q->n_features = 0;
     q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
     q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;

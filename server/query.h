@@ -1,4 +1,4 @@
-/* query.h - the bodies of /v1/retrieve, /v1/users:embed, /v1/search and /v1/score: JSON -> struct query -> struct retrieve_query.
+/* query.h - the bodies of /v1/retrieve, /v1/users:embed, /v1/search, /v1/score and /v1/explain: JSON -> struct query -> struct retrieve_query.
  * Place:   two steps, for what the client wrote must be understood before the bundle that answers it is known:
  *          query_parse needs the limits only, query_resolve turns ids, features, categories and attributes into
  *          indices of one bundle.
@@ -16,7 +16,7 @@
 #include "core/retrieve.h"
 #include "server/wire.h"
 
-enum query_kind { QUERY_RETRIEVE, QUERY_EMBED, QUERY_SEARCH, QUERY_SCORE };
+enum query_kind { QUERY_RETRIEVE, QUERY_EMBED, QUERY_SEARCH, QUERY_SCORE, QUERY_EXPLAIN };
 
 #define QUERY_FEATURES_MAX 256 // SCHEMA_FIELDS_MAX
 #define QUERY_FIELDS_MAX 64    // attributes asked for
@@ -51,7 +51,7 @@ struct query_filter {
 
 struct query {
     // what was asked; strings point into the body or into text
-    struct str user_id, model; // .p = NULL: not given
+    struct str user_id, model, item_id; // .p = NULL: not given
     size_t n_features;
     struct query_feature feature[QUERY_FEATURES_MAX];
     struct query_list exclude_ids, include_ids, item_ids, history, fields;

@@ -202,8 +202,10 @@ bool serve_resolve(struct app *app, const struct http_request *r, struct query *
     struct wire_error e;
     uint64_t k = c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, ef = c->a.n ? c->a.ef : 0;
     if (query_resolve(q, c->loaded->bundle, at_most(k, app->config->limits.k), at_most(ef, app->config->limits.ef), rq,
-                      &e))
+                      &e)) {
+        rq->deadline_ns = r->deadline_ns;
         return true;
+    }
     return !serve_wire_problem(r, &e, resp);
 }
 
@@ -259,6 +261,8 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
     JSONW_LIT(b, "[");
     if (c->g->model[c->model].degraded[0])
         put_degraded(b, &first, "older_version", none);
+    if (res->late)
+        put_degraded(b, &first, "deadline", none);
     for (size_t i = 0; i < res->n_unknown; i++)
         put_degraded(b, &first, "unknown_value", rq->feature[res->unknown_feature[i]].name);
     put_count(b, &first, "unknown_history_ids", q->unknown_history);

@@ -82,6 +82,7 @@ bool serve_unknown_model(const struct http_request *r, const struct generation *
 bool handle_retrieve(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_search(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_similar(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_explain(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_score(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_embed(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_models(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);

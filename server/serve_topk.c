@@ -93,6 +93,9 @@ bool serve_topk(struct app *app, const struct http_request *r, const struct serv
         return !problem_write(resp, r, 400, "invalid_value", "/fields", "attributes come in JSON answers only");
     if (!run(s, c, rq, &res, &err))
         return !serve_failed(app, r, &err, resp);
+    if (res.late && res.n == 0)
+        return !problem_write(resp, r, 504, "deadline_exceeded", NULL,
+                              "the request's deadline passed before the search");
     if (binary)
         write_binary(r, c, s, rq, &res, resp);
     else

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <pthread.h>
+#include <time.h>
 
 #include "core/retrieve.h"
 #include "tests/core/world.h"
@@ -557,15 +558,49 @@ static void few_and_many_are_dropped(void **state)
     close_world(&f);
 }
 
+/* A deadline that passed before the search, one during a scan, and one that is kept. */
+static void deadlines(void **state)
+{
+    (void)state;
+    struct fixture f =
+        open_world(&(struct world_params){.kind = MODEL_DAT, .n_items = 10000, .n_users = 10, .seed = 4});
+    static struct retrieve_hit hit[10000];
+    struct retrieve_result r;
+    struct err e = {0};
+    struct timespec t;
+    struct retrieve_query q = {.user_id = text("u3"), .k = 10000, .exact = true, .deadline_ns = 1};
+    assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
+    assert_true(r.late && r.n == 0);
+    bool cut = false;
+    for (uint64_t us = 10; us < 1000000 && (r.late || !cut); us += us / 50 + 1) {
+        clock_gettime(CLOCK_MONOTONIC, &t);
+        q.deadline_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + us * 1000;
+        assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
+        cut = cut || (r.late && r.n > 0);
+        assert_true(r.late || r.n == 10000);
+    }
+    assert_true(cut);
+    q.deadline_ns = 0;
+    check_answer(&f, &q, "no deadline, after some that passed");
+    close_world(&f);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(any_query_is_answered_rightly),      cmocka_unit_test(wide_and_narrow_categories),
-        cmocka_unit_test(stored_users_are_served_as_trained), cmocka_unit_test(features_override_stored_ones),
-        cmocka_unit_test(unknown_users_climb_the_ladder),     cmocka_unit_test(history_without_a_u),
-        cmocka_unit_test(impossible_queries_are_refused),     cmocka_unit_test(allocates_nothing_once_warm),
-        cmocka_unit_test(scores_are_those_of_answers),        cmocka_unit_test(few_and_many_are_dropped),
-        cmocka_unit_test(lack_of_memory_is_an_error),         cmocka_unit_test(threads_share_a_bundle),
+        cmocka_unit_test(any_query_is_answered_rightly),
+        cmocka_unit_test(wide_and_narrow_categories),
+        cmocka_unit_test(stored_users_are_served_as_trained),
+        cmocka_unit_test(features_override_stored_ones),
+        cmocka_unit_test(unknown_users_climb_the_ladder),
+        cmocka_unit_test(history_without_a_u),
+        cmocka_unit_test(impossible_queries_are_refused),
+        cmocka_unit_test(allocates_nothing_once_warm),
+        cmocka_unit_test(scores_are_those_of_answers),
+        cmocka_unit_test(few_and_many_are_dropped),
+        cmocka_unit_test(deadlines),
+        cmocka_unit_test(lack_of_memory_is_an_error),
+        cmocka_unit_test(threads_share_a_bundle),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -156,7 +156,7 @@ def raw(d, path, head, body):
 
 def queries(d):
     vector = [0.25] * 16
-    for path, more in (("/v1/retrieve", {}), ("/v1/users:embed", {}), ("/v1/score", {"item_ids": ["i1", 2]}), ("/v1/search", {"vector": vector})):
+    for path, more in (("/v1/retrieve", {}), ("/v1/users:embed", {}), ("/v1/score", {"item_ids": ["i1", 2]}), ("/v1/search", {"vector": vector}), ("/v1/explain", {"item_id": "i1"})):
         users = [{}] if path == "/v1/search" else [{"user_id": "u1"}, {"user_id": "stranger"},
                                                    {"user_id": 17, "model": "dat", "features": {"city": "?", "likes": ["tea"]}, "history": ["i1"]}]
         for user in users:
@@ -173,6 +173,7 @@ def queries(d):
         call(d.data, 503, "POST", path, {"model": "empty", **more})
         body = json.dumps(more).encode()
         check("late", raw(d, path, f"X-Request-Timeout-Ms: 1\r\nContent-Length: {len(body)}", body), 504)
+    call(d.data, 200, "POST", "/v1/explain", {"user_id": "u1", "item_id": "i2", "k": 3, "exact": True, "exclude_ids": ["i2"], "exclude_seen": True, "min_score": 2})
     similar = "/v1/items/i7/similar"
     call(d.data, 200, "GET", similar)
     call(d.data, 200, "GET", similar + "?k=3&ef=50&model=tt")

@@ -194,6 +194,46 @@ def vectors_and_items(work):
         check("fields", (status, problem["errors"][0]["pointer"]), (400, "/fields"))
 
 
+def explanations(work):
+    """/v1/explain contradicts /v1/retrieve."""
+    world(work, tt=())
+    with Daemon(work, ["dat"]) as d:
+        def explain(**body):
+            status, answer, _ = d.data.post("/v1/explain", {"user_id": "u1", "k": 10, **body})
+            check(f"{body}: {answer}", status, 200)
+            return answer
+
+        full = items(d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "exact": True})[1])
+        for at in (0, 9, 10, 299):
+            x = explain(item_id=full[at][0], exact=True)
+            check("ranks", (x["rank"], x["exact_rank"], x["exact_rank_without_rules"]), (at + 1 if at < 10 else None, at + 1, at + 1))
+            check("scores", (x["score"], x["kth_score"], x["dropped_by"], x["missed_by_graph"]), (full[at][1], full[9][1], [], False))
+            check("gap", abs(x["gap"] - (full[at][1] - full[9][1])) < 1e-6, True)
+        best = full[0][0]
+        rules = {"exclude_ids": [best], "include_ids": ["i1" if best != "i1" else "i2"], "filter": {"or": []}, "min_score": 2}
+        for name, value in rules.items():
+            x = explain(item_id=best, **{name: value})
+            check(name, (x["dropped_by"], x["rank"], x["exact_rank"], x["exact_rank_without_rules"]), ([name], None, None, 1))
+        check("all rules", explain(item_id=best, **rules)["dropped_by"], list(rules))
+        left = {i for i, _ in items(d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "exclude_seen": True})[1])}
+        seen = next(i for i, _ in full if i not in left)
+        check("seen", explain(item_id=seen, exclude_seen=True)["dropped_by"], ["exclude_seen"])
+        check("fewer than k", explain(item_id=best, include_ids=[best])["gap"], None)
+        check("no item", d.data.post("/v1/explain", {"item_id": "none"})[1]["code"], "unknown_item")
+        check("no item given", d.data.post("/v1/explain", {})[1]["code"], "invalid_value")
+        missed = 0
+        for i in range(40):
+            answer = items(d.data.post("/v1/retrieve", {"user_id": f"u{i}", "k": 5, "ef": 5})[1])
+            exact = items(d.data.post("/v1/retrieve", {"user_id": f"u{i}", "k": 5, "exact": True})[1])
+            for item in {i for i, _ in exact} - {i for i, _ in answer}:
+                x = explain(user_id=f"u{i}", k=5, ef=5, item_id=item)
+                check("missed", (x["missed_by_graph"], x["ef_used"]), (True, 5))
+                found = items(d.data.post("/v1/retrieve", {"user_id": f"u{i}", "k": 5, "ef": x["ef_needed"]})[1])
+                check("found with that ef", item in dict(found), True)
+                missed += 1
+        print(f"     {missed} items missed at ef = 5")
+
+
 def faults(work):
     """A faulty request is not refused by name, or ends the daemon."""
     world(work)
@@ -517,5 +557,5 @@ def asked_to_drain(work):
 
 
 if __name__ == "__main__":
-    run([documented_examples, retrieval, vectors_and_items, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
+    run([documented_examples, retrieval, vectors_and_items, explanations, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
          without_a_state_file, operations_do_not_block, sighup, drain_under_load, asked_to_drain])
