@@ -421,9 +421,9 @@ static bool finish(struct job *j, uint64_t *version, char *dir)
         if (e.code != ERR_STATE || j->p->version)
             return err_set(j->err, e.code, "%s", e.msg);
     }
-    if (dir)
-        snprintf(dir, PATH_MAX, "%s/%llu", j->staging.parent, (unsigned long long)*version);
-    return true;
+    char name[24];
+    snprintf(name, sizeof(name), "%llu", (unsigned long long)*version);
+    return !dir || fio_join(dir, j->staging.parent, name, j->err);
 }
 
 static bool begin(struct job *j, uint64_t *version)

@@ -108,7 +108,11 @@ VNNI size_t hnsw_fast_hop_vnni(const struct fast *p, const unsigned char *block,
         if (!ok)
             continue;
         __m512i slot = _mm512_and_si512(to, _mm512_set1_epi32((int)mask));
+// Without optimisation gcc's intrinsic is a macro that gives the mask to a signed parameter.
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wsign-conversion"
         __m512i known = _mm512_mask_i32gather_epi32(_mm512_set1_epi32(-1), ok, slot, seen, 4);
+#pragma GCC diagnostic pop
         ok = _mm512_mask_cmpneq_epi32_mask(ok, known, to);
         _mm512_storeu_si512(id + n, _mm512_maskz_compress_epi32(ok, to));
         _mm512_storeu_ps(score + n, _mm512_maskz_compress_ps(ok, s));
