@@ -84,7 +84,7 @@ static void reseal(const char *dir, bool fix_fingerprint)
     if (fix_fingerprint) {
         struct pack *p = pack_open(file_in(dir, "items.pack"), "items", PACK_READ, true, &e);
         struct strtab ids;
-        struct hash128 h;
+        struct hash128 h = {0};
         assert_ok(p && pack_get_strtab(p, "ids", &ids, &e) && items_ids_hash(&ids, &h, &e), &e);
         manifest_fingerprint(&m, h, m.head.fingerprint);
         pack_close(p);

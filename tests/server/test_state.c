@@ -131,8 +131,9 @@ static void damaged_files_are_refused(void **unused)
         "{\"format\":\"duet-state\",\"format_version\":1,\"models\":{}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":7}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":{\"pinned\":0}}}",
-        "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"experiments\":{\"experiments\":"
-        "[{}]}}",
+        ("{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"experiments\":{"
+         "\"experiments\":"
+         "[{}]}}"),
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         struct err err = {0};
@@ -154,7 +155,7 @@ static void a_kill_leaves_a_whole_file(void **unused)
         pid_t child = fork();
         if (child == 0) {
             struct state *s = state_open(path, NULL);
-            for (uint64_t v = 1; s; v++)
+            for (uint64_t v = 1; s != NULL && v != 0; v++)
                 state_set_pin(s, "dat", v, STATE_ANY_REVISION, NULL, NULL);
             _exit(1);
         }

@@ -171,7 +171,7 @@ static void only_sampled_hides_other_users_positives(void **state)
     assert_true(sampler_next(&s));
     size_t visible = 0;
     for (size_t i = 0; i < s.batch.n_items; i++)
-        visible += isfinite(s.batch.log_q[i]);
+        visible += isfinite(s.batch.log_q[i]) ? 1 : 0;
     assert_int_equal(visible, 1);
     sampler_fini(&s);
     toy_fini(&t);
