@@ -263,7 +263,7 @@ static bool run_probes(struct loader *l)
     if (recall < 0)
         return err_prefix(l->err, "%s", manifest_file_name[MF_PROBES]);
     return recall >= h->probe_recall - RECALL_TOLERANCE ||
-           err_set(l->err, ERR_MISMATCH, "%s: recall@%u of the probes at ef %u is %.4f here, %s promises %.4f",
+           err_set(l->err, ERR_FORMAT, "%s: recall@%u of the probes at ef %u is %.4f here, %s promises %.4f",
                    manifest_file_name[MF_INDEX], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
 }
 

@@ -295,7 +295,7 @@ bool manifest_check_place(const char *dir, const struct manifest *m, struct err 
     if (!last_two(real, model, version))
         model[0] = version[0] = '\0';
     return (strcmp(model, m->head.model) == 0 && strcmp(version, want) == 0) ||
-           err_set(err, ERR_MISMATCH,
+           err_set(err, ERR_FORMAT,
                    "%s: says model %s version %s, but the folder is %.80s/%.40s; folders of bundles keep their names",
                    MANIFEST_NAME, m->head.model, want, model, version);
 }

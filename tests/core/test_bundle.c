@@ -263,7 +263,7 @@ static void a_bundle_in_the_wrong_place_is_refused(void **state)
     const char *wrong[] = {tmp_path(state, "m/2"), tmp_path(state, "n/1")};
     for (int i = 0; i < 2; i++) {
         copy_dir(good, wrong[i]);
-        refused(wrong[i], ERR_MISMATCH, "folders of bundles keep their names");
+        refused(wrong[i], ERR_FORMAT, "folders of bundles keep their names");
     }
     struct bundle *b = bundle_load_unplaced(wrong[0], NULL, &e);
     assert_ok(b, &e);
@@ -508,7 +508,7 @@ static void recall_must_be_met(void **state)
         fail_msg("recall %.4f: the index is not thin enough for this test", b->manifest.probe_recall);
     bundle_free(b);
     change(dir, promise_all);
-    refused(dir, ERR_MISMATCH, "index.hnsw: recall@100 of the probes at ef 100 is");
+    refused(dir, ERR_FORMAT, "index.hnsw: recall@100 of the probes at ef 100 is");
     b = bundle_load(dir, &(struct bundle_load_params){.skip_probes = true}, &e);
     assert_ok(b, &e);
     bundle_free(b);

@@ -224,9 +224,9 @@ static void the_place_must_be_the_named_one(void **state)
               &e);
     for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++)
         assert_ok(manifest_check_place(tmp_path(state, good[i]), &m, &e), &e);
-    assert_err(manifest_check_place(tmp_path(state, "dat/8"), &m, &e), &e, ERR_MISMATCH,
+    assert_err(manifest_check_place(tmp_path(state, "dat/8"), &m, &e), &e, ERR_FORMAT,
                "says model dat version 7, but the folder is dat/8");
-    assert_err(manifest_check_place(tmp_path(state, "x/7"), &m, &e), &e, ERR_MISMATCH, "the folder is x/7");
+    assert_err(manifest_check_place(tmp_path(state, "x/7"), &m, &e), &e, ERR_FORMAT, "the folder is x/7");
     assert_err(manifest_check_place(tmp_path(state, "y/7"), &m, &e), &e, ERR_NOT_FOUND, "y/7");
     assert_int_equal(symlink("dat/7", tmp_path(state, "current")), 0); // a link to the right place
     assert_ok(manifest_check_place(tmp_path(state, "current"), &m, &e), &e);

@@ -198,6 +198,25 @@ static void a_flipped_bit_in_any_file_is_refused(void **state)
     assert_int_equal(serving(), 1);
 }
 
+/* 409 is kept for parts of different publications; what is wrong in itself is 422. */
+static void a_mixture_is_told_from_a_bad_bundle(void **state)
+{
+    (void)state;
+    char moved[PATH_MAX + 64];
+    size_t n;
+    struct err e = {0};
+    start(1, NULL);
+    until_idle();
+    char *users = fio_read_all(version_file(2, "users.pack"), 1 << 24, &n, &e);
+    assert_ok(users && fio_write_atomic(version_file(3, "users.pack"), users, n, &e), &e);
+    free(users);
+    expect(OPERATION_RELOAD, 3, 409, "fingerprint_mismatch", "users.pack: made for fingerprint");
+    snprintf(moved, sizeof(moved), "%s/4", f.path);
+    assert_int_equal(rename(version_file(2, ""), moved), 0);
+    expect(OPERATION_RELOAD, 4, 422, "bundle_invalid", "folders of bundles keep their names");
+    assert_int_equal(serving(), 1);
+}
+
 static void a_broken_newest_version_falls_back(void **state)
 {
     (void)state;
@@ -333,6 +352,7 @@ int main(void)
         TEST(newest_first_then_reload_and_rollback),
         TEST(a_restart_keeps_what_was_pinned),
         TEST(a_flipped_bit_in_any_file_is_refused),
+        TEST(a_mixture_is_told_from_a_bad_bundle),
         TEST(a_broken_newest_version_falls_back),
         TEST(no_version_that_verifies),
         TEST(too_little_memory),
