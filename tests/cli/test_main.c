@@ -23,7 +23,7 @@ static int duet(const char *args)
     for (const char *at; (at = strstr(args, "%s")); args = at + 2)
         n += (size_t)snprintf(with_dir + n, sizeof(with_dir) - n, "%.*s%s", (int)(at - args), args, dir);
     snprintf(with_dir + n, sizeof(with_dir) - n, "%s", args);
-    snprintf(command, sizeof(command), "%s/duet %s 2>&1", getenv("DUET_BIN_DIR"), with_dir);
+    snprintf(command, sizeof(command), "'%s/duet' %s 2>&1", getenv("DUET_BIN_DIR"), with_dir);
     FILE *p = popen(command, "r");
     assert_non_null(p);
     size_t got = fread(out, 1, sizeof(out) - 1, p);

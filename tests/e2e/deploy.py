@@ -145,8 +145,10 @@ def unit(work):
     if not analyze:
         return
     path = f"{work}/duetd.service"
+    os.symlink(DUETD, f"{work}/duetd")  # neither path may hold spaces in a unit
+    os.symlink(os.path.join(DEPLOY, "duetd.yaml"), f"{work}/duetd.yaml")
     with open(path, "w", encoding="utf-8") as f:
-        f.write(text.replace("/usr/local/bin/duetd", DUETD).replace("/etc/duet/duetd.yaml", os.path.join(DEPLOY, "duetd.yaml")))
+        f.write(text.replace("/usr/local/bin/duetd", f"{work}/duetd").replace("/etc/duet/duetd.yaml", f"{work}/duetd.yaml"))
     said = subprocess.run([analyze, "verify", "--man=no", path], capture_output=True, text=True).stderr
     ours = [line for line in said.splitlines() if "duetd.service" in line]
     check("systemd-analyze verify", ours, [])
