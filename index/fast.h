@@ -1,17 +1,16 @@
-/* fast.h - the fast layout of a finished graph: beside an element's links on level 0, the int8 codes of those
- * neighbours. Place:   made by hnsw_optimize (fast.c), walked by fast_search.c; kernels in fast_hop.c.
+/* fast.h - the fast layout of a finished graph: beside an element's links on level 0, the int8 codes of those neighbours.
+ * Place: made by hnsw_optimize (fast.c), walked by fast_search.c; kernels in fast_hop.c.
  *
  * A hop of the plain layout gathers some ten vectors from all over memory, each a cache miss, after a first miss for
  * the list. Here one hop is one contiguous block, whose address is known as soon as the candidate is, so it is
- * prefetched while another is scored:
+ * prefetched while others are scored:
  *
- *   block:  [ uint32_t id[width] | float bias[width] (L2 only) | codes ]      width = 2 m rounded up to 16, unused ids
- * NO_ID codes:  for each 16 neighbours, for each 4 dimensions: 16 x 4 bytes, so that one VNNI instruction adds 4
- * products for 16 neighbours
+ *   block:  [ uint32_t id[width] | float bias[width] (L2 only) | codes ]   width = 2 m rounded up to 16
+ *   codes:  for each 16 neighbours, for each 4 dimensions, 16 x 4 bytes: one VNNI instruction adds 4 products for all 16
  *
- * A value v of dimension j is the byte (v - low[j]) / step[j]; a query is folded with step[j] and rounded to int8. The
- * walk orders its pool by these scores, keeps some more than ef, and scores what it kept again with the exact vectors.
- * Measured: bench/results.md. */
+ * An unused id is NO_ID. A value v of dimension j is the byte (v - low[j]) / step[j]; a query is folded with step[j] and
+ * rounded to int8. The walk orders its pool by these scores, and the best of it are scored again with the exact
+ * vectors. Measured: bench/results.md. */
 #ifndef HNSW_FAST_H
 #define HNSW_FAST_H
 

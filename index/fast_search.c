@@ -6,8 +6,8 @@
  * - A candidate is not expanded at once: its block is asked for, and while it comes, others that were asked for before
  * are scored. What a block would have changed in the choice of the next two comes two steps late; nearly all would be
  * expanded anyway.
- * - The pool keeps more than it expands, so that the codes' errors cost no recall, and the best are scored exactly at
- * the end.
+ * - The pool keeps somewhat more than k even where ef does not, so that the codes' errors cost no recall; those are
+ *   scored exactly at the end.
  * - There is no table of visited elements. An element's score by code is the same whenever it is met, so its place in
  * the pool is where it is if it is there, and if it has been pushed out it is not above the worst. `seen`, a few KB in
  * the first-level cache, only spares most of those attempts. */
@@ -139,17 +139,23 @@ static void rescore(const struct hnsw *h, const float *q, struct hnsw_ws *ws, si
     hnsw_keys_sort(key, n);
 }
 
-size_t hnsw_fast_keep(size_t ef)
+/* What is scored exactly for an answer of k: a rank by codes is off by a few places, at most some tenths of it. */
+static size_t n_rescored(size_t k)
 {
-    return ef + ef / 4 + STARTS;
+    return k + k / 4 + 16;
 }
 
-bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t ef)
+size_t hnsw_fast_keep(size_t k, size_t ef)
+{
+    return ef > n_rescored(k) ? ef : n_rescored(k);
+}
+
+bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t ef)
 {
     ws->n_seen = 1024;
     while (ws->n_seen < 16 * ef && ws->n_seen < 16384)
         ws->n_seen *= 2;
-    return hnsw_pool_fit(&ws->pool, hnsw_fast_keep(ef)) &&
+    return hnsw_pool_fit(&ws->pool, hnsw_fast_keep(k, ef)) &&
            hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, ws->n_seen, sizeof(*ws->seen)) &&
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, 4 * (size_t)p->words, 1);
 }
@@ -167,9 +173,9 @@ void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef,
     w.mask = (uint32_t)ws->n_seen - 1;
     w.asking = NULL;
     w.left = 0;
-    pool_begin(w.pool, hnsw_fast_keep(ef));
+    pool_begin(w.pool, hnsw_fast_keep(k, ef));
     memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
     start(&w);
     walk_blocks(&w, ef);
-    rescore(h, q, ws, k + k / 4 + 16);
+    rescore(h, q, ws, n_rescored(k));
 }

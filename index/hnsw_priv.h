@@ -16,9 +16,9 @@
 #include "index/visited.h"
 
 #define NO_ID UINT32_MAX
-#define ID_MAX 0x7ffffffeu      // pool.h keeps an id in 31 bits
-#define LEVEL_MAX 60            // a draw above has a chance of less than 2^-60 for m = 2
-#define HNSW_ALIGN 64           // a cache line, and an AVX-512 register
+#define ID_MAX 0x7ffffffeu // pool.h keeps an id in 31 bits
+#define LEVEL_MAX 60       // a draw above has a chance of less than 2^-60 for m = 2
+#define HNSW_ALIGN 64      // a cache line, and an AVX-512 register
 #define ROW_MAX (2 * HNSW_M_MAX)
 
 /* A list of links is `cap` ids, the used ones first, the rest NO_ID: no count, so a node of d = 32, m = 16 is 256 bytes
@@ -112,8 +112,8 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
                struct hnsw_ws *ws);
 
 // fast_search.c: the best of the fast layout, exactly scored, into ws->pool, best first
-bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t ef);
-size_t hnsw_fast_keep(size_t ef); // how many that are
+bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t ef);
+size_t hnsw_fast_keep(size_t k, size_t ef); // how many that are
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
 // hnsw_reach.c: on level 0, a way from the entry point to all that it does not reach, and back; how many those were

@@ -205,7 +205,7 @@ static size_t search_graph(const struct hnsw *h, const float *q, const struct hn
                            struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *err)
 {
     if (walks_fast(h, p)) {
-        hnsw_fast_search(h, q, p->k, ef, ws);
+        hnsw_fast_search(h, q, p->k < h->n ? p->k : h->n, ef, ws);
         return keys_to_hits(h, ws->pool.key, ws->pool.n, p, ws, hit);
     }
     uint32_t from = hnsw_descend(h, NULL, q, 0, ws, h->entry);
@@ -245,8 +245,9 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         return NULL;
     }
     bool fast = ef > 0 && walks_fast(h, p);
-    if (!hnsw_ws_fit(ws, fast ? 0 : h->n, fast ? hnsw_fast_keep(ef) : ef, h->dim) ||
-        (fast && !hnsw_fast_ws_fit(ws, h->fast, ef))) {
+    size_t k = p->k < h->n ? p->k : h->n;
+    if (!hnsw_ws_fit(ws, fast ? 0 : h->n, fast ? hnsw_fast_keep(k, ef) : ef, h->dim) ||
+        (fast && !hnsw_fast_ws_fit(ws, h->fast, k, ef))) {
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
         return NULL;
     }
