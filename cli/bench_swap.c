@@ -339,7 +339,7 @@ int bench_swap(int argc, char **argv)
         {"rate", OPT_NUM, &a.rate, "N", "requests a second; 0 = closed loop", 0, 1e7},
         {"rounds", OPT_UINT, &a.rounds, "N", "times to the other version and back", 1, 100000},
         {"pause", OPT_NUM, &a.pause, "N", "seconds between reloads", 0.05, 3600},
-        {"limit", OPT_NUM, &a.limit, "N", "p99 during reloads over p99 between them that passes", 0.1, 1e6},
+        {"limit", OPT_NUM, &a.limit, "N", "p99 during reloads over p99 between them that passes", 0.0001, 1e6},
         {"timeout-ms", OPT_UINT, &a.timeout_ms, "N", "an answer that takes longer is a failure", 1, 600000},
         {"seed", OPT_UINT, &a.seed, "N", "order of the requests", 0, 0},
         {"json", OPT_FLAG, &a.json, NULL, "print JSON", 0, 0},

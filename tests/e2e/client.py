@@ -207,7 +207,7 @@ def swap(work):
         if r["compared"] < 100 or r["during_ms"]["n"] < 20 or r["between_ms"]["n"] < 100:
             fail(f"{r}")
         args[-3] = 1
-        if "verdict      fail" not in duet(*args, "--model", "dat", "--limit", 0.1, want=1):
+        if "verdict      fail" not in duet(*args, "--model", "dat", "--limit", 0.0001, want=1):
             fail("no verdict")
         if "needs two versions" not in duet(*args, "--model", "tt", want=1):
             fail("one version is not told")
