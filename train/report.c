@@ -69,11 +69,26 @@ static double number_of(const json_t *o, const char *key)
     return json_number_value(json_object_get(o, key));
 }
 
+/* The first column. Of a long path the end tells systems apart, so the beginning gives way. */
+static void print_name(const char *name, FILE *to)
+{
+    size_t n = strlen(name);
+    if (n <= NAME_WIDTH) {
+        fprintf(to, "%-*s", NAME_WIDTH, name);
+        return;
+    }
+    const char *end = name + n - (NAME_WIDTH - 2);
+    while (((unsigned char)*end & 0xc0) == 0x80) // whole characters
+        end++;
+    fprintf(to, "..%-*s", NAME_WIDTH - 2, end);
+}
+
 static void print_head(const json_t *report, const char *first, FILE *to)
 {
     size_t i;
     json_t *k;
-    fprintf(to, "%-*s %7s", NAME_WIDTH, first, "n");
+    print_name(first, to);
+    fprintf(to, " %7s", "n");
     json_array_foreach(json_object_get(report, "k"), i, k)
     {
         char name[32];
@@ -87,7 +102,8 @@ static void print_metrics(const json_t *report, const char *name, const json_t *
 {
     size_t i;
     json_t *k;
-    fprintf(to, "%-*.*s %7.0f", NAME_WIDTH, NAME_WIDTH, name, number_of(m, "n"));
+    print_name(name, to);
+    fprintf(to, " %7.0f", number_of(m, "n"));
     json_array_foreach(json_object_get(report, "k"), i, k)
     {
         char key[32];

@@ -233,6 +233,23 @@ static void the_table_survives_json(void **state)
     lab_fini(&l);
 }
 
+/* Two checkpoints in one deep folder read alike in the table. */
+static void long_names_keep_their_end(void **state)
+{
+    (void)state;
+    struct lab l;
+    struct err err = {0};
+    lab_init(&l, MODEL_DAT, false, false);
+    json_t *systems = json_array();
+    json_array_append_new(systems, evaluation_model(&l.e, "/a/very/long/way/to/the/folder/of/two_tower", l.m, &err));
+    json_t *r = evaluation_report(&l.e, "toy.duet", systems);
+    char *text = printed(r, report_print);
+    assert_non_null(strstr(text, "\n..ong/way/to/the/folder/of/two_tower "));
+    free(text);
+    json_decref(r);
+    lab_fini(&l);
+}
+
 static void csv_has_a_row_for_each_group(void **state)
 {
     (void)state;
@@ -285,6 +302,7 @@ int main(void)
         cmocka_unit_test(a_model_of_another_dataset_is_refused),
         cmocka_unit_test(a_split_without_rows_is_refused),
         cmocka_unit_test(the_table_survives_json),
+        cmocka_unit_test(long_names_keep_their_end),
         cmocka_unit_test(csv_has_a_row_for_each_group),
         cmocka_unit_test(a_json_that_is_no_report_is_refused_by_name),
     };
