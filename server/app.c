@@ -279,6 +279,8 @@ void app_fini(struct app *app)
     bool started = app->service_started;
     if (started && app->service->stop_accepting)
         app->service->stop_accepting(app);
+    http_halt(data); // each one's health tells of both: neither is freed while the other can still answer
+    http_halt(admin);
     http_stop(data);
     http_stop(admin);
     atomic_store(&app->data, NULL);

@@ -140,10 +140,11 @@ void http_drain(struct http *h)
     wake_all(h);
 }
 
-void http_stop(struct http *h)
+void http_halt(struct http *h)
 {
-    if (!h)
+    if (!h || h->halted)
         return;
+    h->halted = true;
     atomic_store(&h->draining, true);
     atomic_store_explicit(&h->stopping, true, memory_order_release);
     wake_all(h);
@@ -152,6 +153,11 @@ void http_stop(struct http *h)
             pthread_join(h->loop[i].thread, NULL);
     for (unsigned i = 0; i < h->n_loops; i++)
         http_loop_close(&h->loop[i]);
+}
+
+void http_stop(struct http *h)
+{
+    http_halt(h);
     free(h);
 }
 

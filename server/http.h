@@ -91,6 +91,7 @@ uint64_t http_loop_age_ms(const struct http *h); // since the slowest loop last 
 void http_drain(struct http *h);                 // from now on every answer says Connection: close; goes on accepting
 /* Stops accepting, finishes what has begun (suspended requests must be completed by their holders; other answers get 2 s), closes
  * connections, joins, frees; NULL is fine. */
-void http_stop(struct http *h);
+void http_halt(struct http *h);                  // stops accepting, closes connections, joins; may still be asked. NULL is fine
+void http_stop(struct http *h);                  // http_halt, and frees; NULL is fine
 
 #endif

@@ -83,6 +83,7 @@ struct http {
     char address[64];
     uint16_t port;
     _Atomic bool draining, stopping;
+    bool halted;                 // by the one thread that stops the listener
     unsigned n_loops;
     struct http_loop loop[]; // [n_loops]
 };
