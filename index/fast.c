@@ -6,7 +6,6 @@
 #include "index/hnsw_priv.h"
 
 #define AHEAD 4        // elements whose codes are asked for before they are needed
-#define CLUSTER 64     // elements numbered together: some 70 KB of blocks
 #define SEEDS_MAX 8192 // scanning so many codes takes 2 us; a descent through the levels they replace takes longer
 
 void hnsw_fast_free(struct fast *p)
@@ -108,72 +107,6 @@ static void fill_blocks(const struct hnsw *h, struct fast *p, const uint32_t *nu
     }
 }
 
-// ---------------------------------------------------------------------------------------------------------- order
-
-struct ordering {
-    const struct hnsw *h;
-    uint32_t *number;  // [n] of an element, or NO_ID
-    uint32_t *element; // [n] of a number
-    uint32_t *queue;   // [n] elements from which clusters may begin, each once
-    uint8_t *queued;   // [n]
-    size_t n, tail;
-};
-
-/* Number an element and those around it, breadth first, up to CLUSTER of them; those at the edge may begin others. */
-static void number_cluster(struct ordering *o, uint32_t from)
-{
-    size_t begin = o->n;
-    o->number[from] = (uint32_t)o->n;
-    o->element[o->n++] = from;
-    for (size_t i = begin; i < o->n; i++) {
-        const uint32_t *link = node_links(o->h, o->element[i], 0);
-        for (unsigned j = 0; j < o->h->m0 && link[j] != NO_ID; j++) {
-            uint32_t to = link[j];
-            if (o->number[to] != NO_ID)
-                continue;
-            if (o->n - begin < CLUSTER) {
-                o->number[to] = (uint32_t)o->n;
-                o->element[o->n++] = to;
-            } else if (!o->queued[to]) {
-                o->queued[to] = 1;
-                o->queue[o->tail++] = to;
-            }
-        }
-    }
-}
-
-static void number_all(struct ordering *o)
-{
-    size_t head = 0;
-    memset(o->number, 0xff, o->h->n * sizeof(*o->number));
-    number_cluster(o, o->h->entry);
-    for (uint32_t i = 0; o->n < o->h->n; i++) { // what the entry point does not reach comes at the end
-        for (; head < o->tail; head++)
-            if (o->number[o->queue[head]] == NO_ID)
-                number_cluster(o, o->queue[head]);
-        if (o->number[i] == NO_ID)
-            number_cluster(o, i);
-    }
-}
-
-/* Number of each element, or NULL: out of memory. A walk stays in one region of the graph; so should its reads stay in
- * one of memory. */
-static uint32_t *order(const struct hnsw *h, struct fast *p)
-{
-    struct ordering o = {.h = h, .element = p->element};
-    o.number = hnsw_mem_block(h->n, sizeof(*o.number));
-    o.queue = hnsw_mem_block(h->n, sizeof(*o.queue));
-    o.queued = hnsw_mem_new(h->n, 1);
-    bool ok = o.number && o.queue && o.queued;
-    if (ok)
-        number_all(&o);
-    else
-        free(o.number);
-    free(o.queue);
-    free(o.queued);
-    return ok ? o.number : NULL;
-}
-
 // ---------------------------------------------------------------------------------------------------------- seeds
 
 static size_t count_at(const struct hnsw *h, int level)
@@ -246,7 +179,7 @@ bool hnsw_optimize(struct hnsw *h, struct hnsw_err *err)
     if (h->fast || h->n == 0)
         return true;
     struct fast *p = fast_new(h);
-    uint32_t *number = p ? order(h, p) : NULL;
+    uint32_t *number = p ? hnsw_order(h, p->element) : NULL;
     unsigned char *code = number ? hnsw_mem_block(h->n, 4 * (size_t)p->words) : NULL;
     if (code) {
         find_range(h, p);

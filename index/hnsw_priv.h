@@ -125,6 +125,10 @@ struct hnsw_reach {
 size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r,
                       struct hnsw_ws *ws); // ws fits ef_construction; h is not empty
 
+// order.c: elements of a graph that is not empty numbered by region, the entry point first. Number of each element, the
+// caller's to free, or NULL: out of memory; element [n] receives the element of each number
+uint32_t *hnsw_order(const struct hnsw *h, uint32_t *element);
+
 // flat.c
 size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);
 void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
