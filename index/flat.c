@@ -5,7 +5,7 @@
 #define CHUNK 256
 
 /* a before b: higher score, ties to the lower label. */
-static bool better(struct hnsw_hit a, struct hnsw_hit b)
+bool hnsw_hit_better(struct hnsw_hit a, struct hnsw_hit b)
 {
     return a.score > b.score || (a.score == b.score && a.label < b.label);
 }
@@ -13,9 +13,9 @@ static bool better(struct hnsw_hit a, struct hnsw_hit b)
 static void sift_down(struct hnsw_hit *hit, size_t n, size_t at, struct hnsw_hit x)
 {
     for (size_t child; (child = 2 * at + 1) < n; at = child) {
-        if (child + 1 < n && better(hit[child], hit[child + 1]))
+        if (child + 1 < n && hnsw_hit_better(hit[child], hit[child + 1]))
             child++;
-        if (!better(x, hit[child]))
+        if (!hnsw_hit_better(x, hit[child]))
             break;
         hit[at] = hit[child];
     }
@@ -24,7 +24,7 @@ static void sift_down(struct hnsw_hit *hit, size_t n, size_t at, struct hnsw_hit
 
 static void sift_up(struct hnsw_hit *hit, size_t at, struct hnsw_hit x)
 {
-    for (size_t up; at > 0 && better(hit[up = (at - 1) / 2], x); at = up)
+    for (size_t up; at > 0 && hnsw_hit_better(hit[up = (at - 1) / 2], x); at = up)
         hit[at] = hit[up];
     hit[at] = x;
 }
@@ -47,13 +47,13 @@ void hnsw_hits_sort(struct hnsw_hit *hit, size_t n)
     heap_to_sorted(hit, n);
 }
 
-static size_t keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit x)
+size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit x)
 {
     if (n < k) {
         sift_up(hit, n, x);
         return n + 1;
     }
-    if (better(x, hit[0]))
+    if (hnsw_hit_better(x, hit[0]))
         sift_down(hit, n, 0, x);
     return n;
 }
@@ -81,7 +81,7 @@ size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *
         for (size_t i = 0; i < n; i++) {
             if ((found == p->k && score[i] < hit[0].score) || (p->has_min_score && score[i] < p->min_score))
                 continue;
-            found = keep(hit, found, p->k, (struct hnsw_hit){h->label[id[i]], score[i]});
+            found = hnsw_hits_keep(hit, found, p->k, (struct hnsw_hit){h->label[id[i]], score[i]});
         }
     }
     heap_to_sorted(hit, found);

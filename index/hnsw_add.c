@@ -73,7 +73,7 @@ static bool same_vector(const struct hnsw *h, uint32_t a, uint32_t b)
 
 /* Is `id` closer to the base (score `to_base`) than to every one chosen so far? Of the base's own equals the second is
  * as close, and not wanted: a list among many equal vectors would hold nothing else. */
-static bool diverse(const struct hnsw *h, uint32_t id, float to_base, const uint32_t *chosen, unsigned n)
+bool hnsw_diverse(const struct hnsw *h, uint32_t id, float to_base, const uint32_t *chosen, unsigned n)
 {
     float score[8];
     for (unsigned i = 0; i < n; i += 8) {
@@ -97,7 +97,7 @@ static unsigned choose(const struct hnsw *h, const uint64_t *cand, size_t n, uns
     unsigned kept = 0, n_other = 0, fill = max - max / 4;
     for (size_t i = 0; i < n && kept < max; i++) {
         uint32_t id = key_id(cand[i]);
-        if (n < max || diverse(h, id, key_score(cand[i]), chosen, kept)) {
+        if (n < max || hnsw_diverse(h, id, key_score(cand[i]), chosen, kept)) {
             chosen[kept] = id;
             out[kept++] = cand[i];
         } else if (n_other < fill)

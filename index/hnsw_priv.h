@@ -87,6 +87,7 @@ void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label,
 
 // hnsw_add.c
 void hnsw_builder_free(struct hnsw_builder *b);
+bool hnsw_diverse(const struct hnsw *h, uint32_t id, float to_base, const uint32_t *chosen, unsigned n); // alg. 4's test
 
 // hnsw_ws.c
 bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim);
@@ -132,6 +133,8 @@ uint32_t *hnsw_order(const struct hnsw *h, uint32_t *element);
 // flat.c
 size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);
 void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
+bool hnsw_hit_better(struct hnsw_hit a, struct hnsw_hit b); // comes before
+size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit x); // the k best of a stream, unsorted
 
 bool hnsw_finite(const float *vec, size_t dim); // every value finite and within HNSW_VALUE_MAX
 

@@ -105,10 +105,14 @@ double hnsw_metric_norm2(const float *vec, size_t dim)
     return s;
 }
 
+/* As near to 1 as |vec|^2 of a normalised vector gets in floats: each value is off by at most 2^-24 of itself. Such a vector stays as it
+ * is to the last bit, so that moving it from one index to another changes no score. */
+#define UNIT_ERROR 0x1.8p-23
+
 void hnsw_metric_normalize(const float *vec, size_t dim, float *out)
 {
     double s = hnsw_metric_norm2(vec, dim);
-    double scale = s > 0 ? 1 / sqrt(s) : 0;
+    double scale = fabs(s - 1) <= UNIT_ERROR ? 1 : s > 0 ? 1 / sqrt(s) : 0;
     for (size_t j = 0; j < dim; j++)
         out[j] = (float)(vec[j] * scale);
 }

@@ -31,7 +31,7 @@ static inline metric_many *metric_fn(enum hnsw_metric m)
 }
 
 double hnsw_metric_norm2(const float *vec, size_t dim);               // |vec|^2
-void hnsw_metric_normalize(const float *vec, size_t dim, float *out); // unit length; zero stays zero
+void hnsw_metric_normalize(const float *vec, size_t dim, float *out); // unit length; zero stays zero, unit stays as it is
 
 static inline const float *metric_row(const void *base, size_t stride, const uint32_t *idx, size_t i)
 {

@@ -79,6 +79,21 @@ static void zero_has_cosine_zero(void **state)
     assert_true(z[0] == 0);
 }
 
+/* Else a vector changed, and its scores with it, each time an index passes it on. */
+static void normalising_twice_is_normalising_once(void **state)
+{
+    (void)state;
+    uint64_t seed = 5;
+    for (size_t dim = 1; dim < 300; dim += 7) {
+        float v[300], once[300], twice[300];
+        for (size_t j = 0; j < dim; j++)
+            v[j] = 100 * rnd_normal(&seed);
+        hnsw_metric_normalize(v, dim, once);
+        hnsw_metric_normalize(once, dim, twice);
+        assert_memory_equal(once, twice, dim * sizeof(float));
+    }
+}
+
 static void names(void **state)
 {
     (void)state;
@@ -93,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_kernel_agrees_with_the_truth),
         cmocka_unit_test(zero_has_cosine_zero),
+        cmocka_unit_test(normalising_twice_is_normalising_once),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
