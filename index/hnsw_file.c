@@ -11,7 +11,6 @@
 
 #define MAGIC "HNSWLIBC"
 #define VERSION 1
-#define ALIGN_TO 64
 #define PIECE ((size_t)1 << 20)
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian and read without conversion");
@@ -27,11 +26,6 @@ struct header {
 };
 static_assert(sizeof(struct header) == 128, "the header is 128 bytes");
 
-static uint64_t pad_to(uint64_t n)
-{
-    return (n + ALIGN_TO - 1) / ALIGN_TO * ALIGN_TO;
-}
-
 static uint64_t record_size(const struct header *f)
 {
     return f->dim * sizeof(float) + 2 * (uint64_t)f->m * sizeof(uint32_t);
@@ -39,20 +33,13 @@ static uint64_t record_size(const struct header *f)
 
 static uint64_t records_at(const struct header *f)
 {
-    return sizeof(*f) + pad_to(8 * f->n) + 2 * pad_to(f->n) + pad_to(f->n_upper * f->m * sizeof(uint32_t));
+    return sizeof(*f) + hnsw_io_pad(8 * f->n) + 2 * hnsw_io_pad(f->n) +
+           hnsw_io_pad(f->n_upper * f->m * sizeof(uint32_t));
 }
 
 static uint64_t size_wanted(const struct header *f)
 {
     return records_at(f) + f->n * record_size(f) + sizeof(uint64_t);
-}
-
-static uint64_t header_sum(const struct header *f)
-{
-    struct hnsw_sum s;
-    hnsw_sum_init(&s);
-    hnsw_sum_add(&s, f, offsetof(struct header, sum));
-    return hnsw_sum_end(&s);
 }
 
 // --------------------------------------------------------------------------------------------------------- saving
@@ -69,24 +56,18 @@ static void fill_header(const struct hnsw *h, struct header *f)
     f->n_upper = h->upper_n;
     f->seed = h->seed;
     f->file_size = size_wanted(f);
-    f->sum = header_sum(f);
-}
-
-static bool put_padded(struct hnsw_out *out, const void *data, size_t n)
-{
-    static const unsigned char zero[ALIGN_TO];
-    return hnsw_out_put(out, data, n) && hnsw_out_put(out, zero, pad_to(n) - n);
+    f->sum = hnsw_sum_of(f, offsetof(struct header, sum));
 }
 
 /* Lists above level 0 in the order of their elements, which need not be that of h->upper. */
 static bool put_upper(const struct hnsw *h, struct hnsw_out *out)
 {
-    static const unsigned char zero[ALIGN_TO];
+    static const unsigned char zero[HNSW_IO_ALIGN];
     size_t list = h->m * sizeof(uint32_t), total = h->upper_n * list;
     for (uint32_t i = 0; i < h->n; i++)
         if (h->level[i] > 0 && !hnsw_out_put(out, node_links(h, i, 1), h->level[i] * list))
             return false;
-    return hnsw_out_put(out, zero, pad_to(total) - total);
+    return hnsw_out_put(out, zero, hnsw_io_pad(total) - total);
 }
 
 static bool put_records(const struct hnsw *h, struct hnsw_out *out)
@@ -105,25 +86,16 @@ bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
     fill_header(h, &f);
     if (!hnsw_out_open(&out, path, err))
         return false;
-    bool ok = hnsw_out_put(&out, &f, sizeof(f)) && put_padded(&out, h->label, h->n * sizeof(uint64_t)) &&
-              put_padded(&out, h->level, h->n) && put_padded(&out, h->removed, h->n) && put_upper(h, &out) &&
-              put_records(h, &out);
-    uint64_t sum = hnsw_sum_end(&out.sum);
-    ok = ok && hnsw_out_put(&out, &sum, sizeof(sum));
+    bool ok = hnsw_out_put(&out, &f, sizeof(f)) && hnsw_out_put_padded(&out, h->label, h->n * sizeof(uint64_t)) &&
+              hnsw_out_put_padded(&out, h->level, h->n) && hnsw_out_put_padded(&out, h->removed, h->n) &&
+              put_upper(h, &out) && put_records(h, &out);
+    ok = ok && hnsw_out_put_sum(&out);
     return hnsw_out_close(&out, ok);
 }
 
 // -------------------------------------------------------------------------------------------------------- loading
 
-static bool wanted(const struct hnsw_in *in, size_t offset, const char *what, uint64_t found, uint64_t min,
-                   uint64_t max, struct hnsw_err *err)
-{
-    return (found >= min && found <= max) ||
-           hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: %s: found %llu, wanted %llu to %llu", in->name, offset, what,
-                     (unsigned long long)found, (unsigned long long)min, (unsigned long long)max);
-}
-
-#define WANT(field, min, max) wanted(in, offsetof(struct header, field), #field, f->field, min, max, err)
+#define WANT(field, min, max) hnsw_in_wanted(in, offsetof(struct header, field), #field, f->field, min, max, err)
 
 static bool check_header(const struct hnsw_in *in, const struct header *f, struct hnsw_err *err)
 {
@@ -133,10 +105,8 @@ static bool check_header(const struct hnsw_in *in, const struct header *f, struc
                          in->name);
     if (!WANT(version, 1, VERSION))
         return false;
-    if (f->sum != header_sum(f))
-        return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: checksum of the header: found %016llx, wanted %016llx",
-                         in->name, offsetof(struct header, sum), (unsigned long long)f->sum,
-                         (unsigned long long)header_sum(f));
+    if (!hnsw_in_header_sum(in, f, sizeof(*f), err))
+        return false;
     if (!WANT(metric, 0, HNSW_L2) || !WANT(dim, 1, HNSW_DIM_MAX) || !WANT(m, 2, HNSW_M_MAX) ||
         !WANT(ef_construction, 1, UINT32_MAX) || !WANT(zero, 0, 0) || !WANT(n, 0, ID_MAX) ||
         !WANT(n_removed, 0, f->n) || !WANT(n_upper, 0, UINT32_MAX))
@@ -148,19 +118,7 @@ static bool check_header(const struct hnsw_in *in, const struct header *f, struc
         return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: padding is not zero", in->name,
                          offsetof(struct header, pad));
     return WANT(file_size, size_wanted(f), size_wanted(f)) &&
-           wanted(in, 0, "size of the file", in->size, f->file_size, f->file_size, err);
-}
-
-static bool get_padded(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
-{
-    unsigned char pad[ALIGN_TO], any = 0;
-    size_t n_pad = pad_to(n) - n;
-    if (!hnsw_in_get(in, out, n, err) || !hnsw_in_get(in, pad, n_pad, err))
-        return false;
-    for (size_t i = 0; i < n_pad; i++)
-        any |= pad[i];
-    return !any || hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: padding is not zero", in->name,
-                             (unsigned long long)(in->at - n_pad));
+           hnsw_in_wanted(in, 0, "size of the file", in->size, f->file_size, f->file_size, err);
 }
 
 /* Where each element's lists above level 0 begin; the levels must use all lists there are. */
@@ -205,19 +163,15 @@ static bool get_body(struct hnsw *h, struct hnsw_in *in, const struct header *f,
     h->n_removed = (size_t)f->n_removed;
     h->entry = f->entry;
     h->max_level = f->max_level;
-    if (!get_padded(in, h->label, h->n * sizeof(uint64_t), err) || !get_padded(in, h->level, h->n, err) ||
-        !get_padded(in, h->removed, h->n, err) || !place_upper(h, in, f->n_upper, err))
+    if (!hnsw_in_get_padded(in, h->label, h->n * sizeof(uint64_t), err) ||
+        !hnsw_in_get_padded(in, h->level, h->n, err) || !hnsw_in_get_padded(in, h->removed, h->n, err) ||
+        !place_upper(h, in, f->n_upper, err))
         return false;
-    if (!hnsw_graph_reserve_upper(h, 0) || !get_padded(in, h->upper, h->upper_n * h->m * sizeof(uint32_t), err))
+    if (!hnsw_graph_reserve_upper(h, 0) || !hnsw_in_get_padded(in, h->upper, h->upper_n * h->m * sizeof(uint32_t), err))
         return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for %zu lists", in->name, h->upper_n);
     if (!get_records(h, in, (size_t)record_size(f), err))
         return false;
-    uint64_t sum = hnsw_sum_end(&in->sum), found;
-    if (!hnsw_in_get(in, &found, sizeof(found), err))
-        return false;
-    return found == sum || hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: checksum: found %016llx, wanted %016llx",
-                                     in->name, (unsigned long long)(in->size - sizeof(found)),
-                                     (unsigned long long)found, (unsigned long long)sum);
+    return hnsw_in_get_sum(in, err);
 }
 
 static bool put_labels(struct hnsw *h, const char *name, struct hnsw_err *err)

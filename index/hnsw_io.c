@@ -78,6 +78,48 @@ bool hnsw_in_get(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
     return true;
 }
 
+bool hnsw_in_wanted(const struct hnsw_in *in, size_t offset, const char *what, uint64_t found, uint64_t min,
+                    uint64_t max, struct hnsw_err *err)
+{
+    return (found >= min && found <= max) ||
+           hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: %s: found %llu, wanted %llu to %llu", in->name, offset, what,
+                     (unsigned long long)found, (unsigned long long)min, (unsigned long long)max);
+}
+
+bool hnsw_in_get_padded(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
+{
+    unsigned char pad[HNSW_IO_ALIGN], any = 0;
+    size_t n_pad = hnsw_io_pad(n) - n;
+    if (!hnsw_in_get(in, out, n, err) || !hnsw_in_get(in, pad, n_pad, err))
+        return false;
+    for (size_t i = 0; i < n_pad; i++)
+        any |= pad[i];
+    return !any || hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: padding is not zero", in->name,
+                             (unsigned long long)(in->at - n_pad));
+}
+
+static bool same_sum(const struct hnsw_in *in, uint64_t at, const char *what, uint64_t found, uint64_t sum,
+                     struct hnsw_err *err)
+{
+    return found == sum ||
+           hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: checksum%s: found %016llx, wanted %016llx", in->name,
+                     (unsigned long long)at, what, (unsigned long long)found, (unsigned long long)sum);
+}
+
+bool hnsw_in_get_sum(struct hnsw_in *in, struct hnsw_err *err)
+{
+    uint64_t sum = hnsw_sum_end(&in->sum), at = in->at, found;
+    return hnsw_in_get(in, &found, sizeof(found), err) && same_sum(in, at, "", found, sum, err);
+}
+
+bool hnsw_in_header_sum(const struct hnsw_in *in, const void *header, size_t n, struct hnsw_err *err)
+{
+    uint64_t found;
+    n -= sizeof(found);
+    memcpy(&found, (const char *)header + n, sizeof(found));
+    return same_sum(in, n, " of the header", found, hnsw_sum_of(header, n), err);
+}
+
 // -------------------------------------------------------------------------------------------------------- writing
 
 bool hnsw_out_open(struct hnsw_out *out, const char *path, struct hnsw_err *err)
@@ -122,6 +164,18 @@ bool hnsw_out_put(struct hnsw_out *out, const void *data, size_t n)
             return false;
     }
     return true;
+}
+
+bool hnsw_out_put_padded(struct hnsw_out *out, const void *data, size_t n)
+{
+    static const unsigned char zero[HNSW_IO_ALIGN];
+    return hnsw_out_put(out, data, n) && hnsw_out_put(out, zero, hnsw_io_pad(n) - n);
+}
+
+bool hnsw_out_put_sum(struct hnsw_out *out)
+{
+    uint64_t sum = hnsw_sum_end(&out->sum);
+    return hnsw_out_put(out, &sum, sizeof(sum));
 }
 
 bool hnsw_out_close(struct hnsw_out *out, bool ok)

@@ -4,6 +4,13 @@
 
 #include "index/hnsw_priv.h"
 
+#define HNSW_IO_ALIGN 64 // sections of a file begin at multiples
+
+static inline uint64_t hnsw_io_pad(uint64_t n)
+{
+    return (n + HNSW_IO_ALIGN - 1) / HNSW_IO_ALIGN * HNSW_IO_ALIGN;
+}
+
 struct hnsw_in {
     const char *name;         // for messages; borrowed
     const unsigned char *mem; // [size] or NULL: fd
@@ -18,6 +25,14 @@ void hnsw_in_close(struct hnsw_in *in);
 bool hnsw_in_get(struct hnsw_in *in, void *out, size_t n,
                  struct hnsw_err *err); // all of n, or an error that names the offset
 
+/* Whether a field of a header, at `offset`, is within bounds; the padding behind n bytes must be zeros, and the checksum of all that
+ * was read follows next; that of a header is in its last 8 bytes. */
+bool hnsw_in_wanted(const struct hnsw_in *in, size_t offset, const char *what, uint64_t found, uint64_t min, uint64_t max,
+                    struct hnsw_err *err);
+bool hnsw_in_get_padded(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err);
+bool hnsw_in_get_sum(struct hnsw_in *in, struct hnsw_err *err);
+bool hnsw_in_header_sum(const struct hnsw_in *in, const void *header, size_t n, struct hnsw_err *err);
+
 struct hnsw_out {
     const char *path;
     int fd;
@@ -29,6 +44,8 @@ struct hnsw_out {
 
 bool hnsw_out_open(struct hnsw_out *out, const char *path, struct hnsw_err *err);
 bool hnsw_out_put(struct hnsw_out *out, const void *data, size_t n);
+bool hnsw_out_put_padded(struct hnsw_out *out, const void *data, size_t n);
+bool hnsw_out_put_sum(struct hnsw_out *out); // of all that was put
 bool hnsw_out_close(struct hnsw_out *out,
                     bool ok); // writes the rest and fsyncs if ok; what is returned is whether all went well
 

@@ -153,6 +153,7 @@ struct hnsw_sum {
 void hnsw_sum_init(struct hnsw_sum *s);
 void hnsw_sum_add(struct hnsw_sum *s, const void *data, size_t n);
 uint64_t hnsw_sum_end(const struct hnsw_sum *s);
+uint64_t hnsw_sum_of(const void *data, size_t n);
 
 #define HNSW_VALUE_MAX 1e15f // so that no score can overflow: 4096 (2e15)^2 < 3.4e38
 

@@ -71,3 +71,11 @@ uint64_t hnsw_sum_end(const struct hnsw_sum *s)
     }
     return h;
 }
+
+uint64_t hnsw_sum_of(const void *data, size_t n)
+{
+    struct hnsw_sum s;
+    hnsw_sum_init(&s);
+    hnsw_sum_add(&s, data, n);
+    return hnsw_sum_end(&s);
+}
