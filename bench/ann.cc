@@ -349,7 +349,7 @@ int main(int argc, char **argv)
     hnsw *copy = there(j.cache("our" + j.o.s("our_efc"))) ? hnsw_load(j.cache("our" + j.o.s("our_efc")).c_str(), &err)
                                                           : ours::build(j);
     double t_pack = cpu();
-    if (!copy || !hnsw_optimize(copy, &err))
+    if (!copy || !hnsw_optimize(copy, HNSW_FAST, unsigned(j.o.n("threads")), &err))
         die("pack", err.msg);
     std::printf("pack: %.2f CPU s\n", cpu() - t_pack);
     ours packed(copy);

@@ -1,11 +1,14 @@
 /* fast.c - making the fast layout of fast.h from a finished graph. */
 #include <math.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "index/hnsw_priv.h"
+#include "index/parallel.h"
 
-#define AHEAD 4        // elements whose codes are asked for before they are needed
+#define AHEAD 4        // elements whose codes or links are asked for before they are needed
+#define PART 4096      // elements that a thread takes at a time
 #define SEEDS_MAX 8192 // scanning so many codes takes 2 us; a descent through the levels they replace takes longer
 
 void hnsw_fast_free(struct fast *p)
@@ -29,33 +32,69 @@ size_t hnsw_fast_bytes(const struct fast *p)
 
 // ---------------------------------------------------------------------------------------------------------- codes
 
-static void find_range(const struct hnsw *h, struct fast *p)
+/* What the loops over all elements share. */
+struct making {
+    const struct hnsw *h;
+    struct fast *p;
+    const uint32_t *number; // [n] of an element
+    unsigned char *code;    // [n][4 words] by number
+    pthread_mutex_t lock;   // of the range in p->low and p->step
+};
+
+/* The lowest and highest value of each dimension. Exact whatever the order of the parts. */
+static void range_part(void *ctx, size_t from, size_t to)
 {
-    for (size_t j = 0; j < h->dim; j++) {
+    struct making *m = ctx;
+    size_t dim = m->h->dim;
+    float low[HNSW_DIM_MAX], high[HNSW_DIM_MAX];
+    for (size_t j = 0; j < dim; j++) {
+        low[j] = INFINITY;
+        high[j] = -INFINITY;
+    }
+    for (size_t i = from; i < to; i++) {
+        const float *v = node_vec(m->h, (uint32_t)i);
+        for (size_t j = 0; j < dim; j++) {
+            low[j] = v[j] < low[j] ? v[j] : low[j];
+            high[j] = v[j] > high[j] ? v[j] : high[j];
+        }
+    }
+    pthread_mutex_lock(&m->lock);
+    for (size_t j = 0; j < dim; j++) {
+        m->p->low[j] = low[j] < m->p->low[j] ? low[j] : m->p->low[j];
+        m->p->step[j] = high[j] > m->p->step[j] ? high[j] : m->p->step[j];
+    }
+    pthread_mutex_unlock(&m->lock);
+}
+
+static void find_range(struct making *m, unsigned threads)
+{
+    struct fast *p = m->p;
+    for (size_t j = 0; j < m->h->dim; j++) {
         p->low[j] = INFINITY;
         p->step[j] = -INFINITY; // the highest, for now
     }
-    for (uint32_t i = 0; i < h->n; i++) {
-        const float *v = node_vec(h, i);
-        for (size_t j = 0; j < h->dim; j++) {
-            p->low[j] = v[j] < p->low[j] ? v[j] : p->low[j];
-            p->step[j] = v[j] > p->step[j] ? v[j] : p->step[j];
-        }
-    }
-    for (size_t j = 0; j < h->dim; j++)
+    hnsw_parallel(threads, m->h->n, PART, range_part, m);
+    for (size_t j = 0; j < m->h->dim; j++)
         p->step[j] = (p->step[j] - p->low[j]) / 255;
 }
 
-/* code [n][4 words] by block, zero beyond dim */
-static void encode(const struct hnsw *h, const struct fast *p, unsigned char *code)
+/* Codes by number, zero beyond dim. */
+static void encode_part(void *ctx, size_t from, size_t to)
 {
+    const struct making *m = ctx;
+    const struct fast *p = m->p;
+    size_t size = 4 * (size_t)p->words, dim = m->h->dim;
     float inv[HNSW_DIM_MAX];
-    for (size_t j = 0; j < h->dim; j++)
+    for (size_t j = 0; j < dim; j++)
         inv[j] = p->step[j] > 0 ? 1 / p->step[j] : 0;
-    for (uint32_t i = 0; i < h->n; i++, code += 4 * (size_t)p->words) {
-        const float *v = node_vec(h, p->element[i]);
-        memset(code + 4 * ((size_t)p->words - 1), 0, 4);
-        for (size_t j = 0; j < h->dim; j++) {
+    for (size_t i = from; i < to; i++) {
+        const float *v = node_vec(m->h, p->element[i]);
+        unsigned char *code = m->code + i * size;
+        if (i + AHEAD < to)
+            for (size_t at = 0; at < dim; at += HNSW_ALIGN / sizeof(float))
+                __builtin_prefetch(node_vec(m->h, p->element[i + AHEAD]) + at);
+        memset(code + size - 4, 0, 4);
+        for (size_t j = 0; j < dim; j++) {
             float c = (v[j] - p->low[j]) * inv[j] + 0.5f;
             code[j] = (unsigned char)(c < 255 ? c : 255);
         }
@@ -84,26 +123,29 @@ static void clear_block(struct fast *p, unsigned char *block)
 }
 
 /* The codes that block i will need, to the cache. */
-static void ask_for_codes(const struct hnsw *h, const struct fast *p, uint32_t i, const uint32_t *number,
-                          const unsigned char *code)
+static void ask_for_codes(const struct making *m, size_t i)
 {
-    const uint32_t *link = node_links(h, p->element[i], 0);
-    size_t size = 4 * (size_t)p->words;
-    for (unsigned j = 0; j < h->m0 && link[j] != NO_ID; j++)
+    const uint32_t *link = node_links(m->h, m->p->element[i], 0);
+    size_t size = 4 * (size_t)m->p->words;
+    for (unsigned j = 0; j < m->h->m0 && link[j] != NO_ID; j++)
         for (size_t at = 0; at < size; at += HNSW_ALIGN)
-            __builtin_prefetch(code + number[link[j]] * size + at);
+            __builtin_prefetch(m->code + m->number[link[j]] * size + at);
 }
 
-static void fill_blocks(const struct hnsw *h, struct fast *p, const uint32_t *number, const unsigned char *code)
+static void blocks_part(void *ctx, size_t from, size_t to)
 {
-    for (uint32_t i = 0; i < h->n; i++) {
+    const struct making *m = ctx;
+    struct fast *p = m->p;
+    for (size_t i = from; i < to; i++) {
         unsigned char *block = p->block + i * p->stride;
-        const uint32_t *link = node_links(h, p->element[i], 0);
-        if (i + AHEAD < h->n)
-            ask_for_codes(h, p, i + AHEAD, number, code);
+        const uint32_t *link = node_links(m->h, p->element[i], 0);
+        if (i + 2 * AHEAD < to)
+            ask_for_links0(m->h, p->element[i + 2 * AHEAD]);
+        if (i + AHEAD < to)
+            ask_for_codes(m, i + AHEAD);
         clear_block(p, block);
-        for (unsigned j = 0; j < h->m0 && link[j] != NO_ID; j++)
-            put_neighbour(h, p, block, j, number[link[j]], code);
+        for (unsigned j = 0; j < m->h->m0 && link[j] != NO_ID; j++)
+            put_neighbour(m->h, p, block, j, m->number[link[j]], m->code);
     }
 }
 
@@ -174,26 +216,41 @@ static bool plain_labels(const struct hnsw *h)
     return true;
 }
 
-bool hnsw_optimize(struct hnsw *h, struct hnsw_err *err)
+static struct fast *make(const struct hnsw *h, unsigned threads)
 {
-    if (h->fast || h->n == 0)
-        return true;
-    struct fast *p = fast_new(h);
-    uint32_t *number = p ? hnsw_order(h, p->element) : NULL;
-    unsigned char *code = number ? hnsw_mem_block(h->n, 4 * (size_t)p->words) : NULL;
-    if (code) {
-        find_range(h, p);
-        encode(h, p, code);
-        fill_blocks(h, p, number, code);
+    struct making m = {.h = h, .p = fast_new(h)};
+    uint32_t *number = m.p ? hnsw_order(h, m.p->element) : NULL;
+    m.number = number;
+    m.code = number ? hnsw_mem_block(h->n, 4 * (size_t)m.p->words) : NULL;
+    if (m.code) {
+        pthread_mutex_init(&m.lock, NULL);
+        find_range(&m, threads);
+        pthread_mutex_destroy(&m.lock);
+        hnsw_parallel(threads, h->n, PART, encode_part, &m);
+        hnsw_parallel(threads, h->n, PART, blocks_part, &m);
     }
-    bool ok = code && fill_seeds(h, p, number, code);
-    free(code);
+    bool ok = m.code && fill_seeds(h, m.p, number, m.code);
+    free(m.code);
     free(number);
     if (ok) {
-        p->plain_labels = plain_labels(h);
-        h->fast = p;
+        m.p->plain_labels = plain_labels(h);
+        return m.p;
+    }
+    hnsw_fast_free(m.p);
+    return NULL;
+}
+
+bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, struct hnsw_err *err)
+{
+    switch (layout) {
+    case HNSW_PLAIN:
+        hnsw_fast_free(h->fast);
+        h->fast = NULL;
+        return true;
+    case HNSW_FAST:
+        if (!h->fast && h->n > 0 && !(h->fast = make(h, threads)))
+            return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
         return true;
     }
-    hnsw_fast_free(p);
-    return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
+    return hnsw_fail(err, HNSW_ARG, "optimize: layout %d, wanted HNSW_PLAIN or HNSW_FAST", (int)layout);
 }

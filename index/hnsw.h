@@ -62,11 +62,16 @@ bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err);
 /* New capacity; HNSW_ARG if smaller than what is there. */
 bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);
 
-/* Make the fast layout for searching: beside each element's links the int8 codes of its neighbours, which searches walk instead of the
- * vectors; scores stay exact. Costs 2 m (4 + dim) more bytes per element (m = 16, dim = 32: 1,152; 2 m (8 + dim) for L2) and about a
- * microsecond per element. Searches with a filter, or with removed elements about, go on using the graph itself. The next addition
- * drops it. On failure the index is as before. */
-bool hnsw_optimize(struct hnsw *h, struct hnsw_err *err);
+/* How an index is laid out for searching; scores are exact in all.
+ * PLAIN: the graph as it was built.
+ * FAST:  beside each element's links the int8 codes of its neighbours, which searches walk instead of the vectors: 2 m (4 + dim) more
+ *        bytes per element (m = 16, dim = 32: 1,152; 2 m (8 + dim) for L2). Searches with a filter, or with removed elements
+ *        about, go on using the graph itself. */
+enum hnsw_layout { HNSW_PLAIN, HNSW_FAST };
+
+/* Make a layout from the finished graph (PLAIN: drop it) with `threads` threads (0 = 1); the result is the same for any number of them.
+ * The next addition drops it. HNSW_ARG for an unknown layout; on failure the index is as before. */
+bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, struct hnsw_err *err);
 
 // ----------------------------------------------------------------------------------------------------- searching
 

@@ -169,6 +169,14 @@ static inline uint32_t *node_links(const struct hnsw *h, uint32_t id, int level)
     return h->upper + ((size_t)h->upper_at[id] + (size_t)level - 1) * h->m;
 }
 
+/* Level 0, to the cache. */
+static inline void ask_for_links0(const struct hnsw *h, uint32_t id)
+{
+    const uint32_t *link = node_links(h, id, 0);
+    for (size_t at = 0; at < h->m0; at += HNSW_ALIGN / sizeof(*link))
+        __builtin_prefetch(link + at);
+}
+
 static inline unsigned links_cap(const struct hnsw *h, int level)
 {
     return level == 0 ? h->m0 : h->m;

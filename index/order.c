@@ -5,6 +5,7 @@
 
 #include "index/hnsw_priv.h"
 
+#define AHEAD 4    // elements whose links are asked for before they are needed
 #define CLUSTER 64 // elements numbered together: some 70 KB of blocks of the fast layout
 
 struct ordering {
@@ -24,6 +25,8 @@ static void number_cluster(struct ordering *o, uint32_t from)
     o->element[o->n++] = from;
     for (size_t i = begin; i < o->n; i++) {
         const uint32_t *link = node_links(o->h, o->element[i], 0);
+        if (i + AHEAD < o->n)
+            ask_for_links0(o->h, o->element[i + AHEAD]);
         for (unsigned j = 0; j < o->h->m0 && link[j] != NO_ID; j++) {
             uint32_t to = link[j];
             if (o->number[to] != NO_ID)
@@ -45,9 +48,12 @@ static void number_all(struct ordering *o)
     memset(o->number, 0xff, o->h->n * sizeof(*o->number));
     number_cluster(o, o->h->entry);
     for (uint32_t i = 0; o->n < o->h->n; i++) { // what the entry point does not reach comes at the end
-        for (; head < o->tail; head++)
+        for (; head < o->tail; head++) {
+            if (head + AHEAD < o->tail)
+                ask_for_links0(o->h, o->queue[head + AHEAD]);
             if (o->number[o->queue[head]] == NO_ID)
                 number_cluster(o, o->queue[head]);
+        }
         if (o->number[i] == NO_ID)
             number_cluster(o, i);
     }

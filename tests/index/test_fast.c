@@ -34,7 +34,7 @@ static void finds_as_much_as_the_graph(void **state)
             struct hnsw_err err = {0};
             size_t before = hnsw_bytes(h);
             double plain = recall(h, q, NQ, &p);
-            assert_ok(hnsw_optimize(h, &err), err);
+            assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
             assert_true(hnsw_bytes(h) > before + N * t[i].m * 2 * t[i].dim);
             assert_sound(h, N / 100);
             double packed = recall(h, q, NQ, &p);
@@ -55,7 +55,7 @@ static void scores_are_exact_and_sorted(void **state)
     for (int metric = HNSW_IP; metric <= HNSW_L2; metric += 2) {
         struct hnsw *h = build((enum hnsw_metric)metric, 24, 8, v);
         struct hnsw_err err = {0};
-        assert_ok(hnsw_optimize(h, &err), err);
+        assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
         for (size_t i = 0; i < NQ; i++) {
             assert_int_equal(hnsw_search(h, q + 24 * i, &(struct hnsw_query){.k = 100, .ef = 150}, ws, hit, &err), 100);
             for (size_t j = 0; j < 100; j++) {
@@ -74,6 +74,34 @@ static void scores_are_exact_and_sorted(void **state)
     free(q);
 }
 
+/* Byte for byte, also where a thread's share ends in the middle; and gone when the plain layout is asked for. */
+static void threads_make_the_same_layout(void **state)
+{
+    (void)state;
+    enum { MANY = 9500, DIM = 8 };
+    float *v = clustered(MANY, DIM, 40, 1);
+    struct hnsw *h = new_index(HNSW_L2, DIM, MANY);
+    struct hnsw_err err = {0};
+    assert_ok(hnsw_add_batch(h, v, NULL, MANY, 2, NULL, NULL, &err), err);
+    size_t plain = hnsw_bytes(h);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 1, &err), err);
+    struct fast *one = h->fast;
+    h->fast = NULL;
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 3, &err), err);
+    assert_memory_equal(h->fast->block, one->block, MANY * one->stride);
+    assert_int_equal(h->fast->n_seed, one->n_seed);
+    assert_memory_equal(h->fast->seed, one->seed, one->n_seed * one->stride);
+    assert_memory_equal(h->fast->element, one->element, MANY * sizeof(uint32_t));
+    assert_memory_equal(h->fast->step, one->step, DIM * sizeof(float));
+    hnsw_fast_free(one);
+    assert_ok(hnsw_optimize(h, HNSW_PLAIN, 0, &err), err);
+    assert_int_equal(hnsw_bytes(h), plain);
+    assert_false(hnsw_optimize(h, (enum hnsw_layout)77, 1, &err));
+    assert_int_equal(err.code, HNSW_ARG);
+    hnsw_free(h);
+    free(v);
+}
+
 static bool even(const void *ctx, uint64_t label)
 {
     (void)ctx;
@@ -90,8 +118,8 @@ static void is_never_out_of_date(void **state)
     struct hnsw_hit hit[20];
     struct hnsw_err err = {0};
     struct hnsw_query p = {.k = 20};
-    assert_ok(hnsw_optimize(h, &err), err);
-    assert_ok(hnsw_optimize(h, &err), err); // twice is once
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err); // twice is once
     assert_int_equal(hnsw_search(h, v, &p, ws, hit, &err), 20);
     uint64_t best = hit[0].label;
     p.filter = even;
@@ -110,7 +138,7 @@ static void is_never_out_of_date(void **state)
     assert_null(h->fast);
     assert_int_equal(hnsw_search(h, v, &p, ws, hit, &err), 20);
     assert_int_equal(hit[0].label, 777777);
-    assert_ok(hnsw_optimize(h, &err), err);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     assert_ok(hnsw_resize(h, 2 * N, &err), err);
     assert_int_equal(hnsw_search(h, v, &p, ws, hit, &err), 20);
     assert_int_equal(hit[0].label, 777777);
@@ -135,7 +163,7 @@ static void odd_contents(void **state)
                     v[i][1] = kind == 2 ? -7 : 0;
                     assert_ok(hnsw_add(h, v[i], i, &err), err);
                 }
-                assert_ok(hnsw_optimize(h, &err), err);
+                assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
                 assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.k = 50}, ws, hit, &err), n);
                 assert_int_equal(err.code, HNSW_OK);
                 hnsw_free(h);
@@ -196,7 +224,7 @@ static void every_kernel_walks_the_same_way(void **state)
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit a[50], b[50];
     struct hnsw_err err = {0};
-    assert_ok(hnsw_optimize(h, &err), err);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     for (size_t i = 0; i < NQ; i++) {
         hnsw_force_kernel("plain");
         assert_int_equal(hnsw_search(h, q + 32 * i, &(struct hnsw_query){.k = 50}, ws, a, &err), 50);
@@ -217,9 +245,13 @@ static void every_kernel_walks_the_same_way(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(finds_as_much_as_the_graph), cmocka_unit_test(scores_are_exact_and_sorted),
-        cmocka_unit_test(is_never_out_of_date),       cmocka_unit_test(odd_contents),
-        cmocka_unit_test(every_kernel_is_plain_c),    cmocka_unit_test(every_kernel_walks_the_same_way),
+        cmocka_unit_test(finds_as_much_as_the_graph),
+        cmocka_unit_test(scores_are_exact_and_sorted),
+        cmocka_unit_test(threads_make_the_same_layout),
+        cmocka_unit_test(is_never_out_of_date),
+        cmocka_unit_test(odd_contents),
+        cmocka_unit_test(every_kernel_is_plain_c),
+        cmocka_unit_test(every_kernel_walks_the_same_way),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -123,7 +123,7 @@ static void more_than_capacity(struct hnsw *h)
 static void fast_layout_of_another_graph(struct hnsw *h)
 {
     struct hnsw_err err = {0};
-    assert_ok(hnsw_optimize(h, &err), err);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     uint32_t *link = node_links(h, 9, 0), first = link[0];
     link[0] = link[1];
     link[1] = first;

@@ -34,7 +34,7 @@ static void assert_all_found(struct hnsw *h, const float *q, size_t nq)
     struct hnsw_err err = {0};
     assert_sound(h, 0);
     assert_true(as_good(h, q, nq) == 1);
-    assert_ok(hnsw_optimize(h, &err), err);
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     assert_sound(h, 0);
     assert_true(as_good(h, q, nq) >= 0.98); // scores of codes decide what is scored exactly
 }

@@ -55,7 +55,8 @@ static bool use(struct hnsw **h, const float *v, struct hnsw_err *err)
         label[i] = 50 + i;
     if (!(*h = hnsw_new(&p, err)) || !hnsw_add_batch(*h, v, NULL, 100, 2, NULL, NULL, err) ||
         !hnsw_resize(*h, 400, err) || !hnsw_remove(*h, 3, err) ||
-        !hnsw_add_batch(*h, v, label, 120, 1, NULL, NULL, err) || !hnsw_add(*h, v, 700, err) || !hnsw_optimize(*h, err))
+        !hnsw_add_batch(*h, v, label, 120, 1, NULL, NULL, err) || !hnsw_add(*h, v, 700, err) ||
+        !hnsw_optimize(*h, HNSW_FAST, 2, err))
         return false;
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit hit[300];

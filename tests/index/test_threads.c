@@ -59,7 +59,7 @@ static void search_by_many(bool fast)
     struct searcher s[THREADS];
     pthread_t t[THREADS];
     assert_ok(hnsw_add_batch(h, v, NULL, N, 2, NULL, NULL, &err), err);
-    assert_ok(!fast || hnsw_optimize(h, &err), err);
+    assert_ok(!fast || hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     for (size_t i = 0; i < NQ; i++)
         assert_int_equal(hnsw_search(h, q + i * DIM, &(struct hnsw_query){.k = K, .ef = 50}, ws, want + i * K, &err),
                          K);
