@@ -97,7 +97,7 @@ int cmd_publish(int argc, char **argv)
     struct publish_params p = {0};
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
     uint64_t version = 0, m = 16, ef_construction = 200, ef = 0, seed = 1, probes = 256,
-             threads = cores > 0 ? (uint64_t)cores : 1;
+             threads = cores > 0 ? (uint64_t)cores : 1, calibrate = 500;
     bool users_only = false;
     const struct opt opts[] = {
         {"data", OPT_STR, &paths.data, "FILE", "dataset that the model was trained on", 0, 0},
@@ -114,7 +114,12 @@ int cmd_publish(int argc, char **argv)
         {"m", OPT_UINT, &m, "N", "links of an item in the index", 2, HNSW_M_MAX},
         {"ef-construction", OPT_UINT, &ef_construction, "N", "breadth of the search while the index is built", 1,
          100000},
-        {"ef", OPT_UINT, &ef, "N", "default breadth of searches; 0 = smallest with recall@100 >= 0.99", 0, 100000},
+        {"ef", OPT_UINT, &ef, "N", "default breadth of searches; 0 = smallest with recall@100 >= --target-recall", 0, 100000},
+        {"target-recall", OPT_NUM, &p.target_recall, "R",
+         "recall that requests get which say nothing themselves, 0.5 to 1; default 0.99, or what --ef gives", 0.5, 1},
+        {"calibrate", OPT_UINT, &calibrate, "N",
+         "users that recall over ef is measured with, in both layouts of the index; 0 = not, and no target_recall", 0,
+         1e6},
         {"probes", OPT_UINT, &probes, "N", "users kept as probes", 1, 65536},
         {"seed", OPT_UINT, &seed, "N", "of index and probes", 0, 9.2e18},
         {"threads", OPT_UINT, &threads, "N", "of the index build; with 1 the same input gives the same graph", 1, 1024},
@@ -135,6 +140,8 @@ int cmd_publish(int argc, char **argv)
     p.default_ef = (uint32_t)ef;
     p.seed = seed;
     p.n_probes = (uint32_t)probes;
+    p.n_calibrate = (uint32_t)calibrate;
+    p.no_calibration = calibrate == 0;
     p.threads = (unsigned)threads;
     blas_set_threads((int)threads);
     return run(&paths, &p, users_only);

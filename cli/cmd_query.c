@@ -19,6 +19,7 @@ static const char about[] = "DIR: a version's folder, or a model's folder for it
 struct args {
     const char *bundle, *url, *user, *model;
     uint64_t k, ef;
+    double target_recall;
     bool exact, exclude_seen, embed, json;
     struct opt_list feature, history, category, exclude;
 };
@@ -95,6 +96,8 @@ static void put_scalars(json_t *request, const struct args *a)
     json_object_set_new(request, "k", json_integer((json_int_t)a->k));
     if (a->ef)
         json_object_set_new(request, "ef", json_integer((json_int_t)a->ef));
+    if (a->target_recall > 0)
+        json_object_set_new(request, "target_recall", json_real(a->target_recall));
     if (a->exact)
         json_object_set_new(request, "exact", json_true());
     if (a->exclude_seen)
@@ -228,6 +231,8 @@ int cmd_query(int argc, char **argv)
         {"user", OPT_STR, &a.user, "ID", "user", 0, 0},
         {"k", OPT_UINT, &a.k, "N", "how many items", 1, 10000},
         {"ef", OPT_UINT, &a.ef, "N", "breadth of the search; 0 = the bundle's own", 0, 1e6},
+        {"target-recall", OPT_NUM, &a.target_recall, "R",
+         "instead of --ef: the smallest that reaches this recall by the bundle's calibration, 0.5 to 1", 0.5, 1},
         {"exact", OPT_FLAG, &a.exact, NULL, "scan all items instead of walking the graph", 0, 0},
         {"exclude-seen", OPT_FLAG, &a.exclude_seen, NULL, "leave out what the user has seen", 0, 0},
         {"feature", OPT_LIST, &a.feature, "NAME=VALUE", "feature of the user, instead of the stored one", 0, 0},
@@ -243,6 +248,10 @@ int cmd_query(int argc, char **argv)
         return rc;
     if (!a.bundle == !a.url) {
         fprintf(stderr, "duet query: --bundle or --url is needed, one of them\nusage: %s\n", usage);
+        return 2;
+    }
+    if (a.ef && a.target_recall > 0) {
+        fprintf(stderr, "duet query: --ef or --target-recall, not both\nusage: %s\n", usage);
         return 2;
     }
     blas_set_threads(1);

@@ -199,13 +199,19 @@ static uint64_t available(const struct exam *e)
     return free_bytes;
 }
 
+/* What is needed at least: `auto` takes more only where there is more. */
+static enum hnsw_layout layout_of(const struct config_model *m)
+{
+    return m->index_layout && strcmp(m->index_layout, "fast") == 0 ? HNSW_FAST : HNSW_PLAIN;
+}
+
 /* Bytes of the configured models' newest bundles together, and of the largest. */
 static uint64_t bundles(const struct config *c, uint64_t *largest)
 {
     char dir[PATH_MAX];
     uint64_t sum = 0, one;
     for (size_t i = 0; i < c->n_models; i++)
-        if (bundle_path(c->model[i].path, dir, NULL) && bundle_estimate(dir, &one, NULL)) {
+        if (bundle_path(c->model[i].path, dir, NULL) && bundle_estimate(dir, layout_of(&c->model[i]), &one, NULL)) {
             sum += one;
             *largest = one > *largest ? one : *largest;
         }

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "cli/bundle_path.h"
 #include "cli/source_priv.h"
@@ -25,7 +26,9 @@ struct local *local_open(const char *path, struct err *err)
 {
     char dir[PATH_MAX];
     struct local *l = mem_array(1, sizeof(*l), err);
-    if (l && bundle_path(path, dir, err) && (l->b = bundle_load(dir, NULL, err)) &&
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    const struct bundle_load_params p = {.layout = HNSW_FAST, .threads = cores > 0 ? (unsigned)cores : 1}; // as a daemon
+    if (l && bundle_path(path, dir, err) && (l->b = bundle_load(dir, &p, err)) &&
         (l->ws = retrieve_ws_new(l->b, err)))
         return l;
     local_free(l);
@@ -188,6 +191,7 @@ static bool read_request(struct local *l, const json_t *request, struct err *err
     q->exclude_seen = json_is_true(json_object_get(request, "exclude_seen"));
     q->has_min_score = json_is_number(min_score);
     q->min_score = (float)json_number_value(min_score);
+    q->target_recall = json_number_value(json_object_get(request, "target_recall"));
     return read_user(l, request, err) && read_count(request, "k", &q->k, err) &&
            read_count(request, "ef", &q->ef, err) &&
            read_rows(&it->by_id, json_object_get(request, "history"), &l->history, &q->history, &q->n_history, err) &&

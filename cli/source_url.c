@@ -105,22 +105,6 @@ static json_t *head_of(const json_t *answer)
     return o;
 }
 
-/* The ef is the request's, or the bundle's own; a variant may have set another, which the answer does not tell. */
-static json_t *ef_of(struct remote *r, const json_t *request, const json_t *answer)
-{
-    json_int_t k = json_integer_value(json_object_get(answer, "k")),
-               ef = json_integer_value(json_object_get(request, "ef"));
-    const char *fallback = json_string_value(json_object_get(answer, "fallback"));
-    if (json_is_true(json_object_get(request, "exact")) || (fallback && strcmp(fallback, "popular") == 0))
-        return json_integer(0);
-    if (ef == 0 && json_object_size(json_object_get(answer, "experiment")) > 0)
-        return json_null();
-    if (ef == 0)
-        ef = json_integer_value(
-            json_object_get(model_info(r, json_string_value(json_object_get(answer, "model")), NULL), "default_ef"));
-    return ef == 0 ? json_null() : json_integer(ef < k ? k : ef);
-}
-
 static double timing_us(const char *text)
 {
     double ms = 0;
@@ -138,7 +122,7 @@ json_t *remote_ask(struct remote *r, const json_t *request, double *us, struct e
     if (a && json_is_string(json_object_get(a, "model")) && json_is_array(json_object_get(a, "items"))) {
         o = head_of(a);
         json_object_set(o, "k", json_object_get(a, "k"));
-        json_object_set_new(o, "ef", ef_of(r, request, a));
+        json_object_set(o, "ef", json_object_get(a, "ef_used"));
         json_object_set_new(o, "exact", json_boolean(json_is_true(json_object_get(request, "exact"))));
         json_object_set(o, "returned", json_object_get(a, "returned"));
         json_object_set(o, "items", json_object_get(a, "items"));

@@ -16,7 +16,7 @@
 /* One member of a list's entry: where it goes, and how it is read. */
 struct member {
     const char *name;
-    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_VARIANTS } kind;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS } kind;
     void *out;
     bool needed;
 };
@@ -66,6 +66,24 @@ static bool read_weight(const struct ynode *v, const char *name, double *out, st
     return (*out >= 0 && *out <= 100) || ynode_error(v, name, err, "found %g, want a percentage from 0 to 100", *out);
 }
 
+static bool read_layout(const struct ynode *v, const char *name, char **out, struct err *err)
+{
+    const char *s = ynode_str(v, name, err);
+    if (!s)
+        return false;
+    if (strcmp(s, "auto") != 0 && strcmp(s, "plain") != 0 && strcmp(s, "fast") != 0)
+        return ynode_error(v, name, err, "found \"%.60s\", want auto, plain or fast", s);
+    *out = mem_dup(s, strlen(s), err);
+    return *out != NULL;
+}
+
+static bool read_recall(const struct ynode *v, const char *name, double *out, struct err *err)
+{
+    if (!ynode_double(v, name, out, err))
+        return false;
+    return (*out >= 0.5 && *out <= 1) || ynode_error(v, name, err, "found %g, want a recall from 0.5 to 1", *out);
+}
+
 static bool read_member(const struct member *m, const struct ynode *v, const char *name, struct err *err)
 {
     switch (m->kind) {
@@ -79,6 +97,10 @@ static bool read_member(const struct member *m, const struct ynode *v, const cha
         return read_version(v, name, m->out, err);
     case M_WEIGHT:
         return read_weight(v, name, m->out, err);
+    case M_LAYOUT:
+        return read_layout(v, name, m->out, err);
+    case M_RECALL:
+        return read_recall(v, name, m->out, err);
     case M_VARIANTS:
         return read_variants(m->out, v, name, err);
     }
@@ -146,6 +168,8 @@ bool lists_read_models(struct config *c, const struct ynode *list, const char *n
         const struct member members[] = {{"name", M_NAME, &m->name, true},
                                          {"path", M_TEXT, &m->path, true},
                                          {"version", M_VERSION, &m->version, false},
+                                         {"index_layout", M_LAYOUT, &m->index_layout, false},
+                                         {"target_recall", M_RECALL, &m->target_recall, false},
                                          {NULL, M_TEXT, NULL, false}};
         m->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "a model", err))
@@ -273,9 +297,13 @@ void lists_dump(const struct config *c, struct buf *out)
         dump_pair(out, "  - {name", c->model[i].name);
         dump_pair(out, ", path", c->model[i].path);
         if (c->model[i].version)
-            buf_printf(out, ", version: %llu}\n", (unsigned long long)c->model[i].version);
+            buf_printf(out, ", version: %llu", (unsigned long long)c->model[i].version);
         else
-            buf_puts(out, ", version: latest}\n");
+            buf_puts(out, ", version: latest");
+        buf_printf(out, ", index_layout: %s", c->model[i].index_layout ? c->model[i].index_layout : "auto");
+        if (c->model[i].target_recall > 0)
+            buf_printf(out, ", target_recall: %.17g", c->model[i].target_recall);
+        buf_puts(out, "}\n");
     }
     buf_puts(out, c->n_experiments ? "experiments:\n" : "experiments: []\n");
     for (size_t i = 0; i < c->n_experiments; i++) {
@@ -294,6 +322,7 @@ void lists_free(struct config *c)
     for (size_t i = 0; i < c->n_models; i++) {
         free(c->model[i].name);
         free(c->model[i].path);
+        free(c->model[i].index_layout);
     }
     free(c->model);
     for (size_t i = 0; i < c->n_experiments; i++) {

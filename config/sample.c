@@ -41,10 +41,12 @@ void config_sample(struct buf *out)
     buf_puts(
         out,
         "\n"
-        "# What is served. `path` is the folder of a model's versions; `version` is `latest` (default) or a number.\n"
+        "# What is served. `path` is the folder of a model's versions; `version` is `latest` (default) or a number;\n"
+        "# `index_layout` is `fast`, `plain` or `auto` (default: fast where memory allows); `target_recall` (0.5 to 1)\n"
+        "# picks ef for requests that say nothing themselves; without it the bundle's own target does.\n"
         "models: []\n"
         "#  - {name: dat, path: /var/lib/duet/models/dat}\n"
-        "#  - {name: two_tower, path: /var/lib/duet/models/two_tower, version: 7}\n"
+        "#  - {name: two_tower, path: /var/lib/duet/models/two_tower, version: 7, index_layout: plain, target_recall: 0.98}\n"
         "\n"
         "# Who gets which model. Weights are percentages and sum to 100; `ef` and `k` override the request's "
         "defaults.\n"

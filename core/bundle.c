@@ -1,7 +1,7 @@
 /* Loading reads each file once, in an order that gives the most telling error first and needs the least memory:
  *
  *     manifest -> entries, place -> items.pack -> fingerprint -> schema -> index -> model -> embeddings
- *         -> users -> probes
+ *         -> users -> probes -> the index's layout
  *
  * The fingerprint covers the manifest's own hashes of model, embeddings and schema, and the item ids; so right after
  * items.pack it is known whether the parts belong together, before a damaged part is looked at from the inside. The
@@ -29,6 +29,8 @@ struct loader {
     const char *dir;
     int dirfd;
     bool map;
+    enum hnsw_layout layout;
+    unsigned threads;
     struct manifest m;
     struct bundle *b;
     struct err *err;
@@ -168,8 +170,10 @@ static bool load_model(struct loader *l, struct schema *schema)
     block_free(&block);
     if (!m)
         return false;
-    if (m->user.d != head->d || m->item.d != head->d)
-        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, m->item.d,
+    uint32_t item_d = m->item.d;
+    tower_fini(&m->item); // nobody embeds items here, and the table of their ids may be a quarter of the bundle
+    if (m->user.d != head->d || item_d != head->d)
+        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, item_d,
                        MANIFEST_NAME, head->d);
     const char *encoder = m->stored ? "stored" : "tower";
     uint32_t n_interest = m->stored ? m->stored->n_interest : 1;
@@ -267,6 +271,14 @@ static bool run_probes(struct loader *l)
                    manifest_file_name[MF_INDEX], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
 }
 
+/* Last of all, when what was read is given back already; the probes then search what requests will. */
+static bool make_layout(struct loader *l)
+{
+    struct hnsw_err e = {0};
+    l->b->layout = l->layout;
+    return hnsw_optimize(l->b->hnsw, l->layout, l->threads, &e) || hnsw_failed(&e, l->err);
+}
+
 /* Mapped files: not cut while we were reading their contents. */
 static bool check_sizes(struct loader *l)
 {
@@ -305,13 +317,18 @@ static bool load(struct loader *l, bool placed, bool probe)
                        MANIFEST_NAME, l->m.head.encoder);
     l->b->manifest = l->m.head;
     l->b->users_revision = l->m.users_revision;
-    return load_parts(l) && check_sizes(l) && (!probe || run_probes(l));
+    return load_parts(l) && make_layout(l) && check_sizes(l) && (!probe || run_probes(l));
 }
 
 static struct bundle *load_bundle(const char *dir, const struct bundle_load_params *p, bool placed, struct err *err)
 {
     struct err own = {0};
-    struct loader l = {.dir = dir, .dirfd = -1, .map = p && p->mode == BUNDLE_SHARED, .err = err ? err : &own};
+    struct loader l = {.dir = dir,
+                       .dirfd = -1,
+                       .map = p && p->mode == BUNDLE_SHARED,
+                       .layout = p ? p->layout : HNSW_PLAIN,
+                       .threads = p && p->threads ? p->threads : 1,
+                       .err = err ? err : &own};
     l.b = mem_array(1, sizeof(*l.b), l.err);
     bool ok = l.b && load(&l, placed, !p || !p->skip_probes);
     if (!ok) {
@@ -359,9 +376,8 @@ static size_t tower_memory(const struct tower *t)
 size_t bundle_memory(const struct bundle *b)
 {
     size_t vectors = b->model->stored ? stored_memory(b->model->stored) : 0;
-    return sizeof(*b) + vectors + tower_memory(&b->model->user) + tower_memory(&b->model->item) +
-           items_memory(b->items) + users_memory(b->users) + hnsw_bytes(b->hnsw) + b->emb_bytes +
-           pack_bytes(b->probes->pack);
+    return sizeof(*b) + vectors + tower_memory(&b->model->user) + items_memory(b->items) + users_memory(b->users) +
+           hnsw_bytes(b->hnsw) + b->emb_bytes + pack_bytes(b->probes->pack);
 }
 
 void bundle_warm(const struct bundle *b)
@@ -419,7 +435,16 @@ uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err)
     return out;
 }
 
-bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err)
+/* What a layout takes beside the index, and for a while beside itself (hnsw.h). */
+static uint64_t layout_estimate(const struct manifest *m, enum hnsw_layout layout)
+{
+    uint64_t code = (m->head.d + 3) / 4 * 4, block = (2 * (uint64_t)m->m + 15) / 16 * 16 * (4 + code);
+    uint64_t aside = code + 9; // codes, numbers and queue while blocks are filled
+    uint64_t n = m->head.n_items, seeds = (n < 8192 ? n + 2 * m->m : 8192) * (4 + code);
+    return layout == HNSW_PLAIN ? 0 : n * ((block + 63) / 64 * 64 + 4 + aside) + seeds;
+}
+
+bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, struct err *err)
 {
     struct manifest m = {0};
     bool ok = manifest_read(dir, &m, err) || err_prefix(err, "%s", dir);
@@ -427,11 +452,12 @@ bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err)
         // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables
         // that are built at load: up to 16 bytes a row of hash slots, 8 of rankings and groups; facets are up to 4
         // times the offsets of the attributes' values, and 24 bytes an item while one is sorted.
-        uint64_t index = m.file[MF_INDEX].bytes, later = 0;
+        uint64_t index = m.file[MF_INDEX].bytes, later = layout_estimate(&m, layout);
         for (int i = 0; i < MANIFEST_FILES; i++)
             later += i == MF_EMBEDDINGS || i == MF_USERS || i == MF_PROBES ? m.file[i].bytes : 0;
-        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + (index > later ? index - later : 0) + 48 * m.head.n_items +
-                 16 * m.head.n_users + 2 * m.file[MF_ITEMS].bytes;
+        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + layout_estimate(&m, layout) +
+                 (index > later ? index - later : 0) + 48 * m.head.n_items + 16 * m.head.n_users +
+                 2 * m.file[MF_ITEMS].bytes;
     }
     manifest_fini(&m);
     return ok;

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
+#include "core/calibration.h"
 #include "core/items.h"
 #include "core/model.h"
 #include "core/users.h"
@@ -30,14 +31,17 @@ struct bundle_manifest {
     uint64_t n_items, n_users, n_bytes; // n_bytes: all files together
     double probe_recall;  // recall@100 of the probes at `probe_ef` when published
     uint32_t probe_k, probe_ef, default_ef;
+    double target_recall; // of requests that give neither ef nor a target; 0: they get default_ef
+    struct calibration calibration;
 };
 
 struct bundle {
     struct bundle_manifest manifest;
-    struct model *model;
+    struct model *model;  // its item tower has no parameters: items are embedded already, and ids' tables are large
     struct items *items;
     struct users *users;
     struct hnsw *hnsw;    // label = item_idx
+    enum hnsw_layout layout;
     const float *emb;     // [n_items][d] p_v, by item_idx
     size_t emb_bytes;     // of the file that holds them
     bool emb_mapped;
@@ -49,6 +53,8 @@ struct bundle {
 struct bundle_load_params {
     enum bundle_load_mode mode;
     bool skip_probes; // `duet inspect` only
+    enum hnsw_layout layout;
+    unsigned threads; // that make the layout; 0 = 1
 };
 
 /* Load and verify: manifest, sizes, chunk hashes, structures, finite values, fingerprints, then the probes (p_u within 1e-4,
@@ -68,6 +74,6 @@ struct bundle *bundle_load_unplaced(const char *dir, const struct bundle_load_pa
 uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err);
 
 /* Bytes that loading `dir` will need at most, for a while, from the manifest alone: the free-memory check before a reload. */
-bool bundle_estimate(const char *dir, uint64_t *bytes, struct err *err);
+bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, struct err *err);
 
 #endif

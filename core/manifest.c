@@ -182,9 +182,20 @@ static bool read_search(const json_t *root, struct manifest *m, struct err *err)
     uint64_t k = h->n_items < 100 ? h->n_items : 100;
     if (h->probe_k != k)
         return err_set(err, ERR_FORMAT, "search: \"probe_k\": found %u, want %llu", h->probe_k, (unsigned long long)k);
+    if (json_object_get(o, "target_recall") && !json_need_num(o, "target_recall", &h->target_recall, err))
+        return err_prefix(err, "search");
+    if (h->target_recall < 0 || h->target_recall > 1)
+        return err_set(err, ERR_FORMAT, "search: \"target_recall\": found %g, want 0 to 1", h->target_recall);
     if (h->probe_recall < 0 || h->probe_recall > 1)
         return err_set(err, ERR_FORMAT, "search: \"probe_recall\": found %g, want 0 to 1", h->probe_recall);
     return true;
+}
+
+/* Bundles of earlier versions have none. */
+static bool read_calibration(const json_t *root, struct bundle_manifest *h, struct err *err)
+{
+    const json_t *o = json_object_get(root, "calibration");
+    return !o || calibration_from_json(o, &h->calibration, err) || err_prefix(err, "calibration");
 }
 
 static bool read_encoder(const json_t *root, struct bundle_manifest *h, struct err *err)
@@ -246,7 +257,7 @@ bool manifest_read(const char *dir, struct manifest *m, struct err *err)
     json_t *metrics = json_need_object(root, "metrics", err);
     bool ok = metrics && read_head(root, &m->head, err) && read_encoder(root, &m->head, err) &&
               read_counts(root, m, err) && read_index(root, m, err) && read_search(root, m, err) &&
-              read_files(root, m, err);
+              read_calibration(root, &m->head, err) && read_files(root, m, err);
     if (ok)
         m->metrics = json_incref(metrics);
     json_decref(root);
@@ -395,9 +406,10 @@ static json_t *to_json(const struct manifest *m, struct err *err)
 {
     const struct bundle_manifest *h = &m->head;
     json_t *files = files_json(m, err), *metrics = m->metrics ? json_incref(m->metrics) : json_object();
+    json_t *calibration = calibration_to_json(&h->calibration);
     json_t *root = json_pack(
         "{s:s, s:i, s:s, s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:s, s:s, s:{s:I, s:I, s:I, s:I}, s:{s:I, s:I, s:I},"
-        " s:{s:I, s:I, s:I, s:f}, s:o, s:o}",
+        " s:{s:I, s:I, s:I, s:f, s:f}, s:o, s:o, s:o}",
         "format", FORMAT, "format_version", FORMAT_VERSION, "model", h->model, "version", (json_int_t)h->version,
         "kind", h->kind, "created", h->created, "created_by", "duet " DUET_VERSION, "encoder", h->encoder, "n_interest",
         (json_int_t)h->n_interest, "d", (json_int_t)h->d, "metric", "ip", "fingerprint", h->fingerprint, //
@@ -406,7 +418,8 @@ static json_t *to_json(const struct manifest *m, struct err *err)
         "index", "m", (json_int_t)m->m, "ef_construction", (json_int_t)m->ef_construction, "seed",
         (json_int_t)m->seed, //
         "search", "default_ef", (json_int_t)h->default_ef, "probe_k", (json_int_t)h->probe_k, "probe_ef",
-        (json_int_t)h->probe_ef, "probe_recall", h->probe_recall, //
+        (json_int_t)h->probe_ef, "probe_recall", h->probe_recall, "target_recall", h->target_recall, //
+        "calibration", calibration, //
         "metrics", metrics, "files", files);
     if (!root)
         err_set(err, ERR_NOMEM, "%s: cannot be built (out of memory, or not UTF-8)", MANIFEST_NAME);

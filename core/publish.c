@@ -1,6 +1,6 @@
 /* A publication writes everything into a staging folder, hashes what it wrote by reading it back, writes the manifest
  * last, loads the folder as a server would, and renames it. Nothing under the version's name is ever incomplete. */
-#include "core/publish.h"
+#include "core/publish_priv.h"
 
 #include <fcntl.h>
 #include <stdlib.h>
@@ -10,46 +10,24 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
-#include "core/base/rng.h"
-#include "core/manifest.h"
-#include "core/probes.h"
 #include "core/safetensors.h"
-#include "core/staging.h"
 
 #define BATCH 256
-#define RECALL_WANTED 0.99
 #define M_DEFAULT 16 // bench/results.md: hnswlib's usual setting
 #define EF_CONSTRUCTION_DEFAULT 200
-#define PROBES_DEFAULT 256
 
-struct job {
-    const struct publish_input *in;
-    const struct publish_params *p;
-    struct staging staging;
-    struct manifest m;
-    float *emb;            // [n_items][d], owned; NULL when publishing users alone
-    const float *item_emb; // [n_items][d]
-    struct hnsw *own_hnsw;
-    const struct hnsw *hnsw;
-    float *aug;           // [n_users][d_aug] a_u of every user
-    struct probes probes; // arrays of ours:
-    uint32_t *probe_x, *probe_row, *probe_top;
-    float *probe_aug, *probe_p, *probe_score;
-    struct err *err;
-};
-
-static void report(const struct job *j, const char *stage, double share)
+void publish_report(const struct job *j, const char *stage, double share)
 {
     if (j->p->progress)
         j->p->progress(j->p->progress_user, stage, share);
 }
 
-static bool path_of(const struct job *j, enum manifest_file_id id, char out[PATH_MAX])
+bool publish_path(const struct job *j, enum manifest_file_id id, char out[PATH_MAX])
 {
     return fio_join(out, j->staging.dir, manifest_file_name[id], j->err);
 }
 
-static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
+bool publish_hnsw_failed(const struct hnsw_err *e, struct err *err)
 {
     return err_set(err, e->code == HNSW_NOMEM ? ERR_NOMEM : e->code == HNSW_IO ? ERR_IO : ERR_ARG, "index: %s", e->msg);
 }
@@ -59,8 +37,8 @@ static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
 static bool write_model(struct job *j)
 {
     char schema[PATH_MAX], model[PATH_MAX];
-    return path_of(j, MF_SCHEMA, schema) && schema_save(j->in->model->schema, schema, j->err) &&
-           path_of(j, MF_MODEL, model) && model_save(j->in->model, model, false, j->err) &&
+    return publish_path(j, MF_SCHEMA, schema) && schema_save(j->in->model->schema, schema, j->err) &&
+           publish_path(j, MF_MODEL, model) && model_save(j->in->model, model, false, j->err) &&
            manifest_hash_file(&j->m, j->staging.dir, MF_SCHEMA, j->err) &&
            manifest_hash_file(&j->m, j->staging.dir, MF_MODEL, j->err);
 }
@@ -73,7 +51,7 @@ static bool copy_items_vectors(struct job *j)
     if (!(j->item_emb = j->emb = mem_array(n, sizeof(*j->emb), j->err)))
         return false;
     memcpy(j->emb, s->item, n * sizeof(*j->emb));
-    report(j, "embedding items", 1);
+    publish_report(j, "embedding items", 1);
     return users_check_finite(j->emb, n, "item vectors", j->err);
 }
 
@@ -90,7 +68,7 @@ static bool embed_items(struct job *j)
         size_t batch = n - i < BATCH ? n - i : BATCH;
         tower_forward_own(&m->item, &m->schema->item, j->in->item_x ? j->in->item_x + i * n_slots : NULL, batch, ws,
                           j->emb + i * d);
-        report(j, "embedding items", (double)(i + batch) / (double)n);
+        publish_report(j, "embedding items", (double)(i + batch) / (double)n);
     }
     tower_ws_free(ws);
     return ok && (users_check_finite(j->emb, n * d, "item embeddings", j->err) ||
@@ -103,7 +81,7 @@ static bool write_embeddings(struct job *j)
     const struct st_tensor t = {
         .name = "embeddings", .dtype = ST_F32, .n_dims = 2, .dim = {j->in->n_items, j->in->model->item.d}};
     const struct st_layout layout = {.tensor = &t, .n_tensors = 1};
-    if (!path_of(j, MF_EMBEDDINGS, path))
+    if (!publish_path(j, MF_EMBEDDINGS, path))
         return false;
     struct safetensors_writer *w = safetensors_writer_new(path, &layout, j->err);
     bool ok = w && safetensors_put(w, j->emb, (size_t)t.dim[0] * t.dim[1] * sizeof(*j->emb), j->err) &&
@@ -114,7 +92,7 @@ static bool write_embeddings(struct job *j)
 
 static void index_progress(void *user, size_t done, size_t n)
 {
-    report(user, "building the index", (double)done / (double)n);
+    publish_report(user, "building the index", (double)done / (double)n);
 }
 
 static bool build_index(struct job *j)
@@ -130,8 +108,8 @@ static bool build_index(struct job *j)
     unsigned threads = j->p->threads ? j->p->threads : 1;
     j->hnsw = j->own_hnsw = hnsw_new(&params, &e);
     if (!j->own_hnsw || !hnsw_add_batch(j->own_hnsw, j->emb, NULL, j->in->n_items, threads, index_progress, j, &e))
-        return hnsw_failed(&e, j->err);
-    return path_of(j, MF_INDEX, path) && (hnsw_save(j->own_hnsw, path, &e) || hnsw_failed(&e, j->err));
+        return publish_hnsw_failed(&e, j->err);
+    return publish_path(j, MF_INDEX, path) && (hnsw_save(j->own_hnsw, path, &e) || publish_hnsw_failed(&e, j->err));
 }
 
 static bool make_fingerprint(struct job *j, char out[33])
@@ -156,7 +134,7 @@ static bool write_items(struct job *j)
                                     .x = in->item_x,
                                     .category_of = in->item_category,
                                     .popularity = in->item_count};
-    return path_of(j, MF_ITEMS, path) && items_save(path, &c, j->m.head.fingerprint, j->err);
+    return publish_path(j, MF_ITEMS, path) && items_save(path, &c, j->m.head.fingerprint, j->err);
 }
 
 static bool write_users(struct job *j)
@@ -182,127 +160,7 @@ static bool write_users(struct job *j)
                                     .seen_off = in->seen_off,
                                     .seen = in->seen,
                                     .n_items = in->n_items};
-    return path_of(j, MF_USERS, path) && users_save(path, &c, j->m.head.fingerprint, j->err);
-}
-
-// ---------------------------------------------------------------------------------------------------------- probes
-
-/* Vectors of a model without towers that say something: what its probes are drawn from. */
-static uint32_t count_known(const struct stored *s)
-{
-    uint32_t n = 0;
-    for (size_t i = 0; i < (size_t)s->n_users * s->n_interest; i++)
-        n += stored_known(s->user + i * s->d, s->d);
-    return n;
-}
-
-static bool alloc_probes(struct job *j)
-{
-    const struct model *m = j->in->model;
-    uint32_t n = j->p->n_probes ? j->p->n_probes : PROBES_DEFAULT, n_slots = m->stored ? 0 : m->schema->user.n_slots;
-    uint32_t most = m->stored ? count_known(m->stored) : j->in->n_users;
-    n = n < PROBES_MAX ? n : PROBES_MAX;
-    struct probes *q = &j->probes;
-    *q =
-        (struct probes){.n = n < most ? n : most, .k = j->m.head.probe_k, .d = m->user.d, .d_aug = m->user.shape.d_aug};
-    q->x = j->probe_x = mem_array((size_t)q->n * n_slots, sizeof(*q->x), j->err);
-    q->aug = j->probe_aug = mem_array((size_t)q->n * q->d_aug, sizeof(*q->aug), j->err);
-    q->p = j->probe_p = mem_array((size_t)q->n * q->d, sizeof(*q->p), j->err);
-    q->vec_row = j->probe_row = m->stored ? mem_array(q->n, sizeof(*q->vec_row), j->err) : NULL;
-    q->top = j->probe_top = mem_array((size_t)q->n * q->k, sizeof(*q->top), j->err);
-    q->score = j->probe_score = mem_array((size_t)q->n * q->k, sizeof(*q->score), j->err);
-    return q->x && q->aug && q->p && (q->vec_row || !m->stored) && q->top && q->score;
-}
-
-/* The same over vectors of a model without towers. */
-static void draw_vectors(struct job *j)
-{
-    struct rng r;
-    const struct probes *q = &j->probes;
-    const struct stored *s = j->in->model->stored;
-    uint32_t taken = 0, left = count_known(s);
-    rng_init(&r, j->m.seed);
-    for (uint32_t i = 0; i < s->n_users * s->n_interest && taken < q->n; i++)
-        if (stored_known(s->user + (size_t)i * s->d, s->d) && rng_below(&r, left--) < q->n - taken)
-            j->probe_row[taken++] = i;
-}
-
-/* Each user is taken with the chance (still wanted) / (still left): every subset is equally likely, one pass, in order.
- */
-static void draw_users(struct job *j)
-{
-    struct rng r;
-    const struct probes *q = &j->probes;
-    size_t n_slots = j->in->model->schema->user.n_slots, taken = 0;
-    rng_init(&r, j->m.seed);
-    for (uint32_t u = 0; u < j->in->n_users && taken < q->n; u++) {
-        if (rng_below(&r, j->in->n_users - u) >= q->n - taken)
-            continue;
-        memcpy(j->probe_x + taken * n_slots, j->in->user_x + u * n_slots, n_slots * sizeof(*q->x));
-        memcpy(j->probe_aug + taken * q->d_aug, j->aug + (size_t)u * q->d_aug, q->d_aug * sizeof(*q->aug));
-        taken++;
-    }
-}
-
-/* Expected vectors and exact answers. */
-static bool answer_probes(struct job *j)
-{
-    const struct probes *q = &j->probes;
-    const struct model *m = j->in->model;
-    const struct hnsw_query query = {.k = q->k};
-    struct tower_ws *ws = m->stored ? NULL : tower_ws_new(&m->user, 1, j->err);
-    struct hnsw_ws *search = hnsw_ws_new();
-    struct hnsw_hit *hit = mem_array(q->k, sizeof(*hit), j->err);
-    struct hnsw_err e = {0};
-    bool ok = (ws || m->stored) && search && hit;
-    for (size_t i = 0; ok && i < q->n; i++) {
-        float *p = j->probe_p + i * q->d;
-        if (m->stored)
-            memcpy(p, m->stored->user + (size_t)q->vec_row[i] * q->d, q->d * sizeof(*p));
-        else
-            tower_forward(&m->user, q->x + i * m->schema->user.n_slots, q->aug + i * q->d_aug, 1, ws, p);
-        ok = users_check_finite(p, q->d, "the user tower gives no numbers: p_u", j->err) &&
-             (hnsw_search_exact(j->hnsw, p, &query, search, hit, &e) == q->k || hnsw_failed(&e, j->err));
-        for (size_t r = 0; ok && r < q->k; r++) {
-            j->probe_top[i * q->k + r] = (uint32_t)hit[r].label;
-            j->probe_score[i * q->k + r] = hit[r].score;
-        }
-    }
-    tower_ws_free(ws);
-    hnsw_ws_free(search);
-    free(hit);
-    return ok || err_set(j->err, ERR_NOMEM, "out of memory");
-}
-
-/* The smallest ef of a geometric row whose recall suffices; the last if none does. */
-static bool choose_ef(struct job *j, uint32_t fixed)
-{
-    static const uint32_t tried[] = {100,  128,  160,  200,  256,  320,  400,  512,  640,  800,  1000,
-                                     1280, 1600, 2000, 2560, 3200, 4000, 5120, 6400, 8000, 10000};
-    struct bundle_manifest *h = &j->m.head;
-    for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++) {
-        h->default_ef = h->probe_ef = fixed ? fixed : tried[i];
-        h->probe_recall = probes_recall(&j->probes, j->probes.p, j->hnsw, j->item_emb, h->probe_ef, j->err);
-        if (h->probe_recall < 0)
-            return false;
-        if (fixed || h->probe_recall >= RECALL_WANTED || h->probe_ef >= j->in->n_items)
-            break;
-    }
-    return true;
-}
-
-static bool write_probes(struct job *j, uint32_t fixed_ef)
-{
-    char path[PATH_MAX];
-    report(j, "probing", 0);
-    if (!alloc_probes(j))
-        return false;
-    (j->in->model->stored ? draw_vectors : draw_users)(j);
-    j->m.n_probes = j->probes.n;
-    bool ok = answer_probes(j) && choose_ef(j, fixed_ef) && path_of(j, MF_PROBES, path) &&
-              probes_save(path, &j->probes, j->in->model->schema->user.n_slots, j->m.head.fingerprint, j->err);
-    report(j, "probing", 1);
-    return ok;
+    return publish_path(j, MF_USERS, path) && users_save(path, &c, j->m.head.fingerprint, j->err);
 }
 
 // ------------------------------------------------------------------------------------------------------- the whole
@@ -392,12 +250,12 @@ static bool pick_version(const struct job *j, uint64_t *version)
 
 static bool self_check(struct job *j)
 {
-    report(j, "checking", 0);
+    publish_report(j, "checking", 0);
     struct bundle *b = bundle_load_unplaced(j->staging.dir, NULL, j->err);
     if (!b)
         return err_prefix(j->err, "self-check before publishing");
     bundle_free(b);
-    report(j, "checking", 1);
+    publish_report(j, "checking", 1);
     return true;
 }
 
@@ -446,6 +304,7 @@ static void end(struct job *j)
     free(j->probe_aug);
     free(j->probe_p);
     free(j->probe_score);
+    free(j->query);
     hnsw_free(j->own_hnsw);
     manifest_fini(&j->m);
 }
@@ -458,7 +317,8 @@ bool bundle_publish(const struct publish_input *in, const struct publish_params 
     fill_manifest(&j);
     bool ok = begin(&j, version) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
               make_fingerprint(&j, j.m.head.fingerprint) && build_index(&j) && write_items(&j) && write_users(&j) &&
-              write_probes(&j, p->default_ef) && finish(&j, version, dir);
+              publish_probes(&j, p->default_ef) && publish_calibrate(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) &&
+              finish(&j, version, dir);
     end(&j);
     return ok || err_prefix(j.err, "publishing %s", p->name);
 }
@@ -485,7 +345,7 @@ static bool copy_items(struct job *j, const char *base_dir)
     static const enum manifest_file_id ids[] = {MF_ITEMS, MF_EMBEDDINGS, MF_INDEX};
     for (size_t i = 0; i < sizeof(ids) / sizeof(ids[0]); i++) {
         char from[PATH_MAX], to[PATH_MAX];
-        if (!fio_join(from, base_dir, manifest_file_name[ids[i]], j->err) || !path_of(j, ids[i], to) ||
+        if (!fio_join(from, base_dir, manifest_file_name[ids[i]], j->err) || !publish_path(j, ids[i], to) ||
             !copy_file(from, to, j->err))
             return false;
     }
@@ -539,7 +399,8 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         j->hnsw = b->hnsw;
         j->item_emb = b->emb;
         ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_users(j) &&
-             write_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) && finish(j, version, dir);
+             publish_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) &&
+             publish_calibrate(j, b->hnsw, base.head.target_recall) && finish(j, version, dir);
     }
     bundle_free(b);
     manifest_fini(&base);

@@ -26,10 +26,13 @@ struct publish_params {
     const char *name;              // model name
     uint64_t version;              // 0 = newest + 1; an existing one is ERR_STATE
     unsigned m, ef_construction;   // 0 = defaults 16, 200
-    uint32_t default_ef;           // 0 = chosen: the smallest tried with probe recall@100 >= 0.99
+    uint32_t default_ef;           // 0 = chosen: the smallest tried with probe recall@100 >= target_recall
+    double target_recall;          // 0 = 0.99; with default_ef given: 0 = requests get default_ef whatever their k
     uint64_t seed;
     unsigned threads;              // of the index build
     uint32_t n_probes;             // 0 = 256 (fewer if there are fewer users)
+    uint32_t n_calibrate;          // users that the curves of recall over ef are measured with; 0 = 500 (fewer if there are fewer)
+    bool no_calibration;           // no curves: requests cannot ask for a recall
     void (*progress)(void *user, const char *stage, double share);
     void *progress_user;
 };

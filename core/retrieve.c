@@ -430,8 +430,7 @@ static bool search_all(const struct bundle *b, const struct hnsw_query *query, c
 static bool search_index(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
                          const struct sieve *f, struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
-    size_t k = q->k < b->items->n ? q->k : b->items->n, ef = q->ef ? q->ef : b->manifest.default_ef;
-    ef = ef < k ? k : ef;
+    size_t k = q->k < b->items->n ? q->k : b->items->n, ef = q->ef < k ? k : q->ef;
     struct hnsw_query query = {.k = k,
                                .ef = ef,
                                .filter = f->filters || f->n_dropped ? passes_label : NULL,
@@ -449,8 +448,7 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
 /* Is scanning the allowed items cheaper than walking the graph past the others? See the top of this file. */
 static bool scan_is_cheaper(const struct bundle *b, const struct retrieve_query *q, const struct sieve *f)
 {
-    double ef = (double)(q->ef ? q->ef : b->manifest.default_ef), n = (double)f->n_allowed;
-    ef = ef < (double)q->k ? (double)q->k : ef;
+    double ef = (double)(q->ef < q->k ? q->k : q->ef), n = (double)f->n_allowed;
     return n * n <= ef * WALK_STEP * (double)b->items->n;
 }
 
@@ -472,6 +470,8 @@ static bool check_query(const struct bundle *b, const struct retrieve_query *q, 
 {
     if (q->k < 1 || q->k > K_MAX)
         return err_set(err, ERR_ARG, "k: found %zu, want 1 to %d", q->k, K_MAX);
+    if (q->target_recall != 0 && !(q->target_recall >= 0.5 && q->target_recall <= 1))
+        return err_set(err, ERR_ARG, "target_recall: found %g, want 0.5 to 1", q->target_recall);
     if (q->has_min_score && !isfinite(q->min_score))
         return err_set(err, ERR_ARG, "min_score: not finite");
     for (size_t i = 0; i < q->n_exclude; i++)
@@ -486,12 +486,34 @@ static bool check_query(const struct bundle *b, const struct retrieve_query *q, 
     return !q->filter || filter_check(q->filter, b->items, err);
 }
 
-bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
+/* How far to search: q->ef and q->exact as they follow from the target. What nobody asked for never becomes a scan. */
+static bool set_breadth(const struct bundle *b, struct retrieve_query *q, struct err *err)
+{
+    const struct bundle_manifest *m = &b->manifest;
+    double target = q->target_recall > 0 ? q->target_recall : m->target_recall;
+    size_t k = q->k < b->items->n ? q->k : b->items->n;
+    if (q->exact || q->ef)
+        return true;
+    enum calibration_answer a =
+        target > 0 ? calibration_ef(&m->calibration, b->layout, k, target, &q->ef) : CALIBRATION_NONE;
+    if (a == CALIBRATION_EF)
+        return true;
+    if (a == CALIBRATION_NONE && q->target_recall > 0)
+        return err_set(err, ERR_ARG, "target_recall: the bundle has no calibration for the %s layout; give ef",
+                       bundle_layout_name(b->layout));
+    q->exact = q->target_recall > 0;
+    q->ef = m->default_ef;
+    return true;
+}
+
+bool retrieve_topk(const struct bundle *b, const struct retrieve_query *query, struct retrieve_ws *ws,
                    struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
     uint64_t start = now_ns();
+    struct retrieve_query own = *query;
+    const struct retrieve_query *q = &own;
     *r = (struct retrieve_result){0};
-    if (!check_query(b, q, err) || !embed(b, q, ws, r, err))
+    if (!check_query(b, q, err) || !set_breadth(b, &own, err) || !embed(b, q, ws, r, err))
         return false;
     uint64_t embedded = now_ns();
     r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;

@@ -36,7 +36,9 @@ struct retrieve_query {
     size_t n_history;
     const float *vector;                      // [d] if not NULL: search this, ignore the user
     size_t k;                                 // 1 .. 10,000
-    size_t ef;                                // 0 = the bundle's default; raised to k
+    size_t ef;                                // 0 = what target_recall wants; raised to k
+    double target_recall;                     // 0.5 to 1, with ef = 0: the smallest ef that reaches it at this k by the bundle's curves;
+                                              // 1, or above what they reach: exact. 0 = the bundle's own target, or its default ef
     bool exact;                               // scan all items instead of walking the graph
     bool exclude_seen;                        // drop the stored user's seen items
     const uint32_t *exclude;                  // item_idx to drop
@@ -86,8 +88,8 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
                     struct retrieve_result *r, struct err *err);
 
 /* Top k, best first, ties by item_idx. hit has room for q->k. A filter that leaves few items is answered by scanning just
- * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back. ERR_ARG for k out of range, an
- * item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
+ * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back. ERR_ARG for k out of range, a
+ * target_recall without a curve for it, an item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
                    struct retrieve_result *r, struct err *err);
 

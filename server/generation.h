@@ -37,6 +37,7 @@ struct loaded {
     size_t bytes;      // bundle_memory when loaded
     uint64_t load_ms;  // time it took to load and verify
     int64_t loaded_at; // seconds since 1970
+    double target_recall; // of the configuration: for requests that give neither ef nor a target; 0 = the bundle's
     struct loaded_pool *pool;
     _Atomic unsigned refs;
 };

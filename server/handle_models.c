@@ -8,10 +8,10 @@
 static json_t *bundle_to_json(const struct loaded *l)
 {
     const struct bundle_manifest *m = &l->bundle->manifest;
-    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I}", "version", (json_int_t)m->version, "kind",
+    return json_pack("{s:I, s:s, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:s}", "version", (json_int_t)m->version, "kind",
                      m->kind, "encoder", m->encoder, "fingerprint", m->fingerprint, "created", m->created, "d",
                      (json_int_t)m->d, "items", (json_int_t)m->n_items, "users", (json_int_t)m->n_users, "default_ef",
-                     (json_int_t)m->default_ef);
+                     (json_int_t)m->default_ef, "index_layout", bundle_layout_name(l->bundle->layout));
 }
 
 static json_t *strings(const char *const *v, size_t n)

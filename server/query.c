@@ -242,17 +242,18 @@ enum field {
     F_VECTOR,
     F_ITEM_IDS,
     F_ITEM_ID,
+    F_TARGET_RECALL,
     F_N
 };
 
 static const char *const field_name[F_N] = {"user_id", "model",       "features",     "history",  "k",         "ef",
                                             "exact",   "exclude_ids", "exclude_seen", "filter",   "min_score", "fields",
-                                            "format",  "include_ids", "vector",       "item_ids", "item_id"};
+                                            "format",  "include_ids", "vector",       "item_ids", "item_id", "target_recall"};
 
 #define BIT(f) (1u << (f))
 #define WHO (BIT(F_USER_ID) | BIT(F_MODEL) | BIT(F_FEATURES) | BIT(F_HISTORY))
 #define WHAT                                                                                                           \
-    (BIT(F_K) | BIT(F_EF) | BIT(F_EXACT) | BIT(F_EXCLUDE_IDS) | BIT(F_INCLUDE_IDS) | BIT(F_FILTER) |                   \
+    (BIT(F_K) | BIT(F_EF) | BIT(F_TARGET_RECALL) | BIT(F_EXACT) | BIT(F_EXCLUDE_IDS) | BIT(F_INCLUDE_IDS) | BIT(F_FILTER) |                   \
      BIT(F_MIN_SCORE) | BIT(F_FIELDS) | BIT(F_FORMAT))
 
 static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BIT(F_EXCLUDE_SEEN),
@@ -294,6 +295,14 @@ static bool read_min_score(struct query *q, struct wire *w)
     q->min_score = (float)v;
     q->has_min_score = true;
     return true;
+}
+
+static bool read_target(struct query *q, struct wire *w)
+{
+    if (!wire_double(w, &q->target_recall))
+        return false;
+    return (q->target_recall >= 0.5 && q->target_recall <= 1) ||
+           wire_fail(w, 400, "invalid_value", "found %g, want a recall from 0.5 to 1", q->target_recall);
 }
 
 static bool read_format(struct query *q, struct wire *w)
@@ -351,6 +360,8 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
         return read_ids(q, w, lim, lim->ids, "ids", &q->item_ids);
     case F_ITEM_ID:
         return read_id(w, lim, &q->item_id);
+    case F_TARGET_RECALL:
+        return read_target(q, w);
     case F_N:
         break;
     }
@@ -364,6 +375,7 @@ void query_reset(struct query *q)
     q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
     q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
     q->k = q->ef = 0;
+    q->target_recall = 0;
     q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = 0;
     q->unknown_include = q->unknown_item = 0;
     q->n_str = q->n_vector = 0;
@@ -397,6 +409,8 @@ static bool read_body(struct query *q, struct wire *w, enum query_kind kind, con
         if (!read_field(q, w, (enum field)f, lim))
             return false;
     }
+    if (wire_ok(w) && q->ef && q->target_recall > 0)
+        return wire_fail(w, 400, "invalid_value", "'ef' and 'target_recall' are both given, want one of them");
     for (size_t f = 0; f < F_N && wire_ok(w); f++)
         if (needed_by[kind] & ~seen & BIT(f))
             return wire_fail(w, 400, "invalid_value", "'%s' is missing", field_name[f]);

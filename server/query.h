@@ -60,6 +60,7 @@ struct query {
     size_t n_filter;                               // 0 = none given
     bool has_min_score, exact, exclude_seen, columns;
     uint64_t k, ef; // 0 = not given
+    double target_recall; // 0 = not given
     float min_score;
     // what became of it in one bundle
     struct retrieve_feature resolved[QUERY_FEATURES_MAX];
@@ -91,7 +92,8 @@ void query_fini(struct query *q);
 bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t n, const struct query_limits *lim,
                  struct wire_error *e);
 
-/* out->k and out->ef are set from the query, or from the defaults given (ef 0 = the bundle's). `out` borrows from `q`
+/* out->k and out->ef are set from the query, or from the defaults given (ef 0 = the bundle's); a target_recall of the query becomes an
+ * ef, or a scan. `out` borrows from `q`
  * and `b`. */
 bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
                    struct retrieve_query *out, struct wire_error *e);

@@ -145,6 +145,28 @@ static void resolve_items(struct query *q, const struct items *it)
     }
 }
 
+/* A target that was asked for, in the terms of this bundle. */
+static bool resolve_target(const struct query *q, const struct bundle *b, struct retrieve_query *out,
+                           struct wire_error *e)
+{
+    size_t k = out->k < b->items->n ? out->k : b->items->n;
+    if (q->target_recall <= 0)
+        return true;
+    switch (calibration_ef(&b->manifest.calibration, b->layout, k, q->target_recall, &out->ef)) {
+    case CALIBRATION_EF:
+        return true;
+    case CALIBRATION_EXACT:
+        out->exact = true;
+        return true;
+    case CALIBRATION_NONE:
+        break;
+    }
+    snprintf(e->pointer, sizeof(e->pointer), "/target_recall");
+    return query_refuse(e, 422, "not_calibrated",
+                        "version %llu of model '%s' was published without a calibration for the %s layout: give ef",
+                        (unsigned long long)b->manifest.version, b->manifest.model, bundle_layout_name(b->layout));
+}
+
 bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, uint64_t ef_default,
                    struct retrieve_query *out, struct wire_error *e)
 {
@@ -188,5 +210,5 @@ bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, 
         .has_min_score = q->has_min_score,
         .min_score = q->min_score,
     };
-    return true;
+    return resolve_target(q, b, out, e);
 }

@@ -37,6 +37,18 @@ static void model_metrics(struct reloads *rl, struct rmodel *m)
                                         "Duration of loads, reloads, rollbacks and verifications.", labels);
 }
 
+static const char *layout_of(const struct reload_model *from)
+{
+    return from->index_layout ? from->index_layout : "auto";
+}
+
+static void set_choices(struct rmodel *m, const struct reload_model *from)
+{
+    m->config_version = from->version;
+    m->target_recall = from->target_recall;
+    snprintf(m->index_layout, sizeof(m->index_layout), "%s", layout_of(from));
+}
+
 static struct rmodel *add_model(struct reloads *rl, const struct reload_model *from, struct err *err)
 {
     size_t n = strlen(from->name);
@@ -53,7 +65,7 @@ static struct rmodel *add_model(struct reloads *rl, const struct reload_model *f
         return NULL;
     }
     memcpy(m->name, from->name, n);
-    m->config_version = from->version;
+    set_choices(m, from);
     model_metrics(rl, m);
     rl->model[rl->n_models++] = m;
     return m;
@@ -310,10 +322,12 @@ void reloads_free(struct reloads *rl)
 
 static bool differs(const struct rmodel *m, const struct reload_model *from)
 {
-    return strcmp(m->path, from->path) != 0 || m->config_version != from->version;
+    return strcmp(m->path, from->path) != 0 || m->config_version != from->version ||
+           m->target_recall < from->target_recall || m->target_recall > from->target_recall ||
+           strcmp(m->index_layout, layout_of(from)) != 0;
 }
 
-/* The loader reads a busy model's path and version without the lock. */
+/* The loader reads a busy model's path and choices without the lock. */
 static bool check_busy(struct reloads *rl, const struct reload_model *list, size_t n, struct err *err)
 {
     for (size_t i = 0; i < n; i++) {
@@ -338,7 +352,7 @@ static bool take(struct reloads *rl, const struct reload_model *from, struct err
         return false;
     free(m->path);
     m->path = path;
-    m->config_version = from->version;
+    set_choices(m, from);
     enqueue(rl, OPERATION_LOAD, m, 0, "");
     return true;
 }

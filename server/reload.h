@@ -29,6 +29,8 @@
 struct reload_model {
     const char *name, *path; // path: the folder of versions
     uint64_t version;        // of the configuration: 0 = the newest
+    const char *index_layout; // "auto", "plain", "fast"; NULL = auto
+    double target_recall;     // for requests that give neither ef nor a target; 0 = the bundle's
 };
 
 struct reload_params {
@@ -38,6 +40,7 @@ struct reload_params {
     struct metrics *metrics; // may be NULL: tests
     enum bundle_load_mode mode;
     bool check_memory;
+    unsigned load_threads;              // see bundle_load_params
     unsigned workspaces;                // per bundle, built ahead
     uint64_t (*memory_available)(void); // NULL = sysmem_available
 };

@@ -92,9 +92,9 @@ json_t *reloads_operations(struct reloads *rl)
 static json_t *serving_json(const struct loaded *l)
 {
     const struct bundle_manifest *b = &l->bundle->manifest;
-    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:I, s:I, s:o}", "version", (json_int_t)b->version, "kind",
+    return json_pack("{s:I, s:s, s:s, s:s, s:I, s:I, s:s, s:I, s:I, s:o}", "version", (json_int_t)b->version, "kind",
                      b->kind, "fingerprint", b->fingerprint, "created", b->created, "items", (json_int_t)b->n_items,
-                     "users", (json_int_t)b->n_users, "bytes", (json_int_t)l->bytes, "load_ms", (json_int_t)l->load_ms,
+                     "users", (json_int_t)b->n_users, "index_layout", bundle_layout_name(l->bundle->layout), "bytes", (json_int_t)l->bytes, "load_ms", (json_int_t)l->load_ms,
                      "loaded_at", time_json(l->loaded_at));
 }
 

@@ -36,6 +36,8 @@ struct rmodel {
     char name[GENERATION_NAME_MAX + 1];
     char *path;
     uint64_t config_version;
+    char index_layout[8]; // "auto", "plain" or "fast"
+    double target_recall; // 0 = the bundle's
     bool busy, tried, gone; // has an unfinished operation; was loaded or failed once; no longer configured
     struct loaded *cur;     // what generations serve; one count
     struct loaded *prev;    // kept for an immediate rollback; one count, NULL if there was no room

@@ -54,13 +54,20 @@ static bool version_dir(const struct rmodel *m, uint64_t version, char dir[PATH_
     return fio_join(dir, m->path, name, err);
 }
 
-static bool enough_memory(struct reloads *rl, const char *dir, struct operation *op)
+/* Is there room, and for which layout? `auto` takes the fast one where both it and, later, a reload's second copy fit,
+ * so that publishing does not end in 507 for want of what a smaller layout would have left. */
+static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char *dir, struct operation *op,
+                          enum hnsw_layout *layout)
 {
     struct err err = {0};
-    uint64_t need;
-    if (!bundle_estimate(dir, &need, &err))
+    uint64_t need, fast;
+    bool wants_fast = strcmp(m->index_layout, "fast") == 0, is_auto = strcmp(m->index_layout, "auto") == 0;
+    *layout = wants_fast ? HNSW_FAST : HNSW_PLAIN;
+    if (!bundle_estimate(dir, *layout, &need, &err) || !bundle_estimate(dir, HNSW_FAST, &fast, &err))
         return load_failed(op, &err);
     uint64_t have = rl->p.memory_available ? rl->p.memory_available() : sysmem_available(NULL);
+    if (is_auto && fast <= (m->cur ? have : have / 2))
+        *layout = HNSW_FAST;
     if (!rl->p.check_memory || need <= have)
         return true;
     snprintf(op->detail, sizeof(op->detail),
@@ -106,9 +113,9 @@ static struct loaded *load_version(struct reloads *rl, const struct rmodel *m, s
         failed(op, 404, "unknown_version", err.msg);
         return NULL;
     }
-    if (!enough_memory(rl, dir, op))
+    struct bundle_load_params lp = {.mode = rl->p.mode, .threads = rl->p.load_threads};
+    if (!enough_memory(rl, m, dir, op, &lp.layout))
         return NULL;
-    struct bundle_load_params lp = {.mode = rl->p.mode};
     struct bundle *b = bundle_load(dir, &lp, &err);
     struct loaded *l = b ? loaded_new(b, rl->p.workspaces, &err) : NULL;
     if (!l) {
@@ -117,6 +124,7 @@ static struct loaded *load_version(struct reloads *rl, const struct rmodel *m, s
     }
     bundle_warm(b);
     l->load_ms = now_ms() - begin;
+    l->target_recall = m->target_recall;
     register_metrics(rl, m, l);
     return l;
 }

@@ -1,5 +1,6 @@
 #include "server/serve.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
@@ -196,13 +197,37 @@ static uint64_t at_most(uint64_t v, uint64_t max)
     return v < max ? v : max;
 }
 
+/* The operator's target, where neither the request nor its variant says how far to search. */
+static void set_target(const struct query *q, const struct loaded *l, struct retrieve_query *rq)
+{
+    size_t ef;
+    const struct bundle *b = l->bundle;
+    bool said = rq->ef || rq->exact || q->target_recall > 0;
+    if (!said && l->target_recall > 0 &&
+        calibration_ef(&b->manifest.calibration, b->layout, rq->k, l->target_recall, &ef) != CALIBRATION_NONE)
+        rq->target_recall = l->target_recall;
+}
+
+static bool within_limit(const struct app *app, const struct query *q, const struct retrieve_query *rq,
+                         struct wire_error *e)
+{
+    unsigned long long most = app->config->limits.ef;
+    if (rq->exact || q->target_recall <= 0 || rq->ef <= most || rq->ef <= rq->k)
+        return true;
+    *e = (struct wire_error){.status = 422, .code = "limit_exceeded", .pointer = "/target_recall"};
+    snprintf(e->detail, sizeof(e->detail), "it takes an ef of %zu, at most %llu are allowed (limits.ef)", rq->ef, most);
+    return false;
+}
+
 bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c,
                    struct retrieve_query *rq, struct http_response *resp)
 {
     struct wire_error e;
     uint64_t k = c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, ef = c->a.n ? c->a.ef : 0;
     if (query_resolve(q, c->loaded->bundle, at_most(k, app->config->limits.k), at_most(ef, app->config->limits.ef), rq,
-                      &e)) {
+                      &e) &&
+        within_limit(app, q, rq, &e)) {
+        set_target(q, c->loaded, rq);
         rq->deadline_ns = r->deadline_ns;
         return true;
     }

@@ -26,6 +26,11 @@ static void put_about(struct buf *b, const struct http_request *r, const struct 
     serve_put_head(b, r, c, q, rq, res);
     JSONW_LIT(b, ",\"k\":");
     jsonw_uint(b, rq->k);
+    JSONW_LIT(b, ",\"ef_used\":");
+    if (res->ef_used)
+        jsonw_uint(b, res->ef_used);
+    else
+        JSONW_LIT(b, "null");
     JSONW_LIT(b, ",\"returned\":");
     jsonw_uint(b, res->n);
 }

@@ -160,7 +160,8 @@ static size_t model_list(const struct config *c, struct reload_model *list)
 {
     size_t n = c->n_models < GENERATION_MODELS_MAX ? c->n_models : GENERATION_MODELS_MAX;
     for (size_t i = 0; i < n; i++)
-        list[i] = (struct reload_model){c->model[i].name, c->model[i].path, c->model[i].version};
+        list[i] = (struct reload_model){c->model[i].name, c->model[i].path, c->model[i].version,
+                                        c->model[i].index_layout, c->model[i].target_recall};
     return n;
 }
 
@@ -224,6 +225,7 @@ static bool start_loading(struct app *app, struct err *err)
         .metrics = app->metrics,
         .mode = strcmp(c->load.mode, "shared") == 0 ? BUNDLE_SHARED : BUNDLE_PRIVATE,
         .check_memory = c->load.check_memory,
+        .load_threads = loops(c),
         .workspaces = loops(c),
     };
     app->reloads = reloads_new(&p, list, model_list(c, list), err);

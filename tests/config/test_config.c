@@ -180,6 +180,8 @@ static void unknown_keys_and_shapes(void **state)
         {"models:\n  - {name: .., path: /a}\n", "want a name"},
         {"models:\n  - {name: \"\", path: /a}\n", "found nothing"},
         {"models:\n  - {name: a, path: /a, version: 0}\n", "found \"0\", want latest or a version from 1"},
+        {"models:\n  - {name: a, path: /a, index_layout: quick}\n", "found \"quick\", want auto, plain or fast"},
+        {"models:\n  - {name: a, path: /a, target_recall: 0.4}\n", "found 0.4, want a recall from 0.5 to 1"},
         {"models:\n  - {name: a, path: /a}\n  - {name: a, path: /b}\n",
          "t.yaml:3: model \"a\" stands here for the second time"},
         {"experiments:\n  - {name: e, salt: s}\n", "an experiment without variants"},
@@ -270,7 +272,7 @@ static void dump_reads_back(void **state)
     struct buf first = {0}, second = {0};
     struct config *c = must_parse(
         "data: {port: 77}\nstate: {path: \"/x \\\"y\\\"\\\\ z\"}\nlog: {level: debug}\nload: {check_memory: false}\n"
-        "models: [{name: m, path: \"/a b\", version: 2}, {name: n, path: /n}]\n"
+        "models: [{name: m, path: \"/a b\", version: 2, index_layout: fast}, {name: n, path: /n, target_recall: 0.975}]\n"
         "experiments: [{name: e, salt: \"s: #1\", variants: [{name: a, model: m, weight: 33.3, ef: 9}, {name: b, "
         "model: n, weight: 66.7}]}]\n");
     config_dump(c, &first);
@@ -278,6 +280,8 @@ static void dump_reads_back(void **state)
     c = must_parse(first.data);
     assert_string_equal(c->state_path, "/x \"y\"\\ z");
     assert_string_equal(c->experiment[0].salt, "s: #1");
+    assert_string_equal(c->model[0].index_layout, "fast");
+    assert_true(c->model[1].target_recall > 0.9749 && c->model[1].target_recall < 0.9751);
     config_dump(c, &second);
     config_free(c);
     assert_string_equal(first.data, second.data);

@@ -537,6 +537,7 @@ static void lack_of_memory_is_an_error(void **state)
     (void)state;
     no_allocation_may_fail_silently(&private_mode);
     no_allocation_may_fail_silently(&shared_mode);
+    no_allocation_may_fail_silently(&(struct bundle_load_params){.layout = HNSW_FAST, .threads = 2});
 }
 
 static void versions_and_estimates(void **state)
@@ -557,8 +558,39 @@ static void versions_and_estimates(void **state)
     assert_true(v[0] == 9 && v[1] == 10 && v[2] == 100);
     free(v);
     assert_err(bundle_versions(tmp_path(state, "7"), &n, &e), &e, ERR_IO, "Not a directory");
-    assert_err(bundle_estimate(tmp_path(state, "9"), &bytes, &e), &e, ERR_NOT_FOUND, MANIFEST_NAME);
-    assert_true(bundle_estimate(good, &bytes, &e));
+    assert_err(bundle_estimate(tmp_path(state, "9"), HNSW_PLAIN, &bytes, &e), &e, ERR_NOT_FOUND, MANIFEST_NAME);
+    assert_true(bundle_estimate(good, HNSW_PLAIN, &bytes, &e));
+}
+
+/* The layout asked for is there, takes no more than the estimate says, and finds what the plain one finds. */
+static void layouts_load_and_answer(void **state)
+{
+    struct err e = {0};
+    struct hnsw_err he = {0};
+    uint64_t bytes[2];
+    struct bundle *b[2];
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit hit[2][20];
+    (void)state;
+    for (int l = 0; l < 2; l++) {
+        const struct bundle_load_params p = {.layout = (enum hnsw_layout)l};
+        assert_ok((b[l] = bundle_load(good, &p, &e)), &e);
+        assert_int_equal(b[l]->layout, l);
+        assert_ok(bundle_estimate(good, p.layout, &bytes[l], &e), &e);
+        assert_true(bundle_memory(b[l]) < bytes[l]);
+        assert_null(b[l]->model->item.block); // no use for it, and large
+    }
+    assert_true(bundle_memory(b[1]) - bundle_memory(b[0]) > (size_t)2 * 16 * (4 + b[0]->manifest.d) * b[0]->items->n);
+    for (uint32_t i = 0; i < b[0]->probes->n; i++) {
+        for (int l = 0; l < 2; l++)
+            assert_int_equal(hnsw_search(b[l]->hnsw, b[l]->probes->p + (size_t)i * b[l]->manifest.d,
+                                         &(struct hnsw_query){.k = 20, .ef = 400}, ws, hit[l], &he),
+                             20);
+        assert_true(hit[0][19].score - hit[1][19].score < 1e-5f); // ef is above the number of items: exact
+    }
+    hnsw_ws_free(ws);
+    bundle_free(b[0]);
+    bundle_free(b[1]);
 }
 
 int main(void)
@@ -582,6 +614,7 @@ int main(void)
         T(recall_must_be_met),
         T(lack_of_memory_is_an_error),
         T(versions_and_estimates),
+        T(layouts_load_and_answer),
     };
     return cmocka_run_group_tests(tests, setup_home, tmp_teardown);
 }

@@ -57,7 +57,7 @@ static void check_contents(const struct bundle *b, const struct world *w, const 
                             tower_aug_of(&w->model->user, &w->model->schema->user, x), d_aug * sizeof(float));
     }
     uint64_t bytes;
-    assert_true(bundle_estimate(dir, &bytes, NULL));
+    assert_true(bundle_estimate(dir, HNSW_PLAIN, &bytes, NULL));
     assert_true(bytes >= b->manifest.n_bytes);
     assert_true(bundle_memory(b) > b->manifest.n_bytes / 4 && bundle_memory(b) < 8 * b->manifest.n_bytes);
     bundle_warm(b);
@@ -119,7 +119,7 @@ static void metrics_parameters_and_progress(void **state)
     assert_int_equal(m.n_probes, 11);
     assert_int_equal(m.head.default_ef, 123);
     assert_int_equal(m.head.probe_ef, 123);
-    assert_string_equal(seen, "embedding items,building the index,probing,checking,");
+    assert_string_equal(seen, "embedding items,building the index,probing,calibrating,checking,");
     json_decref(w->in.metrics);
     manifest_fini(&m);
     world_free(w);

@@ -223,9 +223,11 @@ static void wide_and_narrow_categories(void **state)
     assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
     assert_true(r.exact_used);
     check_answer(&f, &q, "narrow");
+    size_t want;
     q = (struct retrieve_query){.user_id = text("u3"), .k = 10};
+    assert_int_equal(calibration_ef(&f.b->manifest.calibration, HNSW_PLAIN, 10, 0.99, &want), CALIBRATION_EF);
     assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
-    assert_int_equal(r.ef_used, f.b->manifest.default_ef);
+    assert_int_equal(r.ef_used, want);
     close_world(&f);
 }
 

@@ -144,6 +144,46 @@ def retrieval(work):
         check("request id", d.data.post("/v1/retrieve", {}, headers={"X-Request-Id": "abc-1"})[1]["request_id"], "abc-1")
 
 
+def recall(work):
+    """target_recall is not reached, or searches further than it needs to."""
+    publish(f"{work}/models", "thin", 1, 3, "dat", 5000, 400, "thin")
+    publish(f"{work}/models", "bare", 1, 3, "dat", 300, 40, "no_calibration")
+    with Daemon(work, ["thin", "bare"]) as d:
+        def ask(**body):
+            status, answer, _ = d.data.post("/v1/retrieve", body)
+            check(f"{body}: {answer}", status, 200)
+            return answer
+
+        users, last = [f"u{u}" for u in range(0, 400, 2)], 0
+        exact = {u: items(ask(user_id=u, k=30, exact=True)) for u in users}
+        for target in (0.6, 0.8, 0.95, None):
+            hits = 0
+            for u in users:  # 100 of the 400 were measured with, drawn at random
+                answer = ask(user_id=u, k=30, **({"target_recall": target} if target else {}))
+                hits += sum(score >= exact[u][29][1] - 1e-5 for _, score in items(answer))
+            reached = hits / (30 * len(users))
+            print(f"     target {target}: ef {answer['ef_used']}, recall {reached:.4f}")
+            if reached < (target or 0.99) - 0.02 or answer["ef_used"] < last:
+                fail(f"target {target}: recall {reached} at ef {answer['ef_used']}")
+            last = answer["ef_used"]
+        all_of_them = ask(user_id="u1", k=30, target_recall=1)
+        check("1 is exact", (all_of_them["ef_used"], items(all_of_them)), (None, items(ask(user_id="u1", k=30, exact=True))))
+        status, answer, _ = d.data.post("/v1/retrieve", {"user_id": "u1", "model": "bare", "target_recall": 0.9})
+        check("no curves", (status, answer["code"], answer["errors"][0]["pointer"]), (422, "not_calibrated", "/target_recall"))
+        check("default without curves", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "bare"})[0], 200)
+        vector = d.data.post("/v1/users:embed", {"user_id": "u1"})[1]["p_u"]
+        found = d.data.post("/v1/search", {"vector": vector, "k": 30, "target_recall": 0.95})[1]
+        check("search", found["ef_used"], ask(user_id="u1", k=30, target_recall=0.95)["ef_used"])
+        with open(d.config, encoding="utf-8") as f:
+            text = f.read()
+        with open(d.config, "w", encoding="utf-8") as f:
+            f.write(text.replace("models/thin}", "models/thin, target_recall: 0.8, index_layout: plain}"))
+        d.process.send_signal(signal.SIGHUP)
+        layout = lambda: d.data.get("/v1/models/thin")[1]["index_layout"]
+        d.until(lambda: layout() == "plain", "another layout")
+        check("the operator's target", ask(user_id="u1", k=30)["ef_used"], ask(user_id="u1", k=30, target_recall=0.8)["ef_used"])
+
+
 def unpack(data):
     """What docs/api.md says of binary answers."""
     magic, n, id_bytes, rest, zero = struct.unpack_from("<8s4I", data)
@@ -557,5 +597,5 @@ def asked_to_drain(work):
 
 
 if __name__ == "__main__":
-    run([documented_examples, retrieval, vectors_and_items, explanations, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
+    run([documented_examples, retrieval, recall, vectors_and_items, explanations, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
          without_a_state_file, operations_do_not_block, sighup, drain_under_load, asked_to_drain])

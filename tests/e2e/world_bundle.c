@@ -1,10 +1,19 @@
-/* world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [no_seen]]] - publish a bundle of a made-up world
- * (tests/core/world.h) for the end-to-end tests of the daemon. Prints its folder. */
+/* world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [WORD..]]] - publish a bundle of a made-up world
+ * (tests/core/world.h) for the end-to-end tests of the daemon. Prints its folder.
+ * Words: no_seen, thin (an index so bad that ef matters, and no two items alike), no_calibration. */
 #include "tests/core/support.h"
 
 #include <limits.h>
 
 #include "tests/core/world.h"
+
+static bool has(int argc, char **argv, const char *word)
+{
+    for (int i = 8; i < argc; i++)
+        if (strcmp(argv[i], word) == 0)
+            return true;
+    return false;
+}
 
 static uint32_t number(int argc, char **argv, int i)
 {
@@ -18,15 +27,20 @@ int main(int argc, char **argv)
     uint64_t version;
     struct world_params wp = {0};
     if (argc < 6 || !model_kind_parse(argv[5], &wp.kind)) {
-        fprintf(stderr, "usage: world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [no_seen]]]\n");
+        fprintf(stderr, "usage: world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [WORD..]]]\n");
         return 2;
     }
     wp.seed = strtoull(argv[4], NULL, 10);
     wp.n_items = number(argc, argv, 6);
     wp.n_users = number(argc, argv, 7);
-    wp.no_seen = argc > 8;
+    wp.no_seen = has(argc, argv, "no_seen");
+    bool thin = wp.no_rare = has(argc, argv, "thin");
     struct publish_params p = {
         .repository = argv[1], .name = argv[2], .version = strtoull(argv[3], NULL, 10), .threads = 1, .seed = wp.seed};
+    p.no_calibration = has(argc, argv, "no_calibration");
+    p.n_calibrate = thin ? 100 : 0;
+    p.m = thin ? 4 : 0;
+    p.ef_construction = thin ? 16 : 0;
     struct world *w = world_new(&wp);
     bool ok = bundle_publish(&w->in, &p, &version, dir, &err);
     world_free(w);

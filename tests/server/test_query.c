@@ -90,6 +90,25 @@ static void every_field_is_read(void **state)
     assert_int_equal(q.attr[1], QUERY_ATTR_CATEGORY);
 }
 
+static void a_target_becomes_an_ef(void **state)
+{
+    (void)state;
+    struct wire_error e = {0};
+    struct retrieve_query rq;
+    size_t want;
+    rq = resolve("{\"target_recall\":0.9,\"k\":50}");
+    assert_int_equal(calibration_ef(&bundle->manifest.calibration, HNSW_PLAIN, 50, 0.9, &want), CALIBRATION_EF);
+    assert_true(rq.ef == want && want >= 50 && !rq.exact);
+    rq = resolve("{\"target_recall\":1}");
+    assert_true(rq.exact);
+    bundle->manifest.calibration.n_curves = 0; // of an earlier version
+    parse("{\"target_recall\":0.9}");
+    assert_false(query_resolve(&q, bundle, 100, 0, &rq, &e));
+    assert_int_equal(e.status, 422);
+    assert_string_equal(e.code, "not_calibrated");
+    assert_string_equal(e.pointer, "/target_recall");
+}
+
 static void defaults(void **state)
 {
     (void)state;
@@ -145,6 +164,10 @@ static void faults_are_named(void **state)
         {"{\"k\":1.0}", 400, "wrong_type", "/k", "1.0"},
         {"{\"k\":0}", 422, "limit_exceeded", "/k", "want 1 to 10000"},
         {"{\"k\":10001}", 422, "limit_exceeded", "/k", "limits.k"},
+        {"{\"target_recall\":0.4}", 400, "invalid_value", "/target_recall", "found 0.4, want a recall from 0.5 to 1"},
+        {"{\"target_recall\":1.01}", 400, "invalid_value", "/target_recall", "found 1.01"},
+        {"{\"target_recall\":\"high\"}", 400, "wrong_type", "/target_recall", "found a string"},
+        {"{\"target_recall\":0.9,\"ef\":10}", 400, "invalid_value", "", "both given"},
         {"{\"ef\":20001}", 422, "limit_exceeded", "/ef", "limits.ef"},
         {"{\"exact\":1}", 400, "wrong_type", "/exact", "found a number, want true or false"},
         {"{\"user_id\":1.5}", 400, "wrong_type", "/user_id", "want a string or an integer"},
@@ -380,6 +403,7 @@ int main(void)
         cmocka_unit_test(hits_are_json),
         cmocka_unit_test(a_warm_request_allocates_nothing),
         cmocka_unit_test(lack_of_memory_is_an_answer),
+        cmocka_unit_test(a_target_becomes_an_ef), // last: it takes the bundle its curves
     };
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -53,11 +53,13 @@ static int setup(void **state)
     return 0;
 }
 
+static const char *layout; // NULL = auto
+
 static void start(uint64_t config_version, const char *state_path)
 {
     struct err e = {0};
     static const char *const names[] = {"m"};
-    struct reload_model m = {"m", f.path, config_version};
+    struct reload_model m = {.name = "m", .path = f.path, .version = config_version, .index_layout = layout};
     assert_ok(f.g = generations_new(names, 1, &e), &e);
     assert_ok(f.state = state_open(state_path, &e), &e);
     struct reload_params p = {.generations = f.g,
@@ -264,6 +266,56 @@ static void too_little_memory(void **state)
     expect(OPERATION_RELOAD, 2, 200, "swapped", "");
 }
 
+static enum hnsw_layout served_layout(void)
+{
+    const struct generation *g = generation_acquire(f.g);
+    enum hnsw_layout l = g->model[0].loaded->bundle->layout;
+    generation_release(f.g, g);
+    return l;
+}
+
+/* auto: the fast layout where it fits, at the first load twice; else the plain one, before anything is refused. */
+static void layout_follows_memory(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    uint64_t plain, fast;
+    const char *dir = version_file(2, "");
+    assert_ok(bundle_estimate(dir, HNSW_PLAIN, &plain, &e) && bundle_estimate(dir, HNSW_FAST, &fast, &e), &e);
+    memory_left = 2 * fast - 1;
+    start(2, NULL);
+    until_idle();
+    assert_int_equal(served_layout(), HNSW_PLAIN);
+    memory_left = fast;
+    expect(OPERATION_RELOAD, 1, 200, "swapped", "");
+    assert_int_equal(served_layout(), HNSW_FAST);
+    memory_left = fast - 1;
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    assert_int_equal(served_layout(), HNSW_PLAIN);
+    memory_left = plain - 1;
+    expect(OPERATION_RELOAD, 1, 507, "insufficient_memory", "needs up to");
+}
+
+static void layout_that_is_asked_for(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    layout = "plain";
+    start(2, NULL);
+    until_idle();
+    assert_int_equal(served_layout(), HNSW_PLAIN);
+    struct reload_model m = {.name = "m", .path = f.path, .version = 2, .index_layout = "fast"};
+    assert_ok(reloads_set_models(f.rl, &m, 1, &e), &e); // another layout is a reload
+    until_idle();
+    assert_int_equal(served_layout(), HNSW_FAST);
+    uint64_t fast;
+    const char *dir = version_file(2, "");
+    assert_ok(bundle_estimate(dir, HNSW_FAST, &fast, &e), &e);
+    memory_left = fast - 1; // asked for by name: nothing else will do
+    expect(OPERATION_VERIFY, 2, 507, "insufficient_memory", "needs up to");
+    layout = NULL;
+}
+
 static void previous_stays_in_memory_if_it_fits(void **state)
 {
     (void)state;
@@ -327,7 +379,8 @@ static void a_new_list_of_models(void **state)
     const char *names[] = {"other", "m"};
     start(1, NULL);
     until_idle();
-    struct reload_model list[] = {{"other", f.path, 2}, {"m", f.path, 1}};
+    struct reload_model list[] = {{.name = "other", .path = f.path, .version = 2},
+                                  {.name = "m", .path = f.path, .version = 1}};
     assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), &e), &e);
     assert_ok(reloads_set_models(f.rl, list, 2, &e), &e);
     until_idle();
@@ -356,6 +409,8 @@ int main(void)
         TEST(a_broken_newest_version_falls_back),
         TEST(no_version_that_verifies),
         TEST(too_little_memory),
+        TEST(layout_follows_memory),
+        TEST(layout_that_is_asked_for),
         TEST(previous_stays_in_memory_if_it_fits),
         TEST(one_at_a_time),
         TEST(only_the_last_operations_are_kept),
