@@ -38,7 +38,7 @@ struct loader {
 
 static bool take(struct loader *l, enum manifest_file_id id, bool map, struct block *out)
 {
-    return verified_read(l->dirfd, manifest_file_name[id], &l->m.file[id], map && l->map, out, l->err);
+    return verified_read(l->dirfd, manifest_file_name[id], &l->m.file[id], map && l->map, l->threads, out, l->err);
 }
 
 // ---------------------------------------------------------------------------------------------- packs of the bundle
@@ -166,14 +166,12 @@ static bool load_model(struct loader *l, struct schema *schema)
         schema_free(schema);
         return false;
     }
-    struct model *m = l->b->model = model_load_mem(block.p, block.n, name, schema, false, l->err);
+    struct model *m = l->b->model = model_load_serving(block.p, block.n, name, schema, l->err);
     block_free(&block);
     if (!m)
         return false;
-    uint32_t item_d = m->item.d;
-    tower_fini(&m->item); // nobody embeds items here, and the table of their ids may be a quarter of the bundle
-    if (m->user.d != head->d || item_d != head->d)
-        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, item_d,
+    if (m->user.d != head->d || m->item.d != head->d)
+        return err_set(l->err, ERR_MISMATCH, "%s: towers of width %u and %u, %s wants %u", name, m->user.d, m->item.d,
                        MANIFEST_NAME, head->d);
     const char *encoder = m->stored ? "stored" : "tower";
     uint32_t n_interest = m->stored ? m->stored->n_interest : 1;

@@ -54,7 +54,7 @@ struct bundle_load_params {
     enum bundle_load_mode mode;
     bool skip_probes; // `duet inspect` only
     enum hnsw_layout layout;
-    unsigned threads; // that make the layout; 0 = 1
+    unsigned threads; // that read large files and make the layout; 0 = 1
 };
 
 /* Load and verify: manifest, sizes, chunk hashes, structures, finite values, fingerprints, then the probes (p_u within 1e-4,

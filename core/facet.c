@@ -3,21 +3,36 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/hash.h"
 #include "core/base/mem.h"
 #include "core/schema.h"
 
-/* One value of one item, while sorting. The first eight bytes as a number decide nearly always, without a look at the
- * text. */
+/* One value of one item. */
 struct entry {
-    uint64_t key;
-    const char *p;
-    uint32_t n, item;
+    uint32_t value, item; // value: of groups.v
 };
 
-struct entries {
-    struct entry *e;
+/* A distinct value. The first eight bytes as a number decide an order nearly always, without a look at the text. */
+struct distinct {
+    uint64_t key;
+    struct str text;
+    uint32_t hash, n, last; // items that have it, the last of them
+    uint32_t place;         // in the order of the texts
+};
+
+/* Values are told apart by a hash and only the distinct ones sorted: the items of each come in ascending order by
+ * themselves. Sorting all of a million items' values took a sixth of a bundle's loading. */
+struct groups {
+    struct distinct *v;
+    size_t n_v, cap_v;
+    uint32_t *slot; // [n_slots], a power of two, of v or NO_VALUE: found by hash; [values->n], found by row where `of`
+                    // is given
+    size_t n_slots;
+    struct entry *e; // by item
     size_t n, cap;
 };
+
+#define NO_VALUE UINT32_MAX
 
 size_t facet_words(uint32_t n_items)
 {
@@ -38,79 +53,134 @@ static int by_text(const char *a, size_t n, const char *b, size_t m)
     return c ? c : n < m ? -1 : n > m;
 }
 
-static int same_value(const struct entry *a, const struct entry *b)
-{
-    if (a->key != b->key)
-        return a->key < b->key ? -1 : 1;
-    if (a->n <= 8 && b->n <= 8)
-        return a->n < b->n ? -1 : a->n > b->n;
-    return by_text(a->p, a->n, b->p, b->n);
-}
-
 static int by_value(const void *a, const void *b)
 {
-    const struct entry *x = a, *y = b;
-    int c = same_value(x, y);
-    return c ? c : x->item < y->item ? -1 : x->item > y->item;
+    const struct distinct *x = a, *y = b;
+    if (x->key != y->key)
+        return x->key < y->key ? -1 : 1;
+    if (x->text.n <= 8 && y->text.n <= 8)
+        return x->text.n < y->text.n ? -1 : x->text.n > y->text.n;
+    return by_text(x->text.p, x->text.n, y->text.p, y->text.n);
 }
 
-static bool add(struct entries *l, struct str s, uint32_t item, struct err *err)
+static bool room(void **p, size_t *cap, size_t n, size_t size, struct err *err)
 {
-    if (l->n == l->cap) {
-        size_t cap = l->cap + l->cap / 2 + 64;
-        struct entry *grown = mem_grow(l->e, cap, sizeof(*grown), err);
-        if (!grown)
-            return false;
-        l->e = grown;
-        l->cap = cap;
-    }
-    l->e[l->n++] = (struct entry){key_of(s), s.p, (uint32_t)s.n, item};
+    if (n < *cap)
+        return true;
+    size_t more = *cap + *cap / 2 + 64;
+    void *grown = mem_grow(*p, more, size, err);
+    if (!grown)
+        return false;
+    *p = grown;
+    *cap = more;
     return true;
 }
 
-static struct str text_of(const struct facet_source *s, uint32_t item)
+static bool set_slots(struct groups *g, size_t n, struct err *err)
 {
-    return strtab_get(s->values, s->of ? s->of[item] : item);
+    free(g->slot);
+    if (!(g->slot = mem_array(n, sizeof(*g->slot), err)))
+        return false;
+    memset(g->slot, 0xff, n * sizeof(*g->slot));
+    g->n_slots = n;
+    return true;
 }
 
-static bool add_item(struct entries *l, const struct facet_source *s, uint32_t item, struct err *err)
+static size_t free_slot(const struct groups *g, uint32_t hash)
 {
-    struct str all = text_of(s, item), one;
-    size_t before = l->n;
-    if (!s->sep)
-        return add(l, all, item, err);
-    while (schema_multi_next(s->sep, &all.p, &all.n, &one))
-        if (!add(l, one, item, err))
+    size_t at = hash & (g->n_slots - 1);
+    while (g->slot[at] != NO_VALUE)
+        at = (at + 1) & (g->n_slots - 1);
+    return at;
+}
+
+static bool add_value(struct groups *g, struct str s, uint32_t hash, struct err *err)
+{
+    if (!room((void **)&g->v, &g->cap_v, g->n_v, sizeof(*g->v), err))
+        return false;
+    g->v[g->n_v++] = (struct distinct){.key = key_of(s), .text = s, .hash = hash, .last = NO_VALUE};
+    return true;
+}
+
+/* The slot of a text: its value, a new one if need be. */
+static bool find_value(struct groups *g, struct str s, uint32_t *value, struct err *err)
+{
+    uint32_t hash = (uint32_t)hash64(s.p, s.n);
+    if (2 * g->n_v >= g->n_slots) {
+        if (!set_slots(g, g->n_slots ? 2 * g->n_slots : 1024, err))
             return false;
-    return l->n > before || add(l, (struct str){"", 0}, item, err);
+        for (size_t i = 0; i < g->n_v; i++)
+            g->slot[free_slot(g, g->v[i].hash)] = (uint32_t)i;
+    }
+    size_t at = hash & (g->n_slots - 1);
+    for (; g->slot[at] != NO_VALUE; at = (at + 1) & (g->n_slots - 1)) {
+        const struct distinct *d = &g->v[g->slot[at]];
+        if (d->hash == hash && d->text.n == s.n && memcmp(d->text.p, s.p, s.n) == 0) {
+            *value = g->slot[at];
+            return true;
+        }
+    }
+    *value = g->slot[at] = (uint32_t)g->n_v;
+    return add_value(g, s, hash, err);
 }
 
 /* An item that says a value twice has it once. */
-static void drop_repeats(struct entries *l)
+static bool add_entry(struct groups *g, uint32_t value, uint32_t item, struct err *err)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < l->n; i++)
-        if (n == 0 || by_value(&l->e[n - 1], &l->e[i]) != 0)
-            l->e[n++] = l->e[i];
-    l->n = n;
+    struct distinct *d = &g->v[value];
+    if (d->last == item)
+        return true;
+    if (!room((void **)&g->e, &g->cap, g->n, sizeof(*g->e), err))
+        return false;
+    d->last = item;
+    d->n++;
+    g->e[g->n++] = (struct entry){value, item};
+    return true;
 }
 
-static size_t count_values(const struct entries *l)
+static bool add(struct groups *g, struct str s, uint32_t item, struct err *err)
 {
-    size_t n = 0;
-    for (size_t i = 0; i < l->n; i++)
-        n += i == 0 || same_value(&l->e[i - 1], &l->e[i]) != 0;
-    return n;
+    uint32_t value;
+    return find_value(g, s, &value, err) && add_entry(g, value, item, err);
 }
 
-static void group(struct facet *f, const struct entries *l)
+static bool add_item(struct groups *g, const struct facet_source *s, uint32_t item, struct err *err)
 {
-    for (size_t i = 0; i < l->n; i++) {
-        f->item[i] = l->e[i].item;
-        if (i == 0 || same_value(&l->e[i - 1], &l->e[i]) != 0)
-            f->value[f->n_values++] =
-                (struct facet_value){.text = {l->e[i].p, l->e[i].n}, .first = (uint32_t)i, .bits = FACET_NO_BITS};
-        f->value[f->n_values - 1].n++;
+    struct str all = strtab_get(s->values, item), one;
+    size_t before = g->n;
+    if (!s->sep)
+        return add(g, all, item, err);
+    while (schema_multi_next(s->sep, &all.p, &all.n, &one))
+        if (!add(g, one, item, err))
+            return false;
+    return g->n > before || add(g, (struct str){"", 0}, item, err);
+}
+
+/* Where items name rows of a table of distinct values, no text need be looked at. */
+static bool add_row(struct groups *g, const struct facet_source *s, uint32_t item, struct err *err)
+{
+    uint32_t row = s->of[item];
+    if (g->slot[row] == NO_VALUE) {
+        g->slot[row] = (uint32_t)g->n_v;
+        if (!add_value(g, strtab_get(s->values, row), 0, err))
+            return false;
+    }
+    return add_entry(g, g->slot[row], item, err);
+}
+
+/* The values in the order of their texts, each with its items. */
+static void group(struct facet *f, const struct groups *g, const struct distinct *sorted)
+{
+    size_t first = 0;
+    for (size_t i = 0; i < g->n_v; i++) {
+        const struct distinct *d = &sorted[i];
+        f->value[i] = (struct facet_value){.text = d->text, .first = (uint32_t)first, .bits = FACET_NO_BITS};
+        first += d->n;
+    }
+    f->n_values = (uint32_t)g->n_v;
+    for (size_t i = 0; i < g->n; i++) {
+        struct facet_value *v = &f->value[g->v[g->e[i].value].place];
+        f->item[v->first + v->n++] = g->e[i].item;
     }
 }
 
@@ -136,29 +206,53 @@ static bool make_bits(struct facet *f, uint32_t n_items, struct err *err)
 
 struct number {
     double v;
-    uint32_t item;
+    uint32_t value; // of facet.value
 };
 
 static int by_number(const void *a, const void *b)
 {
     const struct number *x = a, *y = b;
-    return x->v != y->v ? (x->v < y->v ? -1 : 1) : x->item < y->item ? -1 : x->item > y->item;
+    return x->v < y->v ? -1 : x->v > y->v;
 }
 
-/* False with *n = 0 too where a value is no number and need not be one. */
-static void read_numbers(const struct facet_source *s, struct number *out, uint32_t *n)
+static int ascending(const void *a, const void *b)
 {
-    *n = 0;
-    for (uint32_t i = 0; i < s->n_items; i++) {
-        struct str t = text_of(s, i);
+    uint32_t x = *(const uint32_t *)a, y = *(const uint32_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* The values that are numbers, sorted; none where a value is no number and need not be one. */
+static uint32_t read_numbers(const struct facet *f, bool numeric, struct number *out)
+{
+    uint32_t n = 0;
+    for (uint32_t v = 0; v < f->n_values; v++) {
+        struct str t = f->value[v].text;
         if (t.n == 0)
             continue;
-        if (schema_parse_number(t.p, t.n, &out[*n].v)) {
-            out[(*n)++].item = i;
-        } else if (!s->numeric) {
-            *n = 0;
-            return;
+        if (schema_parse_number(t.p, t.n, &out[n].v))
+            out[n++].value = v;
+        else if (!numeric)
+            return 0;
+    }
+    qsort(out, n, sizeof(*out), by_number);
+    return n;
+}
+
+/* The items of each number, ascending; one number may have several texts. */
+static void put_numbers(struct facet *f, const struct number *all, uint32_t n)
+{
+    uint32_t at = 0;
+    for (uint32_t i = 0, end; i < n; i = end) {
+        uint32_t from = at;
+        for (end = i; end < n && !(all[end].v > all[i].v); end++) {
+            const struct facet_value *x = &f->value[all[end].value];
+            memcpy(f->number_item + at, f->item + x->first, x->n * sizeof(*f->number_item));
+            at += x->n;
         }
+        if (end - i > 1)
+            qsort(f->number_item + from, at - from, sizeof(*f->number_item), ascending);
+        for (; from < at; from++)
+            f->number[from] = all[i].v;
     }
 }
 
@@ -179,50 +273,62 @@ static bool make_lowest(struct facet *f, uint32_t n_items, struct err *err)
 
 static bool make_numbers(struct facet *f, const struct facet_source *s, struct err *err)
 {
-    struct number *all = mem_array(s->n_items, sizeof(*all), err);
+    struct number *all = mem_array(f->n_values, sizeof(*all), err);
     if (!all)
         return false;
-    read_numbers(s, all, &f->n_numbers);
-    qsort(all, f->n_numbers, sizeof(*all), by_number);
+    uint32_t n = read_numbers(f, s->numeric, all);
+    for (uint32_t i = 0; i < n; i++)
+        f->n_numbers += f->value[all[i].value].n;
+    bool ok = true;
     if (f->n_numbers) {
         f->number = mem_array(f->n_numbers, sizeof(*f->number), err);
         f->number_item = mem_array(f->n_numbers, sizeof(*f->number_item), err);
+        ok = f->number && f->number_item;
     }
-    bool ok = f->n_numbers == 0 || (f->number && f->number_item);
-    for (uint32_t i = 0; ok && i < f->n_numbers; i++) {
-        f->number[i] = all[i].v;
-        f->number_item[i] = all[i].item;
-    }
+    if (ok)
+        put_numbers(f, all, n);
     free(all);
     return ok && (f->n_numbers == 0 || make_lowest(f, s->n_items, err));
 }
 
 // ------------------------------------------------------------------------------------------------------- the whole
 
-static bool make_values(struct facet *f, struct entries *l, uint32_t n_items, struct err *err)
+static bool make_values(struct facet *f, struct groups *g, uint32_t n_items, struct err *err)
 {
-    qsort(l->e, l->n, sizeof(*l->e), by_value);
-    drop_repeats(l);
-    if (l->n >= UINT32_MAX)
-        return err_set(err, ERR_LIMIT, "%zu values, fewer than 2^32 are allowed", l->n);
-    f->n_entries = l->n;
-    f->item = mem_array(l->n, sizeof(*f->item), err);
-    f->value = mem_array(count_values(l), sizeof(*f->value), err);
-    if (!f->item || !f->value)
+    struct distinct *sorted = mem_array(g->n_v, sizeof(*sorted), err);
+    if (!sorted)
         return false;
-    group(f, l);
-    return make_bits(f, n_items, err);
+    for (size_t i = 0; i < g->n_v; i++) {
+        sorted[i] = g->v[i];
+        sorted[i].place = (uint32_t)i;
+    }
+    qsort(sorted, g->n_v, sizeof(*sorted), by_value);
+    for (size_t i = 0; i < g->n_v; i++)
+        g->v[sorted[i].place].place = (uint32_t)i;
+    f->n_entries = g->n;
+    f->item = mem_array(g->n, sizeof(*f->item), err);
+    f->value = mem_array(g->n_v, sizeof(*f->value), err);
+    bool ok = f->item && f->value;
+    if (ok)
+        group(f, g, sorted);
+    free(sorted);
+    return ok && make_bits(f, n_items, err);
 }
 
 bool facet_init(struct facet *f, const struct facet_source *s, struct err *err)
 {
-    struct entries l = {.cap = s->n_items};
-    l.e = mem_array(l.cap, sizeof(*l.e), err);
-    bool ok = l.e != NULL;
-    for (uint32_t i = 0; ok && i < s->n_items; i++)
-        ok = add_item(&l, s, i, err);
-    ok = ok && make_values(f, &l, s->n_items, err);
-    free(l.e);
+    struct groups g = {.cap = s->n_items};
+    g.e = mem_array(g.cap, sizeof(*g.e), err);
+    bool ok = g.e && (!s->of || set_slots(&g, s->values->n, err));
+    for (uint32_t i = 0; ok && i < s->n_items; i++) {
+        ok = (s->of ? add_row : add_item)(&g, s, i, err);
+        if (g.n >= UINT32_MAX)
+            ok = err_set(err, ERR_LIMIT, "%zu values, fewer than 2^32 are allowed", g.n);
+    }
+    ok = ok && make_values(f, &g, s->n_items, err);
+    free(g.v);
+    free(g.slot);
+    free(g.e);
     return ok && (s->sep || make_numbers(f, s, err));
 }
 
@@ -247,13 +353,12 @@ size_t facet_memory(const struct facet *f, uint32_t n_items)
 
 const struct facet_value *facet_find(const struct facet *f, struct str text)
 {
-    struct entry want = {key_of(text), text.p, (uint32_t)text.n, 0};
+    const struct distinct want = {.key = key_of(text), .text = text};
     size_t lo = 0, hi = f->n_values;
     while (lo < hi) {
         size_t mid = (lo + hi) / 2;
-        const struct str t = f->value[mid].text;
-        struct entry at = {key_of(t), t.p, (uint32_t)t.n, 0};
-        int c = same_value(&at, &want);
+        const struct distinct at = {.key = key_of(f->value[mid].text), .text = f->value[mid].text};
+        int c = by_value(&at, &want);
         if (c == 0)
             return &f->value[mid];
         if (c < 0)

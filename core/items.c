@@ -106,25 +106,38 @@ static bool group_by_category(struct items *it, struct err *err)
     return off && it->category_item && at;
 }
 
-static int more_popular(const void *a, const void *b, void *popularity)
+/* Most popular first, ties by index: a radix sort by the complement of the count, from its lowest digit, each pass
+ * keeping the order of the one before. */
+static void sort_by_popularity(const uint32_t *count, uint32_t n, uint32_t *idx, uint32_t *other)
 {
-    const uint32_t *count = popularity;
-    uint32_t i = *(const uint32_t *)a, j = *(const uint32_t *)b;
-    if (count[i] != count[j])
-        return count[i] > count[j] ? -1 : 1;
-    return i < j ? -1 : i > j;
+    enum { BITS = 11, DIGITS = 1 << BITS };
+    for (unsigned shift = 0; shift < 32; shift += BITS) {
+        uint32_t at[DIGITS] = {0}, sum = 0;
+        for (uint32_t i = 0; i < n; i++)
+            at[~count[i] >> shift & (DIGITS - 1)]++;
+        for (unsigned d = 0; d < DIGITS; d++) {
+            uint32_t before = sum;
+            sum += at[d];
+            at[d] = before;
+        }
+        for (uint32_t i = 0; i < n; i++)
+            other[at[~count[idx[i]] >> shift & (DIGITS - 1)]++] = idx[i];
+        memcpy(idx, other, n * sizeof(*idx));
+    }
 }
 
 static bool rank_by_popularity(struct items *it, struct err *err)
 {
     it->by_popularity = mem_array(it->n, sizeof(*it->by_popularity), err);
-    if (!it->by_popularity)
+    uint32_t *other = it->by_popularity ? mem_array(it->n, sizeof(*other), err) : NULL;
+    if (!other)
         return false;
     for (uint32_t i = 0; i < it->n; i++) {
         it->by_popularity[i] = i;
         it->popularity_sum += it->popularity[i];
     }
-    qsort_r(it->by_popularity, it->n, sizeof(*it->by_popularity), more_popular, (void *)(uintptr_t)it->popularity);
+    sort_by_popularity(it->popularity, it->n, it->by_popularity, other);
+    free(other);
     return true;
 }
 

@@ -128,7 +128,7 @@ static void list_tower(struct parts *p, const char *side, const struct tower *t,
     const struct tower_shape *s = &t->shape;
     for (uint32_t f = 0; f < s->n_fields; f++) {
         const struct tower_field *tf = &s->field[f];
-        struct part *q = add_part(p, t->emb + tf->first_row * s->k, 2, tf->n_rows, s->k);
+        struct part *q = add_part(p, t->emb ? t->emb + tf->first_row * s->k : NULL, 2, tf->n_rows, s->k);
         snprintf(q->name, sizeof(q->name), "%s.emb.%s", side, tf->name);
     }
     if (s->d_aug && with_aug && s->n_ids)
@@ -321,9 +321,13 @@ static struct model *load_stored(const struct safetensors *st, enum model_kind k
     return NULL;
 }
 
+/* What of a file is kept. */
+enum keep { KEEP_ALL, KEEP_NO_AUG, KEEP_SERVING };
+
 /* Takes the schema, not the reader. */
-static struct model *load_from(const struct safetensors *st, struct schema *schema, bool with_aug, struct err *err)
+static struct model *load_from(const struct safetensors *st, struct schema *schema, enum keep keep, struct err *err)
 {
+    bool with_aug = keep == KEEP_ALL;
     const struct schema_side *side[] = {&schema->user, &schema->item};
     struct tower_params p[2] = {0};
     struct meta meta = {0};
@@ -336,6 +340,7 @@ static struct model *load_from(const struct safetensors *st, struct schema *sche
         p[i].relu_out = meta.relu_out;
         p[i].skip_aug = meta.skip_aug;
     }
+    p[1].shape_only = keep == KEEP_SERVING;
     if (!ok) {
         schema_free(schema);
         return NULL;
@@ -351,14 +356,14 @@ static struct model *load_from(const struct safetensors *st, struct schema *sche
     return NULL;
 }
 
-static struct model *load_and_close(struct safetensors *st, const char *name, struct schema *schema, bool with_aug,
+static struct model *load_and_close(struct safetensors *st, const char *name, struct schema *schema, enum keep keep,
                                     struct err *err)
 {
     if (!st) {
         schema_free(schema);
         return NULL;
     }
-    struct model *m = load_from(st, schema, with_aug, err);
+    struct model *m = load_from(st, schema, keep, err);
     if (!m && err && !strstr(err->msg, name))
         err_prefix(err, "%s", name);
     safetensors_close(st);
@@ -367,13 +372,19 @@ static struct model *load_and_close(struct safetensors *st, const char *name, st
 
 struct model *model_load(const char *path, struct schema *schema, bool with_aug, struct err *err)
 {
-    return load_and_close(safetensors_open(path, err), path, schema, with_aug, err);
+    return load_and_close(safetensors_open(path, err), path, schema, with_aug ? KEEP_ALL : KEEP_NO_AUG, err);
 }
 
 struct model *model_load_mem(const void *bytes, size_t n, const char *name, struct schema *schema, bool with_aug,
                              struct err *err)
 {
-    return load_and_close(safetensors_open_mem(bytes, n, name, err), name, schema, with_aug, err);
+    return load_and_close(safetensors_open_mem(bytes, n, name, err), name, schema, with_aug ? KEEP_ALL : KEEP_NO_AUG,
+                          err);
+}
+
+struct model *model_load_serving(const void *bytes, size_t n, const char *name, struct schema *schema, struct err *err)
+{
+    return load_and_close(safetensors_open_mem(bytes, n, name, err), name, schema, KEEP_SERVING, err);
 }
 
 // -------------------------------------------------------------------------------------------------------- saving

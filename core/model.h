@@ -45,6 +45,9 @@ void model_free(struct model *m); // NULL is fine
 struct model *model_load(const char *path, struct schema *schema, bool with_aug, struct err *err);
 /* The same over n bytes in memory, which are not kept; `name` is for messages. */
 struct model *model_load_mem(const void *bytes, size_t n, const char *name, struct schema *schema, bool with_aug, struct err *err);
+/* For answering requests: `aug` of both sides is ignored, and the item tower has its shape alone, for items are embedded already and
+ * the table of their ids may be the largest part of the file. What is not kept is checked all the same. */
+struct model *model_load_serving(const void *bytes, size_t n, const char *name, struct schema *schema, struct err *err);
 /* with_aug: `aug` is written where the side has an id field and d_aug > 0. Writes straight to `path`; removed on failure. */
 bool model_save(const struct model *m, const char *path, bool with_aug, struct err *err); // fsynced, not renamed
 

@@ -121,6 +121,10 @@ bool tower_init(struct tower *t, const struct schema_side *side, const struct to
     *t = (struct tower){0};
     if (!set_shape(t, side, p, err))
         goto fail;
+    if (p->shape_only) {
+        place_views(t, false, NULL);
+        return true;
+    }
     t->block_floats = place_views(t, p->with_aug, NULL);
     t->block = mem_block(t->block_floats * sizeof(float), err);
     if (!t->block)

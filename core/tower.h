@@ -59,6 +59,7 @@ struct tower_params {
     uint32_t k, d_aug, n_layers, width[TOWER_LAYERS_MAX];
     bool relu_out, skip_aug;
     bool with_aug; // allocate `aug`
+    bool shape_only; // no parameters: every view is NULL
 };
 
 /* Zeroed tower for one side of a schema. Fini accepts a zeroed struct. */

@@ -19,8 +19,9 @@ struct block {
 };
 
 /* File `name` of the folder `dirfd`; a link, another size or another hash is refused: ERR_FORMAT with file, chunk, offset, found and
- * wanted. `map` asks for the shared form. */
-bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, struct block *out, struct err *err);
+ * wanted. `map` asks for the shared form. The private one is read by `threads`, 0 = 1, if it is large. */
+bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads, struct block *out,
+                   struct err *err);
 void block_free(struct block *b); // accepts zeroed
 
 /* Has the file still the size that the manifest wants? */

@@ -1,6 +1,7 @@
 /* If this fails, filters are answered from a wrong list of items. */
 #include "tests/core/support.h"
 
+#include "core/base/rng.h"
 #include "core/base/strtab.h"
 #include "core/facet.h"
 
@@ -125,6 +126,64 @@ static void mixed_columns(void **state)
     strtab_builder_fini(&c.b);
 }
 
+static int at_first(const void *a, const void *b)
+{
+    const uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Many values, each number in two texts, as a table of their own and as rows of a table: the same lists, which brute
+ * force checks. */
+static void many_values(void **state)
+{
+    (void)state;
+    enum { N = 6000, NUMBERS = 2000 };
+    struct strtab_builder own = {0}, table = {0};
+    static uint32_t of[N];
+    static uint64_t want[N]; // number, then item
+    struct facet f[2] = {0};
+    struct err e = {0};
+    struct rng r;
+    char text[32];
+    rng_init(&r, 3);
+    for (uint32_t row = 0; row < 2 * NUMBERS; row++) // 0, 0.0, 1, 1.0, ..
+        assert_ok(
+            strtab_add(&table, text, (size_t)snprintf(text, sizeof(text), row & 1 ? "%u.0" : "%u", row / 2), NULL, &e),
+            &e);
+    struct strtab rows = strtab_view(&table);
+    for (uint32_t i = 0; i < N; i++) {
+        of[i] = rng_below(&r, 2 * NUMBERS);
+        want[i] = (uint64_t)(of[i] / 2) << 32 | i;
+        struct str s = strtab_get(&rows, of[i]);
+        assert_ok(strtab_add(&own, s.p, s.n, NULL, &e), &e);
+    }
+    qsort(want, N, sizeof(*want), at_first);
+    struct strtab column = strtab_view(&own);
+    assert_ok(facet_init(&f[0], &(struct facet_source){.values = &column, .n_items = N}, &e), &e);
+    assert_ok(facet_init(&f[1], &(struct facet_source){.values = &rows, .of = of, .n_items = N}, &e), &e);
+    for (int k = 0; k < 2; k++) {
+        assert_true(f[k].n_entries == N && f[k].n_numbers == N);
+        for (uint32_t i = 0; i < N; i++) {
+            assert_int_equal(f[k].number_item[i], (uint32_t)want[i]);
+            assert_true(f[k].number[i] == (double)(want[i] >> 32));
+            const struct facet_value *v = facet_find(&f[k], strtab_get(&rows, of[i]));
+            assert_non_null(v);
+            uint32_t at = 0;
+            while (at < v->n && f[k].item[v->first + at] != i)
+                at++;
+            assert_true(at < v->n);
+        }
+        for (uint32_t v = 1; v < f[k].n_values; v++)
+            for (uint32_t i = f[k].value[v].first + 1; i < f[k].value[v].first + f[k].value[v].n; i++)
+                assert_true(f[k].item[i] > f[k].item[i - 1]);
+    }
+    assert_int_equal(f[0].n_values, f[1].n_values);
+    for (int k = 0; k < 2; k++)
+        facet_fini(&f[k]);
+    strtab_builder_fini(&own);
+    strtab_builder_fini(&table);
+}
+
 static void rare_values_have_no_bits(void **state)
 {
     (void)state;
@@ -144,7 +203,10 @@ static void rare_values_have_no_bits(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(values_have_their_items),
-                                       cmocka_unit_test(several_values_are_cut), cmocka_unit_test(numbers_are_ranges),
-                                       cmocka_unit_test(mixed_columns), cmocka_unit_test(rare_values_have_no_bits)};
+                                       cmocka_unit_test(several_values_are_cut),
+                                       cmocka_unit_test(numbers_are_ranges),
+                                       cmocka_unit_test(mixed_columns),
+                                       cmocka_unit_test(many_values),
+                                       cmocka_unit_test(rare_values_have_no_bits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

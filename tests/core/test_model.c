@@ -102,6 +102,15 @@ static void checkpoints_need_what_bundles_lack(void **state)
     assert_null(m->user.aug);
     assert_err(model_save(m, full, true, &err), &err, ERR_STATE, "loaded without");
     model_free(m);
+    size_t n;
+    char *bytes = get_file(full, &n);
+    err = (struct err){0};
+    m = model_load_serving(bytes, n, "bytes", make_schema(), &err);
+    assert_ok(m, &err);
+    assert_true(m->user.block && !m->user.aug && !m->item.block && !m->item.w[0]);
+    assert_true(m->item.d == m->user.d && m->item.shape.n_layers > 0);
+    model_free(m);
+    free(bytes);
 }
 
 static void refuses_towers_that_do_not_match(void **state)
@@ -194,6 +203,8 @@ static void refuses_values_that_are_not_finite(void **state)
         memcpy(&keep, bytes + n - back, 4);
         memcpy(bytes + n - back, &nan, 4);
         assert_err(model_load_mem(bytes, n, "bytes", make_schema(), true, &err), &err, ERR_FORMAT, "NaN");
+        err = (struct err){0}; // what serving does not keep is looked at all the same: here is the item tower
+        assert_err(model_load_serving(bytes, n, "bytes", make_schema(), &err), &err, ERR_FORMAT, "NaN");
         memcpy(bytes + n - back, &keep, 4);
     }
     memcpy(bytes + n - 4, &zero, 4);
