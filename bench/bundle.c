@@ -25,6 +25,7 @@
 #define K 32
 #define SAMPLE 1024 // entities that a layer's spread is measured on
 #define NOISE 1.0
+#define PUBLISH_SEED 1000003 // not the data's, or the users drawn as probes would be those of certain clusters
 
 static const uint32_t vocab[FIELDS] = {8, 16, 64, 64, 256, 256, 1024};
 
@@ -285,7 +286,7 @@ int main(int argc, char **argv)
                                      .item_category = category_of,
                                      .item_count = count};
     const struct publish_params p = {
-        .repository = argv[1], .name = "dat", .threads = threads, .seed = 1, .progress = show};
+        .repository = argv[1], .name = "dat", .threads = threads, .seed = PUBLISH_SEED, .progress = show};
     uint64_t version;
     char dir[4096];
     for (uint64_t v = 0; v < option(argc, argv, "versions", 2); v++) {

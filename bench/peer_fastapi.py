@@ -1,11 +1,11 @@
 """What Duet is measured against: the same bundle behind FastAPI, a NumPy tower and the real hnswlib, as one would write it in Python.
 
-    python3 bench/peer_fastapi.py BUNDLE --port 9000 [--ef 64]
+    python3 bench/peer_fastapi.py BUNDLE --port 9000 [--ef 64] [--index FILE]
 
 The fast choices are made for it: uvicorn without access log, one process, NumPy on one thread, hnswlib compiled here with -O3
 -march=native (Debian's wheel is built for any x86-64), answers by json.dumps of plain lists, no pydantic model. Debian's packages:
 python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev g++. POST /v1/retrieve {"user_id", "k", "ef"}; as nothing else runs at the
-same time here, a request's ef may be the index's, which hnswlib has one of.
+same time here, a request's ef may be the index's, which hnswlib has one of. --index keeps hnswlib's index from run to run: a million items take minutes to build.
 """
 import argparse
 import ctypes
@@ -42,6 +42,14 @@ extern "C" void *index_new(size_t d, size_t n, const float *v, size_t threads)
         one.join();
     return x;
 }
+extern "C" void *index_load(size_t d, const char *path)
+{
+    return new Index(new hnswlib::InnerProductSpace(d), path);
+}
+extern "C" void index_save(void *index, const char *path)
+{
+    ((Index *)index)->saveIndex(path);
+}
 extern "C" void index_set_ef(void *index, size_t ef)
 {
     ((Index *)index)->setEf(ef);
@@ -67,6 +75,9 @@ def compile_binding():
     b = ctypes.CDLL(f"{folder}/b.so")
     b.index_new.restype = ctypes.c_void_p
     b.index_new.argtypes = [ctypes.c_size_t, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_size_t]
+    b.index_load.restype = ctypes.c_void_p
+    b.index_load.argtypes = [ctypes.c_size_t, ctypes.c_char_p]
+    b.index_save.argtypes = [ctypes.c_void_p, ctypes.c_char_p]
     b.index_set_ef.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
     b.index_search.restype = ctypes.c_size_t
     b.index_search.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_void_p, ctypes.c_void_p]
@@ -103,7 +114,7 @@ def strings(pack, name):
 
 
 class Model:
-    def __init__(self, bundle, ef, threads):
+    def __init__(self, bundle, ef, threads, index):
         w, meta = read_safetensors(f"{bundle}/model.safetensors")
         users, items = read_pack(f"{bundle}/users.pack"), read_pack(f"{bundle}/items.pack")
         with open(f"{bundle}/schema.json", encoding="utf-8") as f:
@@ -121,9 +132,14 @@ class Model:
         self.v = np.ascontiguousarray(emb["embeddings"], np.float32)
         self.b = compile_binding()
         begin = time.time()
-        self.index = self.b.index_new(self.v.shape[1], len(self.v), self.v.ctypes.data, threads)
+        if index and os.path.exists(index):
+            self.index = self.b.index_load(self.v.shape[1], index.encode())
+        else:
+            self.index = self.b.index_new(self.v.shape[1], len(self.v), self.v.ctypes.data, threads)
+            print(f"index of {len(self.v)} items built in {time.time() - begin:.1f} s", flush=True)
+            if index:
+                self.b.index_save(self.index, index.encode())
         self.b.index_set_ef(self.index, ef)
-        print(f"index of {len(self.v)} items built in {time.time() - begin:.1f} s", flush=True)
 
     def embed(self, row):
         x = self.x[row]
@@ -152,9 +168,10 @@ def main():
     a.add_argument("bundle")
     a.add_argument("--port", type=int, default=9000)
     a.add_argument("--ef", type=int, default=100)
+    a.add_argument("--index")
     a.add_argument("--build-threads", type=int, default=os.cpu_count())
     a = a.parse_args()
-    model = Model(a.bundle, a.ef, a.build_threads)
+    model = Model(a.bundle, a.ef, a.build_threads, a.index)
     app = FastAPI()
 
     @app.post("/v1/retrieve")
