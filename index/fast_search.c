@@ -25,6 +25,7 @@ struct walk {
     hnsw_fast_hop_fn *hop;
     const int8_t *q;
     float scale;
+    struct limit *limit;
     struct pool *pool;
     float above; // score of the worst of a full pool
     uint32_t *seen, mask;
@@ -102,7 +103,7 @@ static void walk_blocks(struct walk *w, size_t ef)
         while (n < IN_FLIGHT && take(w, ef, &flying[n]))
             if (++n < IN_FLIGHT) // at the beginning and the end; the last one's requests are spread
                 ask_some(w, w->left);
-        if (n == 0)
+        if (n == 0 || !limit_take_all(w->limit, w->p->width))
             return;
         const unsigned char *block = w->p->block + (size_t)flying[0] * w->p->stride;
         memmove(flying, flying + 1, --n * sizeof(*flying));
@@ -110,12 +111,13 @@ static void walk_blocks(struct walk *w, size_t ef)
     }
 }
 
-/* Scan the codes of a high level; the best few are where the walk begins. */
+/* Scan the codes of a high level, with at most half of what a limit allows; the best few are where the walk begins. */
 static void start(struct walk *w)
 {
-    size_t cap = w->pool->cap;
+    size_t cap = w->pool->cap, half = w->limit->max / w->p->width / 2 + 1;
+    size_t n_seed = w->p->n_seed < half ? w->p->n_seed : half;
     w->pool->cap = STARTS < cap ? STARTS : cap;
-    for (size_t i = 0; i < w->p->n_seed; i++)
+    for (size_t i = 0; i < n_seed && limit_take_all(w->limit, w->p->width); i++)
         expand(w, w->p->seed + i * w->p->stride);
     w->pool->cap = cap;
     w->above = w->pool->n == cap ? w->above : -INFINITY;
@@ -167,6 +169,7 @@ void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef,
     w.hop = hnsw_fast_hop_get();
     w.q = ws->code;
     w.scale = encode_query(h, q, ws->code);
+    w.limit = &ws->limit;
     w.pool = &ws->pool;
     w.above = -INFINITY;
     w.seen = ws->seen;

@@ -3,6 +3,7 @@
 #include "index/hnsw_priv.h"
 
 #define CHUNK 256
+#define EXAMINED 4096 // elements looked at, eligible or not, between two looks at the clock
 
 /* a before b: higher score, ties to the lower label. */
 bool hnsw_hit_better(struct hnsw_hit a, struct hnsw_hit b)
@@ -58,25 +59,26 @@ size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit 
     return n;
 }
 
-/* Up to CHUNK eligible elements from *at on. */
+/* Up to CHUNK eligible elements from *at on, of the next EXAMINED. */
 static size_t gather(const struct hnsw *h, const struct hnsw_query *p, size_t *at, uint32_t *id)
 {
-    size_t n = 0, i = *at;
-    for (; i < h->n && n < CHUNK; i++) {
+    size_t n = 0, i = *at, end = h->n - i < EXAMINED ? h->n : i + EXAMINED;
+    for (; i < end && n < CHUNK; i++) {
         id[n] = (uint32_t)i;
-        n += !h->removed[i] && (!p->filter || p->filter(p->filter_ctx, h->label[i]));
+        n += eligible(h, p, (uint32_t)i);
     }
     *at = i;
     return n;
 }
 
-size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit)
+size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct limit *l,
+                 struct hnsw_hit *hit)
 {
     uint32_t id[CHUNK];
     float score[CHUNK];
     size_t found = 0, at = 0;
-    while (at < h->n) {
-        size_t n = gather(h, p, &at, id);
+    while (at < h->n && !hnsw_limit_late(l)) { // a filter takes time too, scores or not
+        size_t n = limit_take(l, gather(h, p, &at, id));
         score_ids(h, q, id, n, score);
         for (size_t i = 0; i < n; i++) {
             if ((found == p->k && score[i] < hit[0].score) || (p->has_min_score && score[i] < p->min_score))

@@ -85,8 +85,23 @@ struct hnsw_query {
     size_t ef;                                           // 0 = max(k, 64); raised to k
     bool (*filter)(const void *ctx, uint64_t label);     // true = may be returned; NULL = all
     const void *filter_ctx;
+    const uint64_t *allow;                               // [(n_allow + 63) / 64], borrowed: label l may be returned if bit l % 64 of
+    size_t n_allow;                                      // word l / 64 is set, those from n_allow on may not; NULL = all. With a
+                                                         // filter too: what both let through
     bool has_min_score;                                  // hits below are dropped
     float min_score;
+    size_t max_visits;                                   // scores to compute at most; 0 = as many as it takes
+    uint64_t deadline_ns;                                // CLOCK_MONOTONIC; 0 = none. Looked at every 1,024 scores
+    struct hnsw_report *report;                          // filled in by a search that does not fail; may be NULL
+};
+
+/* Which limit ended a search before it was done: its hits are the best it met until then, fewer than k perhaps. */
+enum hnsw_cut { HNSW_CUT_NONE, HNSW_CUT_VISITS, HNSW_CUT_DEADLINE };
+
+struct hnsw_report {
+    size_t visited; // scores computed, max_visits at most. The fast layout scores whole blocks, empty places included
+    enum hnsw_cut cut;
+    bool exact;     // all that may be returned was scored: the hits are the exact answer
 };
 
 /* Scratch of one caller; grows to what it meets and then allocates nothing. Any workspace fits any index. */
@@ -94,10 +109,10 @@ struct hnsw_ws;
 struct hnsw_ws *hnsw_ws_new(void);
 void hnsw_ws_free(struct hnsw_ws *ws);
 
-/* Best k, best first, into hit[k]; returns how many (alg. 5). Fewer than k only if fewer are eligible (filter, min_score,
- * removals): where the walk through the graph finds too few, an exact scan completes it, so a min_score that fewer than k reach costs
- * one. 0 and `err` set (HNSW_NOMEM, HNSW_ARG for
- * k = 0) on failure; 0 without an error means that nothing is eligible. */
+/* Best k, best first, into hit[k]; returns how many (alg. 5). Fewer than k only if fewer are eligible (filter, allow, removals), which an
+ * exact scan makes sure of where the walk through the graph finds too few; if a limit cut the search; or if no more of what the walk found
+ * reaches min_score: there an item may be missed that the walk did not come by, as at any place of an answer, and no scan looks for it.
+ * 0 and `err` set (HNSW_NOMEM, HNSW_ARG for k = 0) on failure; 0 without an error means that nothing is eligible. */
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
                    struct hnsw_err *err);
 

@@ -10,6 +10,7 @@
 #include "index/heap.h"
 #include "index/hnsw.h"
 #include "index/label_map.h"
+#include "index/limit.h"
 #include "index/metric.h"
 #include "index/fast.h"
 #include "index/pool.h"
@@ -54,6 +55,7 @@ struct hnsw {
 
 /* Everything a search needs besides the index. `id` and `score` hold one list of links. */
 struct hnsw_ws {
+    struct limit limit; // of this search; none while building
     struct visited visited;
     struct pool pool;
     struct heap best, open; // filtered search: eligible found so far, still to be expanded
@@ -131,7 +133,7 @@ size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r,
 uint32_t *hnsw_order(const struct hnsw *h, uint32_t *element);
 
 // flat.c
-size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_hit *hit);
+size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct limit *l, struct hnsw_hit *hit);
 void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
 bool hnsw_hit_better(struct hnsw_hit a, struct hnsw_hit b); // comes before
 size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit x); // the k best of a stream, unsorted
@@ -188,6 +190,18 @@ static inline unsigned links_count(const uint32_t *link, unsigned cap)
     while (n < cap && link[n] != NO_ID)
         n++;
     return n;
+}
+
+/* May the element be returned? */
+static inline bool eligible(const struct hnsw *h, const struct hnsw_query *p, uint32_t id)
+{
+    if (h->removed[id])
+        return false;
+    if (!p->allow && !p->filter)
+        return true;
+    uint64_t l = h->label[id];
+    return (!p->allow || (l < p->n_allow && (p->allow[l / 64] >> (l % 64) & 1))) &&
+           (!p->filter || p->filter(p->filter_ctx, l));
 }
 
 static inline void score_ids(const struct hnsw *h, const float *q, const uint32_t *id, size_t n, float *score)

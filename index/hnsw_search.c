@@ -75,10 +75,10 @@ uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int
     float best = score_id(h, q, at);
     for (int l = h->level[at]; l > level; l--)
         for (bool moved = true; moved;) {
-            unsigned n = read_links(h, lock, at, l, ws->id);
+            size_t n = limit_take(&ws->limit, read_links(h, lock, at, l, ws->id));
             score_ids(h, q, ws->id, n, ws->score);
             moved = false;
-            for (unsigned i = 0; i < n; i++)
+            for (size_t i = 0; i < n; i++)
                 if (ws->score[i] > best) {
                     best = ws->score[i];
                     at = ws->id[i];
@@ -98,8 +98,8 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
     visited_mark(&ws->visited, from);
     pool_begin(pool, ef);
     pool_insert(pool, score_id(h, q, from), from);
-    while (pool_take(pool, &id)) {
-        size_t n = fresh_neighbours(h, lock, id, level, ws);
+    while (!ws->limit.cut && pool_take(pool, &id)) {
+        size_t n = limit_take(&ws->limit, fresh_neighbours(h, lock, id, level, ws));
         score_ids(h, q, ws->id, n, ws->score);
         for (size_t i = 0; i < n; i++)
             pool_insert(pool, ws->score[i], ws->id[i]);
@@ -108,11 +108,6 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
 }
 
 // ------------------------------------------------------------------------------------------------- filtered search
-
-static bool eligible(const struct hnsw *h, const struct hnsw_query *p, uint32_t id)
-{
-    return !h->removed[id] && (!p->filter || p->filter(p->filter_ctx, h->label[id]));
-}
 
 /* One scored neighbour: worth expanding if it beats the worst eligible result, worth keeping if it is eligible itself.
  */
@@ -140,23 +135,23 @@ enum walk_end { WALK_DONE, WALK_TOO_LONG, WALK_NOMEM };
 static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_t from, size_t ef,
                                    const struct hnsw_query *p, size_t budget, struct hnsw_ws *ws)
 {
-    size_t scored = 1;
+    size_t before = ws->limit.visited;
     ws->best.n = 0;
     ws->open.n = 0;
     hnsw_visited_begin(&ws->visited);
     visited_mark(&ws->visited, from);
     if (!offer(h, p, ef, ws, from, score_id(h, q, from)))
         return WALK_NOMEM;
-    while (ws->open.n > 0) {
+    while (ws->open.n > 0 && !ws->limit.cut) {
         uint64_t key = ~hnsw_heap_pop(&ws->open);
         if (ws->best.n == ef && key < ws->best.key[0])
             break;
-        size_t n = fresh_neighbours(h, NULL, key_id(key), 0, ws);
+        size_t n = limit_take(&ws->limit, fresh_neighbours(h, NULL, key_id(key), 0, ws));
         score_ids(h, q, ws->id, n, ws->score);
         for (size_t i = 0; i < n; i++)
             if (!offer(h, p, ef, ws, ws->id[i], ws->score[i]))
                 return WALK_NOMEM;
-        if ((scored += n) > budget)
+        if (ws->limit.visited - before > budget)
             return WALK_TOO_LONG;
     }
     return WALK_DONE;
@@ -164,10 +159,10 @@ static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_
 
 // --------------------------------------------------------------------------------------------------------- answers
 
-/* The first k of `n` descending keys as hits, those below min_score left out. Equal scores go to the lower label, also
- * across the cut at k: so the whole group that straddles it is looked at. */
+/* The first k of `n` descending keys as hits into ws->tie, those below min_score left out; how many. Equal scores go to
+ * the lower label, also across the cut at k: so the whole group that straddles it is looked at. */
 static size_t keys_to_hits(const struct hnsw *h, const uint64_t *key, size_t n, const struct hnsw_query *p,
-                           struct hnsw_ws *ws, struct hnsw_hit *hit)
+                           struct hnsw_ws *ws)
 {
     bool plain = h->fast && h->fast->plain_labels;
     size_t found = n;
@@ -186,7 +181,19 @@ static size_t keys_to_hits(const struct hnsw *h, const uint64_t *key, size_t n, 
         found = p->k;
     while (p->has_min_score && found > 0 && ws->tie[found - 1].score < p->min_score)
         found--;
-    memcpy(hit, ws->tie, found * sizeof(*hit));
+    return found;
+}
+
+/* The k best of the n hits in ws->tie and the n_more in `hit`, into `hit`. An element has one score, so where it is in
+ * both, the two stand side by side when sorted. */
+static size_t merge_hits(struct hnsw_ws *ws, size_t n, struct hnsw_hit *hit, size_t n_more, size_t k)
+{
+    size_t found = 0;
+    memcpy(ws->tie + n, hit, n_more * sizeof(*hit));
+    hnsw_hits_sort(ws->tie, n + n_more);
+    for (size_t i = 0; i < n + n_more && found < k; i++)
+        if (i == 0 || ws->tie[i].label != ws->tie[i - 1].label)
+            hit[found++] = ws->tie[i];
     return found;
 }
 
@@ -196,31 +203,44 @@ static size_t walk_budget(const struct hnsw *h)
     return 2000 + h->n / 8;
 }
 
-static bool walks_fast(const struct hnsw *h, const struct hnsw_query *p)
+static bool walks_all(const struct hnsw *h, const struct hnsw_query *p)
 {
-    return h->fast && !p->filter && h->n_removed == 0;
+    return !p->filter && !p->allow && h->n_removed == 0;
 }
 
-static size_t search_graph(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
-                           struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *err)
+static bool walks_fast(const struct hnsw *h, const struct hnsw_query *p)
 {
+    return h->fast && walks_all(h, p);
+}
+
+/* The keys of the walk's results, best first, *n of them; *done: whether it went to its end, or would have cost more
+ * than a scan. No memory: `err` is set. */
+static const uint64_t *walk(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
+                            struct hnsw_ws *ws, size_t *n, bool *done, struct hnsw_err *err)
+{
+    *done = true;
     if (walks_fast(h, p)) {
         hnsw_fast_search(h, q, p->k < h->n ? p->k : h->n, ef, ws);
-        return keys_to_hits(h, ws->pool.key, ws->pool.n, p, ws, hit);
+        *n = ws->pool.n;
+        return ws->pool.key;
     }
+    *n = 0;
+    if (!limit_take(&ws->limit, 1)) // the entry point
+        return ws->pool.key;
     uint32_t from = hnsw_descend(h, NULL, q, 0, ws, h->entry);
-    if (!p->filter && h->n_removed == 0) {
+    if (walks_all(h, p)) {
         hnsw_walk(h, NULL, q, from, 0, ef, ws);
-        return keys_to_hits(h, ws->pool.key, ws->pool.n, p, ws, hit);
+        *n = ws->pool.n;
+        return ws->pool.key;
     }
     enum walk_end end = walk_filtered(h, q, from, ef, p, walk_budget(h), ws);
     if (end == WALK_NOMEM)
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for the walk");
-    if (end != WALK_DONE)
-        return 0;
-    if (ws->best.n)
-        hnsw_keys_sort(ws->best.key, ws->best.n);
-    return keys_to_hits(h, ws->best.key, ws->best.n, p, ws, hit);
+    *done = end == WALK_DONE;
+    *n = ws->best.n;
+    if (*n)
+        hnsw_keys_sort(ws->best.key, *n);
+    return ws->best.key;
 }
 
 bool hnsw_finite(const float *vec, size_t dim)
@@ -244,6 +264,7 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
                   (double)HNSW_VALUE_MAX);
         return NULL;
     }
+    ws->limit = hnsw_limit_of(p);
     bool fast = ef > 0 && walks_fast(h, p);
     size_t k = p->k < h->n ? p->k : h->n;
     if (!hnsw_ws_fit(ws, fast ? 0 : h->n, fast ? hnsw_fast_keep(k, ef) : ef, h->dim) ||
@@ -257,29 +278,49 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
     return ws->query;
 }
 
+static void report(const struct hnsw_query *p, const struct limit *l, bool all)
+{
+    if (p->report)
+        *p->report =
+            (struct hnsw_report){.visited = l->visited, .cut = l->cut, .exact = all && l->cut == HNSW_CUT_NONE};
+}
+
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
                    struct hnsw_hit *hit, struct hnsw_err *err)
 {
     struct hnsw_err local = {0};
-    size_t ef = p->ef ? p->ef : DEFAULT_EF;
+    const uint64_t *key = NULL;
+    size_t ef = p->ef ? p->ef : DEFAULT_EF, n = 0, scanned = 0;
+    bool done = true;
     ef = ef < p->k ? p->k : ef;
     ef = ef > h->n ? h->n : ef;
-    q = prepare(h, q, p, ef, ws, err);
-    if (!q || h->n == h->n_removed)
+    if (!(q = prepare(h, q, p, ef, ws, err)))
         return 0;
-    size_t found = search_graph(h, q, p, ef, ws, hit, &local);
+    if (hnsw_count(h) > 0)
+        key = walk(h, q, p, ef, ws, &n, &done, &local);
     if (local.code) {
         hnsw_fail(err, local.code, "%s", local.msg);
         return 0;
     }
-    if (found < p->k && found < hnsw_count(h))
-        found = hnsw_flat(h, q, p, hit);
-    return found;
+    bool all = n == hnsw_count(h), scan = !ws->limit.cut && !all && (!done || n < p->k);
+    if (scan)
+        scanned = hnsw_flat(h, q, p, &ws->limit, hit);
+    report(p, &ws->limit, all || scan);
+    if (scan && !ws->limit.cut)
+        return scanned;
+    n = keys_to_hits(h, key, n, p, ws);
+    if (scan)
+        return merge_hits(ws, n, hit, scanned, p->k);
+    memcpy(hit, ws->tie, n * sizeof(*hit));
+    return n;
 }
 
 size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
                          struct hnsw_hit *hit, struct hnsw_err *err)
 {
-    q = prepare(h, q, p, 0, ws, err);
-    return q ? hnsw_flat(h, q, p, hit) : 0;
+    if (!(q = prepare(h, q, p, 0, ws, err)))
+        return 0;
+    size_t found = hnsw_flat(h, q, p, &ws->limit, hit);
+    report(p, &ws->limit, true);
+    return found;
 }

@@ -5,7 +5,10 @@
 
 struct hnsw_ws *hnsw_ws_new(void)
 {
-    return hnsw_mem_new(1, sizeof(struct hnsw_ws));
+    struct hnsw_ws *ws = hnsw_mem_new(1, sizeof(*ws));
+    if (ws)
+        ws->limit = hnsw_limit_none();
+    return ws;
 }
 
 void hnsw_ws_free(struct hnsw_ws *ws)
@@ -27,5 +30,5 @@ bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim)
 {
     return hnsw_visited_fit(&ws->visited, n) && hnsw_pool_fit(&ws->pool, ef) &&
            hnsw_grow_array((void **)&ws->query, &ws->query_cap, dim, sizeof(*ws->query)) &&
-           hnsw_grow_array((void **)&ws->tie, &ws->tie_cap, ef, sizeof(*ws->tie));
+           hnsw_grow_array((void **)&ws->tie, &ws->tie_cap, 2 * ef, sizeof(*ws->tie));
 }
