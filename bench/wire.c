@@ -151,6 +151,9 @@ int main(void)
     rng_init(&r, 1);
     make_bodies(&small, &large);
     h100.items.ids = make_ids(&ids);
+    h100.items.n = N_ITEMS;
+    if (!items_shorten_ids(&h100.items, NULL))
+        abort();
     h100.hit = mem_array(64 * 1000, sizeof(struct retrieve_hit), NULL);
     for (size_t i = 0; i < 64 * 1000; i++)
         h100.hit[i] = (struct retrieve_hit){rng_below(&r, N_ITEMS), (float)rng_unit(&r)};

@@ -448,13 +448,13 @@ bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, 
     bool ok = manifest_read(dir, &m, err) || err_prefix(err, "%s", dir);
     if (ok) {
         // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables
-        // that are built at load: up to 16 bytes a row of hash slots, 8 of rankings and groups; facets are up to 4
+        // that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups and short ids; facets are up to 4
         // times the offsets of the attributes' values, and 24 bytes an item while one is sorted.
         uint64_t index = m.file[MF_INDEX].bytes, later = layout_estimate(&m, layout);
         for (int i = 0; i < MANIFEST_FILES; i++)
             later += i == MF_EMBEDDINGS || i == MF_USERS || i == MF_PROBES ? m.file[i].bytes : 0;
         *bytes = m.head.n_bytes + m.head.n_bytes / 16 + layout_estimate(&m, layout) +
-                 (index > later ? index - later : 0) + 48 * m.head.n_items + 16 * m.head.n_users +
+                 (index > later ? index - later : 0) + 64 * m.head.n_items + 16 * m.head.n_users +
                  2 * m.file[MF_ITEMS].bytes;
     }
     manifest_fini(&m);

@@ -141,6 +141,20 @@ static bool rank_by_popularity(struct items *it, struct err *err)
     return true;
 }
 
+bool items_shorten_ids(struct items *it, struct err *err)
+{
+    if (!(it->short_id = mem_block(it->n * sizeof(*it->short_id), err)))
+        return false;
+    for (uint32_t i = 0; i < it->n; i++) {
+        struct str id = strtab_get(&it->ids, i);
+        if (id.n > ITEM_SHORT_MAX || memchr(id.p, '"', id.n) || memchr(id.p, '\\', id.n))
+            continue;
+        memcpy(it->short_id[i].text, id.p, id.n);
+        it->short_id[i].n = (uint8_t)id.n;
+    }
+    return true;
+}
+
 static bool read_columns(struct items *it, const struct schema *schema, struct err *err)
 {
     const char *fingerprint = pack_need(it->pack, "fingerprint", PACK_U8, 32, 1, err);
@@ -193,7 +207,7 @@ struct items *items_from_pack(struct pack *p, const struct schema *schema, struc
     it->pack = p;
     if (read_columns(it, schema, err) && read_attrs(it, err) && strtab_index_init(&it->by_id, it->ids, err) &&
         strtab_index_init(&it->category_index, it->category, err) && group_by_category(it, err) &&
-        rank_by_popularity(it, err) && make_facets(it, &schema->item, err))
+        rank_by_popularity(it, err) && items_shorten_ids(it, err) && make_facets(it, &schema->item, err))
         return it;
     if (err && !strstr(err->msg, pack_path(p)))
         err_prefix(err, "%s", pack_path(p));
@@ -217,6 +231,7 @@ void items_free(struct items *it)
         facet_fini(&it->facet[f]);
     free(it->facet);
     free(it->attr);
+    mem_block_free(it->short_id, it->n * sizeof(*it->short_id));
     free(it->by_popularity);
     free(it->category_off);
     free(it->category_item);
@@ -230,7 +245,7 @@ size_t items_memory(const struct items *it)
     for (uint32_t f = 0; f < it->n_facets; f++)
         facets += sizeof(it->facet[f]) + facet_memory(&it->facet[f], it->n);
     return facets + sizeof(*it) + pack_bytes(it->pack) + it->n_attrs * sizeof(*it->attr) +
-           2 * sizeof(uint32_t) * it->n +
+           (2 * sizeof(uint32_t) + sizeof(*it->short_id)) * it->n +
            sizeof(uint32_t) * ((size_t)it->category.n + 1 + it->by_id.n_slots + it->category_index.n_slots);
 }
 

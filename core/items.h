@@ -21,12 +21,20 @@ struct item_attr {
     struct strtab values; // [n] UTF-8, "" where missing
 };
 
+/* An id as answers have it, in one piece of a cache line: `ids` costs two misses an item, its offset and then its text. */
+#define ITEM_SHORT_MAX 15
+struct item_short_id {
+    char text[ITEM_SHORT_MAX]; // zero-padded
+    uint8_t n;                 // 0: longer, or with a quote or a backslash, which JSON escapes
+};
+
 struct items {
     struct pack *pack;
     char fingerprint[33]; // of the model that embedded them
     uint32_t n;
     struct strtab ids;
     struct strtab_index by_id;
+    struct item_short_id *short_id; // [n], on 64 bytes; built at load
     struct item_attr *attr; // [n_attrs]
     uint32_t n_attrs;
     struct facet *facet;             // [n_facets] of the attributes, then of the category; built at load
@@ -46,6 +54,9 @@ struct items *items_load(const char *path, const struct schema *schema, enum pac
 struct items *items_from_pack(struct pack *p, const struct schema *schema, struct err *err); // takes p, on failure too
 void items_free(struct items *it);
 size_t items_memory(const struct items *it); // bytes it holds, the file's included
+
+/* it->short_id out of it->ids; loading does it, and who makes an items by hand (bench/wire.c). */
+bool items_shorten_ids(struct items *it, struct err *err);
 
 /* item_idx or STRTAB_NONE. */
 uint32_t items_find(const struct items *it, const char *id, size_t n);

@@ -5,22 +5,46 @@
 #include "server/jsonw.h"
 #include "server/query.h"
 
-/* Ids lie all over blocks of many megabytes, far more pages than the TLB holds. Each chunk's are touched in two short
- * loops without branches before it is written, so that many misses are under way at once. Prefetch instructions did not
+/* Ids lie all over blocks of many megabytes, far more pages than the TLB holds. Each chunk's are touched in short loops
+ * without branches before it is written, so that many misses are under way at once: one an id where ids are short, two
+ * where its text has to be looked up. Prefetch instructions did not
  * help (bench/results.md, "Wire"), and without this a mispredicted branch on an id's length waits for the miss that
  * tells it: 105 us for 1,000 rows, not 39. */
 #define CHUNK 64
 
 static void touch_chunk(const struct items *it, const struct retrieve_hit *hit, size_t n, size_t from)
 {
-    size_t end = from + CHUNK < n ? from + CHUNK : n;
+    size_t end = from + CHUNK < n ? from + CHUNK : n, n_long = 0;
     const char *id[CHUNK];
     unsigned sum = 0;
+    for (size_t i = from; i < end; i++)
+        n_long += it->short_id[hit[i].item_idx].n == 0;
+    __asm__ volatile("" : : "r"(n_long));
+    if (n_long == 0)
+        return;
     for (size_t i = from; i < end; i++)
         id[i - from] = it->ids.bytes + it->ids.off[hit[i].item_idx];
     for (size_t i = from; i < end; i++)
         sum += (unsigned char)*id[i - from]; // ids have at least one byte
     __asm__ volatile("" : : "r"(sum));
+}
+
+/* What an id takes at most. */
+static inline size_t id_room(const struct items *it, uint32_t item)
+{
+    return it->short_id[item].n ? sizeof(it->short_id->text) + 4 : jsonw_string_room(strtab_get(&it->ids, item).n);
+}
+
+static inline char *put_id(char *p, const struct items *it, uint32_t item)
+{
+    const struct item_short_id *s = &it->short_id[item];
+    if (s->n == 0) {
+        struct str id = strtab_get(&it->ids, item);
+        return jsonw_put_string(p, id.p, id.n);
+    }
+    memcpy(p + 1, s, sizeof(*s)); // always all of it: what is too much is written over
+    p[0] = p[1 + s->n] = '"';
+    return p + s->n + 2;
 }
 
 /* The end of what is written, with room for `need` bytes behind it; NULL without memory. Cheaper than a call where
@@ -75,12 +99,12 @@ static char *put_lit(char *p, const char *s, size_t n)
 #define PUT(p, literal) put_lit((p), "" literal, sizeof(literal) - 1)
 
 /* A row without its closing brace. */
-static inline char *put_row(char *p, struct str id, float score)
+static inline char *put_row(char *p, const struct items *it, const struct retrieve_hit *hit)
 {
     p = PUT(p, "{\"id\":");
-    p = jsonw_put_string(p, id.p, id.n);
+    p = put_id(p, it, hit->item_idx);
     p = PUT(p, ",\"score\":");
-    return jsonw_put_float7(p, score);
+    return jsonw_put_float7(p, hit->score);
 }
 
 /* What a row takes at most, beside its id: the literals, a score, a comma. */
@@ -93,10 +117,9 @@ static void write_plain_rows(struct buf *b, const struct items *it, const struct
     for (size_t i = 0; i < n; i++) {
         if (i % CHUNK == 0)
             touch_chunk(it, hit, n, i);
-        struct str id = strtab_get(&it->ids, hit[i].item_idx);
-        if (!(p = room_at(b, p, jsonw_string_room(id.n) + ROW_ROOM)))
+        if (!(p = room_at(b, p, id_room(it, hit[i].item_idx) + ROW_ROOM)))
             return;
-        p = put_row(p, id, hit[i].score);
+        p = put_row(p, it, &hit[i]);
         memcpy(p, "},", 2);
         p += i + 1 < n ? 2 : 1;
     }
@@ -107,10 +130,9 @@ static void write_full_rows(struct buf *b, const struct items *it, const struct 
                             const struct hits_attrs *a)
 {
     for (size_t i = 0; i < n; i++) {
-        struct str id = strtab_get(&it->ids, hit[i].item_idx);
-        if (!buf_reserve(b, jsonw_string_room(id.n) + ROW_ROOM))
+        if (!buf_reserve(b, id_room(it, hit[i].item_idx) + ROW_ROOM))
             return;
-        b->len = (size_t)(put_row(b->data + b->len, id, hit[i].score) - b->data);
+        b->len = (size_t)(put_row(b->data + b->len, it, &hit[i]) - b->data);
         put_attrs(b, it, a, hit[i].item_idx);
         buf_put(b, "},", i + 1 < n ? 2 : 1);
     }
@@ -135,10 +157,9 @@ static void write_ids(struct buf *b, const struct items *it, const struct retrie
     for (size_t i = 0; i < n; i++) {
         if (i % CHUNK == 0)
             touch_chunk(it, hit, n, i);
-        struct str id = strtab_get(&it->ids, hit[i].item_idx);
-        if (!(p = room_at(b, p, jsonw_string_room(id.n) + 1)))
+        if (!(p = room_at(b, p, id_room(it, hit[i].item_idx) + 1)))
             return;
-        p = jsonw_put_string(p, id.p, id.n);
+        p = put_id(p, it, hit[i].item_idx);
         *p = ',';
         p += i + 1 < n;
     }

@@ -55,6 +55,7 @@ struct http_response {
     bool close;                   // send Connection: close
 };
 void http_add_header(struct http_response *resp, const char *name, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+void http_add_text_header(struct http_response *resp, const char *name, const char *value); // the same without printf, for the hot path
 
 /* The handler fills *resp and returns true; or it has called http_suspend and returns false: whoever holds the pending answer must
  * call http_complete exactly once (also at shutdown). */

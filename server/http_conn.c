@@ -103,6 +103,16 @@ void http_add_header(struct http_response *resp, const char *name, const char *f
     resp->extra[resp->n_extra++].name = name;
 }
 
+void http_add_text_header(struct http_response *resp, const char *name, const char *value)
+{
+    size_t n = strnlen(value, sizeof(resp->extra[0].value) - 1);
+    if (resp->n_extra == HTTP_EXTRA_MAX)
+        return;
+    memcpy(resp->extra[resp->n_extra].value, value, n);
+    resp->extra[resp->n_extra].value[n] = '\0';
+    resp->extra[resp->n_extra++].name = name;
+}
+
 static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const struct http_response *resp)
 {
     bool ok =
