@@ -84,6 +84,7 @@ print(f"| duetd / FastAPI, within a round | {ratio(duetd, peer)} |\n| duetd / ba
 PY
 
 echo "memory: bundle $(du -sb "$bundle" | cut -f1) bytes, duetd $(sed -n 's/^VmRSS:[[:space:]]*//p' /proc/$duetd/status) resident"
+taskset -acp 0,1 $duetd >/dev/null # the loader may have the other core, as it would in service
 "$bin/duet" bench swap --url http://127.0.0.1:$data --admin http://127.0.0.1:$admin --model dat --users "$work/users" --ef "$ef" --rate "$rate" \
     --rounds "${SWAPS:-4}" --pause 2 --limit 1.2 || echo "(the limit was passed)"
 echo "memory after $((2 * ${SWAPS:-4})) reloads: duetd $(sed -n 's/^VmHWM:[[:space:]]*//p' /proc/$duetd/status) at its peak"
