@@ -355,6 +355,13 @@ int main(int argc, char **argv)
     ours packed(copy);
     std::printf("bytes per element: hnswlib %zu + %zu, ours %zu\n", t.graph->size_data_per_element_,
                 sizeof(void *) + sizeof(int), hnsw_bytes(own.h) / j.o.n("n"));
+    hnsw *small = hnsw_load(j.cache("our" + j.o.s("our_efc")).c_str(), &err);
+    t_pack = cpu();
+    if (!small || !hnsw_optimize(small, HNSW_COMPACT, unsigned(j.o.n("threads")), &err))
+        die("compact", err.msg);
+    std::printf("compact: %.2f CPU s, %.1f bytes\n", cpu() - t_pack, double(hnsw_bytes(small)) / double(j.o.n("n")));
+    ours compacted(small);
+    add("compact", compacted);
     add("hnswlib", t);
     add("ours", own);
     add("ours-packed", packed);

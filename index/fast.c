@@ -1,6 +1,5 @@
 /* fast.c - making the fast layout of fast.h from a finished graph. */
 #include <math.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -8,7 +7,6 @@
 #include "index/parallel.h"
 
 #define AHEAD 4        // elements whose codes or links are asked for before they are needed
-#define PART 4096      // elements that a thread takes at a time
 #define SEEDS_MAX 8192 // scanning so many codes takes 2 us; a descent through the levels they replace takes longer
 
 void hnsw_fast_free(struct fast *p)
@@ -38,42 +36,12 @@ struct making {
     struct fast *p;
     const uint32_t *number; // [n] of an element
     unsigned char *code;    // [n][4 words] by number
-    pthread_mutex_t lock;   // of the range in p->low and p->step
 };
 
-/* The lowest and highest value of each dimension. Exact whatever the order of the parts. */
-static void range_part(void *ctx, size_t from, size_t to)
-{
-    struct making *m = ctx;
-    size_t dim = m->h->dim;
-    float low[HNSW_DIM_MAX], high[HNSW_DIM_MAX];
-    for (size_t j = 0; j < dim; j++) {
-        low[j] = INFINITY;
-        high[j] = -INFINITY;
-    }
-    for (size_t i = from; i < to; i++) {
-        const float *v = node_vec(m->h, (uint32_t)i);
-        for (size_t j = 0; j < dim; j++) {
-            low[j] = v[j] < low[j] ? v[j] : low[j];
-            high[j] = v[j] > high[j] ? v[j] : high[j];
-        }
-    }
-    pthread_mutex_lock(&m->lock);
-    for (size_t j = 0; j < dim; j++) {
-        m->p->low[j] = low[j] < m->p->low[j] ? low[j] : m->p->low[j];
-        m->p->step[j] = high[j] > m->p->step[j] ? high[j] : m->p->step[j];
-    }
-    pthread_mutex_unlock(&m->lock);
-}
-
-static void find_range(struct making *m, unsigned threads)
+static void find_range(const struct making *m, unsigned threads)
 {
     struct fast *p = m->p;
-    for (size_t j = 0; j < m->h->dim; j++) {
-        p->low[j] = INFINITY;
-        p->step[j] = -INFINITY; // the highest, for now
-    }
-    hnsw_parallel(threads, m->h->n, PART, range_part, m);
+    hnsw_range(m->h, threads, p->low, p->step);
     for (size_t j = 0; j < m->h->dim; j++)
         p->step[j] = (p->step[j] - p->low[j]) / 255;
 }
@@ -223,11 +191,9 @@ static struct fast *make(const struct hnsw *h, unsigned threads)
     m.number = number;
     m.code = number ? hnsw_mem_block(h->n, 4 * (size_t)m.p->words) : NULL;
     if (m.code) {
-        pthread_mutex_init(&m.lock, NULL);
         find_range(&m, threads);
-        pthread_mutex_destroy(&m.lock);
-        hnsw_parallel(threads, h->n, PART, encode_part, &m);
-        hnsw_parallel(threads, h->n, PART, blocks_part, &m);
+        hnsw_parallel(threads, h->n, HNSW_PART, encode_part, &m);
+        hnsw_parallel(threads, h->n, HNSW_PART, blocks_part, &m);
     }
     bool ok = m.code && fill_seeds(h, m.p, number, m.code);
     free(m.code);
@@ -242,6 +208,8 @@ static struct fast *make(const struct hnsw *h, unsigned threads)
 
 bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, struct hnsw_err *err)
 {
+    if (layout != HNSW_COMPACT && hnsw_compact_refuses(h, "optimize", err))
+        return false;
     switch (layout) {
     case HNSW_PLAIN:
         hnsw_fast_free(h->fast);
@@ -251,6 +219,8 @@ bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, st
         if (!h->fast && h->n > 0 && !(h->fast = make(h, threads)))
             return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
         return true;
+    case HNSW_COMPACT:
+        return h->compact || hnsw_compact_make(h, threads, err);
     }
-    return hnsw_fail(err, HNSW_ARG, "optimize: layout %d, wanted HNSW_PLAIN or HNSW_FAST", (int)layout);
+    return hnsw_fail(err, HNSW_ARG, "optimize: layout %d, wanted HNSW_PLAIN, HNSW_FAST or HNSW_COMPACT", (int)layout);
 }

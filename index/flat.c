@@ -83,7 +83,7 @@ size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *
         for (size_t i = 0; i < n; i++) {
             if ((found == p->k && score[i] < hit[0].score) || (p->has_min_score && score[i] < p->min_score))
                 continue;
-            found = hnsw_hits_keep(hit, found, p->k, (struct hnsw_hit){h->label[id[i]], score[i]});
+            found = hnsw_hits_keep(hit, found, p->k, (struct hnsw_hit){label_of(h, id[i]), score[i]});
         }
     }
     heap_to_sorted(hit, found);

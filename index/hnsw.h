@@ -62,12 +62,18 @@ bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err);
 /* New capacity; HNSW_ARG if smaller than what is there. */
 bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);
 
-/* How an index is laid out for searching; scores are exact in all.
+/* How an index is laid out for searching; scores are exact but for COMPACT's.
  * PLAIN: the graph as it was built.
  * FAST:  beside each element's links the int8 codes of its neighbours, which searches walk instead of the vectors: 2 m (4 + dim) more
  *        bytes per element (m = 16, dim = 32: 1,152; 2 m (8 + dim) for L2). Searches with a filter, or with removed elements
- *        about, go on using the graph itself. */
-enum hnsw_layout { HNSW_PLAIN, HNSW_FAST };
+ *        about, go on using the graph itself.
+ * COMPACT: vectors as int16, 16 bits a value, and links of as few bits as n needs, level 0 only: 2 dim + 2 m bits / 8 bytes and 8 for
+ *        labels below 2^32 (12 for others); m = 16, dim = 32, a million: 152. It takes the place of the graph: from then on the index
+ *        is for reading only (adding, removing, resizing, exporting and other layouts fail with HNSW_ARG; no hnsw_vector). Searches,
+ *        filtered and exact ones too, score the stored values, each of which is off by at most 1/131,068 of the range that the
+ *        dimension j has in the index: an IP or COSINE score by at most the sum of |q_j| range_j / 131,068, some 1e-6 for unit
+ *        vectors of 32 dimensions. */
+enum hnsw_layout { HNSW_PLAIN, HNSW_FAST, HNSW_COMPACT };
 
 /* Make a layout from the finished graph (PLAIN: drop it) with `threads` threads (0 = 1); the result is the same for any number of them.
  * The next addition drops it. HNSW_ARG for an unknown layout; on failure the index is as before. */
@@ -130,8 +136,11 @@ enum hnsw_metric hnsw_get_metric(const struct hnsw *h);
 size_t hnsw_dim(const struct hnsw *h);
 size_t hnsw_count(const struct hnsw *h);    // elements that can be returned
 size_t hnsw_capacity(const struct hnsw *h);
-/* Vector of a label as stored (COSINE: normalised), or NULL. Valid until the index changes. */
+/* Vector of a label as stored (COSINE: normalised), or NULL; also NULL in the compact layout, which has none of floats. Valid until the
+ * index changes. */
 const float *hnsw_vector(const struct hnsw *h, uint64_t label);
+/* The same copied to out [dim], whatever the layout; false for an unknown or removed label. */
+bool hnsw_get_vector(const struct hnsw *h, uint64_t label, float *out);
 
 struct hnsw_stats {
     size_t n, n_removed, capacity, bytes;

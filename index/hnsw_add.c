@@ -493,6 +493,8 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
 {
     struct batch t = {.h = h, .vec = vec, .label = label, .n = n, .progress = progress, .user = user};
     t.threads = threads < 1 || n < 2 ? 1 : threads > MAX_THREADS ? MAX_THREADS : threads;
+    if (hnsw_compact_refuses(h, "add", err))
+        return false;
     if (n > ID_MAX)
         return hnsw_fail(err, HNSW_FULL, "%zu elements in one call, wanted at most %u", n, ID_MAX);
     bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err) &&

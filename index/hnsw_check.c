@@ -36,9 +36,8 @@ static bool twice(const uint32_t *link, unsigned n, unsigned *at)
     return false;
 }
 
-static bool check_list(const struct hnsw *h, uint32_t id, int level, struct hnsw_err *err)
+bool hnsw_check_list(const struct hnsw *h, uint32_t id, int level, const uint32_t *link, struct hnsw_err *err)
 {
-    const uint32_t *link = node_links(h, id, level);
     unsigned cap = links_cap(h, level), n = links_count(link, cap), at;
     for (unsigned i = 0; i < n; i++) {
         if (link[i] >= h->n)
@@ -46,7 +45,7 @@ static bool check_list(const struct hnsw *h, uint32_t id, int level, struct hnsw
                              i, link[i], h->n);
         if (link[i] == id)
             return hnsw_fail(err, HNSW_FORMAT, "element %u, level %d, link %u: found a link to itself", id, level, i);
-        if (h->level[link[i]] < level)
+        if (level > 0 && h->level[link[i]] < level)
             return hnsw_fail(err, HNSW_FORMAT,
                              "element %u, level %d, link %u: found element %u, which ends at level %u", id, level, i,
                              link[i], h->level[link[i]]);
@@ -69,7 +68,7 @@ bool hnsw_check_links(const struct hnsw *h, uint32_t id, struct hnsw_err *err)
         return hnsw_fail(err, HNSW_FORMAT, "element %u: lists up to %zu, wanted at most %zu", id,
                          (size_t)h->upper_at[id] + (size_t)level, h->upper_n);
     for (int l = 0; l <= level; l++)
-        if (!check_list(h, id, l, err))
+        if (!hnsw_check_list(h, id, l, node_links(h, id, l), err))
             return false;
     return true;
 }
@@ -85,7 +84,7 @@ bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err)
     }
     if (h->entry >= h->n)
         return hnsw_fail(err, HNSW_FORMAT, "entry point: found %u, wanted below %zu", h->entry, h->n);
-    if (h->level[h->entry] != h->max_level)
+    if (!h->compact && h->level[h->entry] != h->max_level)
         return hnsw_fail(err, HNSW_FORMAT, "entry point %u: found level %u, wanted the highest, %d", h->entry,
                          h->level[h->entry], h->max_level);
     return true;
@@ -94,7 +93,7 @@ bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err)
 bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err)
 {
     size_t n = 0;
-    for (size_t i = 0; i < h->n; i++) {
+    for (size_t i = 0; h->removed && i < h->n; i++) { // a compact index without any has no marks
         if (h->removed[i] > 1)
             return hnsw_fail(err, HNSW_FORMAT, "element %zu: found mark %u, wanted 0 or 1", i, h->removed[i]);
         if (h->removed[i] && i < h->removed_low)
@@ -121,12 +120,13 @@ static bool check_labels(const struct hnsw *h, struct hnsw_err *err)
 /* Breadth first from the entry point; `queue` holds everyone reached. */
 static size_t reach(const struct hnsw *h, uint8_t *seen, uint32_t *queue)
 {
+    uint32_t link[ROW_MAX];
     size_t n = 0, done = 0;
     seen[h->entry] = 1;
     queue[n++] = h->entry;
     while (done < n) {
-        const uint32_t *link = node_links(h, queue[done++], 0);
-        for (unsigned i = 0; i < h->m0 && link[i] != NO_ID; i++)
+        unsigned n_links = links0(h, queue[done++], link);
+        for (unsigned i = 0; i < n_links; i++)
             if (!seen[link[i]]) {
                 seen[link[i]] = 1;
                 queue[n++] = link[i];
@@ -173,7 +173,11 @@ bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
     *unreachable = 0;
     if (h->n > h->capacity)
         return hnsw_fail(err, HNSW_FORMAT, "%zu elements in an index of %zu", h->n, h->capacity);
-    if (!hnsw_check_entry(h, err) || !hnsw_check_marks(h, err) || !check_labels(h, err))
+    if (!hnsw_check_entry(h, err) || !hnsw_check_marks(h, err))
+        return false;
+    if (h->compact)
+        return hnsw_compact_check(h, err) && count_unreachable(h, unreachable, err);
+    if (!check_labels(h, err))
         return false;
     for (uint32_t i = 0; i < h->n; i++)
         if (!hnsw_check_vector(h, i, err) || !hnsw_check_links(h, i, err))

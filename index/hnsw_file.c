@@ -24,7 +24,7 @@ struct header {
     unsigned char pad[40];
     uint64_t sum; // of the bytes before
 };
-static_assert(sizeof(struct header) == 128, "the header is 128 bytes");
+static_assert(sizeof(struct header) == HNSW_IO_HEADER, "the header is 128 bytes");
 
 static uint64_t record_size(const struct header *f)
 {
@@ -83,6 +83,8 @@ bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
 {
     struct hnsw_out out;
     struct header f;
+    if (h->compact)
+        return hnsw_compact_save(h, path, err);
     fill_header(h, &f);
     if (!hnsw_out_open(&out, path, err))
         return false;
@@ -200,7 +202,11 @@ bool hnsw_load_finish(struct hnsw *h, const char *name, uint64_t base, uint64_t 
 static struct hnsw *load(struct hnsw_in *in, struct hnsw_err *err)
 {
     struct header f;
-    if (!hnsw_in_get(in, &f, sizeof(f), err) || !check_header(in, &f, err))
+    if (!hnsw_in_get(in, &f, sizeof(f), err))
+        return NULL;
+    if (memcmp(f.magic, HNSW_COMPACT_MAGIC, sizeof(f.magic)) == 0)
+        return hnsw_compact_load(in, &f, err);
+    if (!check_header(in, &f, err))
         return NULL;
     struct hnsw_params p = {.metric = (enum hnsw_metric)f.metric, .dim = f.dim, .capacity = (size_t)f.n, .m = f.m};
     p.ef_construction = f.ef_construction;

@@ -100,6 +100,7 @@ void hnsw_free(struct hnsw *h)
     hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
     hnsw_fast_free(h->fast);
+    hnsw_compact_free(h->compact);
     free(h);
 }
 
@@ -117,6 +118,8 @@ static bool remap(struct hnsw *h, size_t capacity)
 
 bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err)
 {
+    if (hnsw_compact_refuses(h, "resize", err))
+        return false;
     if (capacity < h->n)
         return hnsw_fail(err, HNSW_ARG, "capacity is %zu, but the index holds %zu elements", capacity, h->n);
     if (capacity > ID_MAX)
@@ -186,6 +189,8 @@ void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label, int level)
 
 bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err)
 {
+    if (hnsw_compact_refuses(h, "remove", err))
+        return false;
     uint32_t id = hnsw_label_map_find(&h->map, h->label, label);
     if (id == NO_ID || h->removed[id])
         return hnsw_fail(err, HNSW_NOT_FOUND, "label %llu is not in the index", (unsigned long long)label);
@@ -218,14 +223,33 @@ size_t hnsw_capacity(const struct hnsw *h)
     return h->capacity;
 }
 
+static uint32_t find_label(const struct hnsw *h, uint64_t label)
+{
+    return h->compact ? hnsw_compact_find(h->compact, label) : hnsw_label_map_find(&h->map, h->label, label);
+}
+
 const float *hnsw_vector(const struct hnsw *h, uint64_t label)
 {
-    uint32_t id = hnsw_label_map_find(&h->map, h->label, label);
-    return id == NO_ID || h->removed[id] ? NULL : node_vec(h, id);
+    uint32_t id = find_label(h, label);
+    return h->compact || id == NO_ID || h->removed[id] ? NULL : node_vec(h, id);
+}
+
+bool hnsw_get_vector(const struct hnsw *h, uint64_t label, float *out)
+{
+    uint32_t id = find_label(h, label);
+    if (id == NO_ID || is_removed(h, id))
+        return false;
+    if (h->compact)
+        hnsw_compact_vector(h->compact, id, out);
+    else
+        memcpy(out, node_vec(h, id), h->dim * sizeof(*out));
+    return true;
 }
 
 size_t hnsw_bytes(const struct hnsw *h)
 {
+    if (h->compact)
+        return sizeof(*h) + hnsw_compact_bytes(h->compact) + (h->n_removed ? h->n : 0);
     size_t by_element = h->stride + sizeof(*h->label) + sizeof(*h->level) + sizeof(*h->removed) + sizeof(*h->upper_at);
     return sizeof(*h) + h->capacity * by_element + h->upper_cap * h->m * sizeof(uint32_t) +
            (h->map.mask + 1) * sizeof(*h->map.slot) + hnsw_fast_bytes(h->fast);
@@ -233,6 +257,7 @@ size_t hnsw_bytes(const struct hnsw *h)
 
 void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s)
 {
+    uint32_t link[ROW_MAX];
     size_t links = 0;
     *s = (struct hnsw_stats){.n = h->n, .n_removed = h->n_removed, .capacity = h->capacity, .bytes = hnsw_bytes(h)};
     s->m = h->m;
@@ -241,7 +266,7 @@ void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s)
     s->seed = h->seed;
     s->kernel = hnsw_kernel();
     for (uint32_t i = 0; i < h->n; i++) {
-        unsigned c = links_count(node_links(h, i, 0), h->m0);
+        unsigned c = links0(h, i, link);
         links += c;
         s->n_links0_zero += c == 0;
     }

@@ -4,6 +4,8 @@
 
 #include "index/hnsw_priv.h"
 
+#define HNSW_IO_HEADER 128 // bytes of a header, whichever the format
+#define HNSW_COMPACT_MAGIC "HNSWCMPT"
 #define HNSW_IO_ALIGN 64 // sections of a file begin at multiples
 
 static inline uint64_t hnsw_io_pad(uint64_t n)
@@ -52,6 +54,9 @@ bool hnsw_out_close(struct hnsw_out *out,
 /* What loading does last: label map, vectors, links, entry point, marks. Element i's record is at offset base + i *
  * step. */
 bool hnsw_load_finish(struct hnsw *h, const char *name, uint64_t base, uint64_t step, struct hnsw_err *err);
+
+/* hnsw_load from an open stream whose header [HNSW_IO_HEADER], just read, begins with HNSW_COMPACT_MAGIC. */
+struct hnsw *hnsw_compact_load(struct hnsw_in *in, const void *header, struct hnsw_err *err);
 
 /* hnsw_import from an open stream. */
 struct hnsw *hnsw_import_from(struct hnsw_in *in, enum hnsw_metric metric, size_t dim, struct hnsw_err *err);

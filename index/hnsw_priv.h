@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "index/compact.h"
 #include "index/heap.h"
 #include "index/hnsw.h"
 #include "index/label_map.h"
@@ -51,6 +52,7 @@ struct hnsw {
 
     struct hnsw_builder *builder; // scratch of hnsw_add, or NULL
     struct fast *fast;            // the fast layout of the graph as it is, or NULL
+    struct compact *compact;      // or NULL; with it there is nothing above but shape, counts and, if any are removed, `removed`
 };
 
 /* Everything a search needs besides the index. `id` and `score` hold one list of links. */
@@ -128,6 +130,9 @@ struct hnsw_reach {
 size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r,
                       struct hnsw_ws *ws); // ws fits ef_construction; h is not empty
 
+// range.c: the lowest and highest value of each dimension, exact whatever the threads; an index that is not empty
+void hnsw_range(const struct hnsw *h, unsigned threads, float *low, float *high);
+
 // order.c: elements of a graph that is not empty numbered by region, the entry point first. Number of each element, the
 // caller's to free, or NULL: out of memory; element [n] receives the element of each number
 uint32_t *hnsw_order(const struct hnsw *h, uint32_t *element);
@@ -143,6 +148,7 @@ bool hnsw_finite(const float *vec, size_t dim); // every value finite and within
 // hnsw_check.c: the rules of one element, and of the whole; `err` says what was found and wanted
 bool hnsw_check_vector(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
 bool hnsw_check_links(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
+bool hnsw_check_list(const struct hnsw *h, uint32_t id, int level, const uint32_t *link, struct hnsw_err *err);
 bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err);
 bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err);
 
@@ -192,20 +198,64 @@ static inline unsigned links_count(const uint32_t *link, unsigned cap)
     return n;
 }
 
+static inline void ask_for_vector(const struct hnsw *h, uint32_t id)
+{
+    const char *vec = h->compact ? (const char *)(h->compact->code + (size_t)id * h->dim) : (const char *)node_vec(h, id);
+    __builtin_prefetch(vec);
+    __builtin_prefetch(vec + 64);
+}
+
+static inline uint64_t label_of(const struct hnsw *h, uint32_t id)
+{
+    return h->compact ? compact_label(h->compact, id) : h->label[id];
+}
+
+static inline bool is_removed(const struct hnsw *h, uint32_t id)
+{
+    return h->n_removed > 0 && h->removed[id];
+}
+
 /* May the element be returned? */
 static inline bool eligible(const struct hnsw *h, const struct hnsw_query *p, uint32_t id)
 {
-    if (h->removed[id])
+    if (is_removed(h, id))
         return false;
     if (!p->allow && !p->filter)
         return true;
-    uint64_t l = h->label[id];
+    uint64_t l = label_of(h, id);
     return (!p->allow || (l < p->n_allow && (p->allow[l / 64] >> (l % 64) & 1))) &&
            (!p->filter || p->filter(p->filter_ctx, l));
 }
 
+/* Copy the links of an element on level 0 into out [m0], anything after them; how many there are. */
+static inline unsigned links0(const struct hnsw *h, uint32_t id, uint32_t *out)
+{
+    if (h->compact)
+        return compact_links(h->compact, id, out);
+    unsigned n = 0;
+    memcpy(out, node_links(h, id, 0), h->m0 * sizeof(*out));
+    for (unsigned i = 0; i < h->m0; i++)
+        n += out[i] != NO_ID;
+    return n;
+}
+
+/* Scores of codes; q is what hnsw_compact_query made of the query. */
+static inline void compact_scores(const struct hnsw *h, const float *q, const int16_t *code, const uint32_t *id,
+                                  size_t n, float *score)
+{
+    const struct kernel *k = hnsw_kernel_get();
+    (h->metric == HNSW_L2 ? k->l2_16 : k->ip16)(q, h->compact->step, code, id, n, h->dim, score);
+    for (size_t i = 0; i < n; i++)
+        score[i] += q[h->dim];
+}
+
+/* In a compact index q is what hnsw_compact_query made of the query. */
 static inline void score_ids(const struct hnsw *h, const float *q, const uint32_t *id, size_t n, float *score)
 {
+    if (h->compact) {
+        compact_scores(h, q, h->compact->code, id, n, score);
+        return;
+    }
     metric_fn(h->metric)(q, h->block, h->stride, id, n, h->dim, score);
 }
 

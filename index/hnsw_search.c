@@ -17,6 +17,8 @@
  * the used places is enough, and needs no branch. */
 static unsigned read_links(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, uint32_t *out)
 {
+    if (h->compact)
+        return compact_links(h->compact, id, out);
     unsigned cap = links_cap(h, level), n = 0;
     if (lock)
         hnsw_lock_take(&lock[id]);
@@ -59,11 +61,8 @@ static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t i
         ws->id[n] = to;
         n += visited_mark(&ws->visited, to);
     }
-    for (size_t i = 0; i < n; i++) {
-        const char *vec = (const char *)node_vec(h, ws->id[i]);
-        __builtin_prefetch(vec);
-        __builtin_prefetch(vec + 64);
-    }
+    for (size_t i = 0; i < n; i++)
+        ask_for_vector(h, ws->id[i]);
     return n;
 }
 
@@ -170,7 +169,7 @@ static size_t keys_to_hits(const struct hnsw *h, const uint64_t *key, size_t n, 
         for (found = p->k; found < n && key[found] >> 32 == key[p->k - 1] >> 32;)
             found++;
     for (size_t i = 0; i < found; i++)
-        ws->tie[i] = (struct hnsw_hit){plain ? key_id(key[i]) : h->label[key_id(key[i])], key_score(key[i])};
+        ws->tie[i] = (struct hnsw_hit){plain ? key_id(key[i]) : label_of(h, key_id(key[i])), key_score(key[i])};
     for (size_t i = 0, end; i < found; i = end) {
         for (end = i + 1; end < found && ws->tie[end].score == ws->tie[i].score;)
             end++;
@@ -227,9 +226,9 @@ static const uint64_t *walk(const struct hnsw *h, const float *q, const struct h
     *n = 0;
     if (!limit_take(&ws->limit, 1)) // the entry point
         return ws->pool.key;
-    uint32_t from = hnsw_descend(h, NULL, q, 0, ws, h->entry);
+    uint32_t from = h->compact ? hnsw_compact_start(h, q, ws) : hnsw_descend(h, NULL, q, 0, ws, h->entry);
     if (walks_all(h, p)) {
-        hnsw_walk(h, NULL, q, from, 0, ef, ws);
+        (h->compact ? hnsw_compact_walk(h, q, from, ef, ws) : hnsw_walk(h, NULL, q, from, 0, ef, ws));
         *n = ws->pool.n;
         return ws->pool.key;
     }
@@ -272,9 +271,12 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
         return NULL;
     }
-    if (h->metric != HNSW_COSINE)
+    if (h->metric != HNSW_COSINE && !h->compact)
         return q;
-    hnsw_metric_normalize(q, h->dim, ws->query);
+    if (h->metric == HNSW_COSINE)
+        hnsw_metric_normalize(q, h->dim, ws->query);
+    if (h->compact)
+        hnsw_compact_query(h, h->metric == HNSW_COSINE ? ws->query : q, ws->query);
     return ws->query;
 }
 
@@ -311,7 +313,8 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     n = keys_to_hits(h, key, n, p, ws);
     if (scan)
         return merge_hits(ws, n, hit, scanned, p->k);
-    memcpy(hit, ws->tie, n * sizeof(*hit));
+    if (n) // of an empty index there may be no `tie`
+        memcpy(hit, ws->tie, n * sizeof(*hit));
     return n;
 }
 

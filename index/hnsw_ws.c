@@ -29,6 +29,6 @@ void hnsw_ws_free(struct hnsw_ws *ws)
 bool hnsw_ws_fit(struct hnsw_ws *ws, size_t n, size_t ef, size_t dim)
 {
     return hnsw_visited_fit(&ws->visited, n) && hnsw_pool_fit(&ws->pool, ef) &&
-           hnsw_grow_array((void **)&ws->query, &ws->query_cap, dim, sizeof(*ws->query)) &&
+           hnsw_grow_array((void **)&ws->query, &ws->query_cap, dim + 1, sizeof(*ws->query)) &&
            hnsw_grow_array((void **)&ws->tie, &ws->tie_cap, 2 * ef, sizeof(*ws->tie));
 }

@@ -75,11 +75,54 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
     }
 }
 
-const struct kernel hnsw_kernel_avx2 = {"avx2", supported, ip, l2};
+TARGET static inline __m256 load8(const int16_t *code) // 8 codes as floats
+{
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)code)));
+}
+
+TARGET static void ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+                        size_t dim, float *score)
+{
+    (void)step;
+    for (size_t i = 0; i < n; i++) {
+        const int16_t *c = metric_row16(code, idx, i, dim);
+        __m256 a = _mm256_setzero_ps(), b = a;
+        size_t j = 0;
+        for (; j + 16 <= dim; j += 16) {
+            a = _mm256_fmadd_ps(_mm256_loadu_ps(q + j), load8(c + j), a);
+            b = _mm256_fmadd_ps(_mm256_loadu_ps(q + j + 8), load8(c + j + 8), b);
+        }
+        score[i] = sum8(_mm256_add_ps(a, b));
+        for (; j < dim; j++)
+            score[i] += q[j] * (float)c[j];
+    }
+}
+
+TARGET static void l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+                         size_t dim, float *score)
+{
+    for (size_t i = 0; i < n; i++) {
+        const int16_t *c = metric_row16(code, idx, i, dim);
+        __m256 a = _mm256_setzero_ps(), b = a, d;
+        size_t j = 0;
+        for (; j + 16 <= dim; j += 16) {
+            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j), load8(c + j), _mm256_loadu_ps(q + j));
+            a = _mm256_fmadd_ps(d, d, a);
+            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j + 8), load8(c + j + 8), _mm256_loadu_ps(q + j + 8));
+            b = _mm256_fmadd_ps(d, d, b);
+        }
+        float s = sum8(_mm256_add_ps(a, b));
+        for (; j < dim; j++)
+            s += (q[j] - step[j] * (float)c[j]) * (q[j] - step[j] * (float)c[j]);
+        score[i] = -s;
+    }
+}
+
+const struct kernel hnsw_kernel_avx2 = {"avx2", supported, ip, l2, ip16, l2_16};
 #else
 static bool supported(void)
 {
     return false;
 }
-const struct kernel hnsw_kernel_avx2 = {"avx2", supported, NULL, NULL};
+const struct kernel hnsw_kernel_avx2 = {"avx2", supported, NULL, NULL, NULL, NULL};
 #endif

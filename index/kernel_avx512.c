@@ -1,5 +1,7 @@
 /* kernel_avx512.c - scores by AVX-512: 16 floats at a time, the rest under a mask. Compiled for its own target, picked
  * at run time. */
+#include <string.h>
+
 #include "index/metric.h"
 
 #if defined(__x86_64__)
@@ -91,11 +93,69 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
     many(step_l2, q, base, stride, idx, n, dim, score);
 }
 
-const struct kernel hnsw_kernel_avx512 = {"avx512", supported, ip, l2};
+/* The first `left` of 16 codes as floats, zeros after them. Masks for 16-bit loads would ask for more than AVX-512F. */
+TARGET static inline __m512 load16(const int16_t *code, size_t left)
+{
+    int16_t some[16] = {0};
+    if (left < 16)
+        memcpy(some, code, left * sizeof(*code));
+    const void *from = left < 16 ? some : code;
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)from)));
+}
+
+/* As `four`; the step of L2 is -|q - step c|^2, that of IP leaves `step` alone. */
+TARGET static inline __attribute__((always_inline)) __m128 four16(bool l2, const float *q, const float *step,
+                                                                  const int16_t *const c[4], size_t dim)
+{
+    __m512 sum[4];
+    for (size_t l = 0; l < 4; l++)
+        sum[l] = _mm512_setzero_ps();
+    for (size_t j = 0; j < dim; j += 16) {
+        __mmask16 m = first(dim - j);
+        __m512 x = _mm512_maskz_loadu_ps(m, q + j), s = l2 ? _mm512_maskz_loadu_ps(m, step + j) : x;
+        for (size_t l = 0; l < 4; l++) {
+            __m512 v = load16(c[l] + j, dim - j);
+            __m512 d = l2 ? _mm512_fnmadd_ps(s, v, x) : v;
+            sum[l] = l2 ? _mm512_fnmadd_ps(d, d, sum[l]) : _mm512_fmadd_ps(x, d, sum[l]);
+        }
+    }
+    return sum4(sum[0], sum[1], sum[2], sum[3]);
+}
+
+TARGET static inline __attribute__((always_inline)) void many16(bool l2, const float *q, const float *step,
+                                                                const int16_t *code, const uint32_t *idx, size_t n,
+                                                                size_t dim, float *score)
+{
+    for (size_t i = 0; i < n; i += 4) {
+        const int16_t *c[4];
+        size_t left = n - i < 4 ? n - i : 4;
+        for (size_t l = 0; l < 4; l++) // the last group repeats its last vector
+            c[l] = metric_row16(code, idx, i + (l < left ? l : left - 1), dim);
+        __m128 s = dim == 32 ? four16(l2, q, step, c, 32) : four16(l2, q, step, c, dim);
+        if (left == 4)
+            _mm_storeu_ps(score + i, s);
+        else
+            _mm512_mask_storeu_ps(score + i, first(left), _mm512_castps128_ps512(s));
+    }
+}
+
+TARGET static void ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+                        size_t dim, float *score)
+{
+    many16(false, q, step, code, idx, n, dim, score);
+}
+
+TARGET static void l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+                         size_t dim, float *score)
+{
+    many16(true, q, step, code, idx, n, dim, score);
+}
+
+const struct kernel hnsw_kernel_avx512 = {"avx512", supported, ip, l2, ip16, l2_16};
 #else
 static bool supported(void)
 {
     return false;
 }
-const struct kernel hnsw_kernel_avx512 = {"avx512", supported, NULL, NULL};
+const struct kernel hnsw_kernel_avx512 = {"avx512", supported, NULL, NULL, NULL, NULL};
 #endif

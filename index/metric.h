@@ -14,10 +14,16 @@
 typedef void metric_many(const float *q, const void *base, size_t stride, const uint32_t *idx, size_t n, size_t dim,
                          float *score);
 
+/* The same for vectors of int16, dim of them in a row, one vector after the other: the inner product of q and the
+ * codes; minus the squared distance of q and the codes times `step` [dim], which the inner product does not look at. */
+typedef void metric_many16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+                           size_t dim, float *score);
+
 struct kernel {
     const char *name;
     bool (*supported)(void);
     metric_many *ip, *l2; // inner product; minus the squared distance
+    metric_many16 *ip16, *l2_16;
 };
 
 extern const struct kernel hnsw_kernel_plain, hnsw_kernel_sse, hnsw_kernel_avx2, hnsw_kernel_avx512;
@@ -36,6 +42,11 @@ void hnsw_metric_normalize(const float *vec, size_t dim, float *out); // unit le
 static inline const float *metric_row(const void *base, size_t stride, const uint32_t *idx, size_t i)
 {
     return (const float *)(const void *)((const char *)base + (idx ? idx[i] : i) * stride);
+}
+
+static inline const int16_t *metric_row16(const int16_t *code, const uint32_t *idx, size_t i, size_t dim)
+{
+    return code + (idx ? idx[i] : i) * dim;
 }
 
 /* Ask for the row a few places ahead, never past the list. */

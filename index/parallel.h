@@ -6,6 +6,7 @@
 #include <stddef.h>
 
 #define HNSW_THREADS_MAX 256
+#define HNSW_PART 4096 // elements that a thread takes at a time
 
 typedef void hnsw_part_fn(void *ctx, size_t from, size_t to); // the part [from, to) of the loop
 

@@ -1,0 +1,310 @@
+/* compact.c - making the compact layout of compact.h from a finished graph, and what can be asked about it.
+ *
+ * int16 steps instead of fp16: for values of one range, as tower outputs are, they are some ten times as exact in the
+ * same two bytes, so nothing has to be scored again, and every kernel, SSE and plain C too, turns them into floats with
+ * one cheap step. Int8 beside fp16 would walk over less memory but needs 3 bytes a value. A link needs as many bits as
+ * the number of elements does: 20 for a million. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/hnsw_priv.h"
+#include "index/parallel.h"
+
+#define SEEDS_MAX 1024   // scanning 64 KB of codes takes about 5 us
+#define SEED_STEP_MIN 64 // a walk crosses a small graph at once
+#define AHEAD 4          // elements that are asked for before they are needed
+#define STEPS 65534      // from -32,767 to 32,767
+
+// ------------------------------------------------------------------------------------------------------- storage
+
+static unsigned bits_for(size_t n) // numbers below n and all ones
+{
+    unsigned bits = 1;
+    while (((uint64_t)1 << bits) - 1 < n)
+        bits++;
+    return bits;
+}
+
+size_t hnsw_compact_row(size_t n, unsigned width)
+{
+    return ((size_t)width * bits_for(n) + 7) / 8;
+}
+
+struct compact *hnsw_compact_new(size_t n, size_t dim, unsigned width, bool wide_labels)
+{
+    struct compact *c = hnsw_mem_new(1, sizeof(*c));
+    if (!c)
+        return NULL;
+    c->n = n;
+    c->dim = dim;
+    c->width = width;
+    c->bits = bits_for(n);
+    c->row = hnsw_compact_row(n, width);
+    c->seed_step = (n + SEEDS_MAX - 1) / SEEDS_MAX;
+    c->seed_step = c->seed_step < SEED_STEP_MIN ? SEED_STEP_MIN : c->seed_step;
+    c->n_seed = (n + c->seed_step - 1) / c->seed_step;
+    c->mid = hnsw_mem_new(dim, sizeof(*c->mid));
+    c->step = hnsw_mem_new(dim, sizeof(*c->step));
+    c->code = hnsw_mem_block(n, dim * sizeof(*c->code));
+    c->seed = hnsw_mem_block(c->n_seed, dim * sizeof(*c->seed));
+    c->link = hnsw_mem_block(n * c->row + sizeof(uint64_t), 1);
+    c->by_label = hnsw_mem_block(n, sizeof(*c->by_label));
+    if (wide_labels)
+        c->label64 = hnsw_mem_block(n, sizeof(*c->label64));
+    else
+        c->label32 = hnsw_mem_block(n, sizeof(*c->label32));
+    if (c->mid && c->step && c->code && c->seed && c->link && c->by_label && (c->label32 || c->label64)) {
+        memset(c->link + n * c->row, 0, sizeof(uint64_t));
+        return c;
+    }
+    hnsw_compact_free(c);
+    return NULL;
+}
+
+void hnsw_compact_free(struct compact *c)
+{
+    if (!c)
+        return;
+    free(c->mid);
+    free(c->step);
+    free(c->code);
+    free(c->seed);
+    free(c->link);
+    free(c->label32);
+    free(c->label64);
+    free(c->by_label);
+    free(c);
+}
+
+size_t hnsw_compact_bytes(const struct compact *c)
+{
+    if (!c)
+        return 0;
+    size_t by_element = c->dim * sizeof(*c->code) + c->row + sizeof(*c->by_label) +
+                        (c->label32 ? sizeof(*c->label32) : sizeof(*c->label64));
+    return sizeof(*c) + c->n * by_element + c->n_seed * c->dim * sizeof(*c->seed) + 2 * c->dim * sizeof(float) +
+           sizeof(uint64_t);
+}
+
+void hnsw_compact_fill_seeds(struct compact *c)
+{
+    for (size_t i = 0; i < c->n_seed; i++)
+        memcpy(c->seed + i * c->dim, c->code + i * c->seed_step * c->dim, c->dim * sizeof(*c->code));
+}
+
+// --------------------------------------------------------------------------------------------------------- labels
+
+struct labelled {
+    uint64_t label;
+    uint32_t id;
+};
+
+static int by_label(const void *a, const void *b)
+{
+    uint64_t x = ((const struct labelled *)a)->label, y = ((const struct labelled *)b)->label;
+    return (x > y) - (x < y);
+}
+
+/* Labels 0 .. n - 1 are their own places. */
+static bool place_plain_labels(struct compact *c)
+{
+    memset(c->by_label, 0xff, c->n * sizeof(*c->by_label));
+    for (uint32_t i = 0; i < c->n; i++) {
+        uint64_t l = compact_label(c, i);
+        if (l >= c->n || c->by_label[l] != NO_ID)
+            return false;
+        c->by_label[l] = i;
+    }
+    return true;
+}
+
+enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice)
+{
+    if (place_plain_labels(c))
+        return HNSW_OK;
+    struct labelled *all = hnsw_mem_block(c->n, sizeof(*all));
+    if (!all)
+        return HNSW_NOMEM;
+    for (uint32_t i = 0; i < c->n; i++)
+        all[i] = (struct labelled){compact_label(c, i), i};
+    qsort(all, c->n, sizeof(*all), by_label);
+    enum hnsw_err_code code = HNSW_OK;
+    for (size_t i = 0; i < c->n; i++) {
+        c->by_label[i] = all[i].id;
+        if (i > 0 && all[i].label == all[i - 1].label) {
+            *twice = all[i].id;
+            code = HNSW_FORMAT;
+        }
+    }
+    free(all);
+    return code;
+}
+
+uint32_t hnsw_compact_find(const struct compact *c, uint64_t label)
+{
+    if (label < c->n && compact_label(c, c->by_label[label]) == label)
+        return c->by_label[label];
+    for (size_t low = 0, high = c->n; low < high;) {
+        size_t at = low + (high - low) / 2;
+        uint64_t found = compact_label(c, c->by_label[at]);
+        if (found == label)
+            return c->by_label[at];
+        if (found < label)
+            low = at + 1;
+        else
+            high = at;
+    }
+    return NO_ID;
+}
+
+// --------------------------------------------------------------------------------------------------------- making
+
+static bool wide_labels(const struct hnsw *h)
+{
+    for (size_t i = 0; i < h->n; i++)
+        if (h->label[i] > UINT32_MAX)
+            return true;
+    return false;
+}
+
+struct making {
+    const struct hnsw *h;
+    struct compact *c;
+    const uint32_t *element, *number; // [n] of a number; of an element
+    uint8_t *removed;                 // [n] by number; NULL if none are
+};
+
+static void find_steps(const struct hnsw *h, struct compact *c, unsigned threads)
+{
+    hnsw_range(h, threads, c->mid, c->step);
+    for (size_t j = 0; j < c->dim; j++) {
+        float range = c->step[j] - c->mid[j], step = range / STEPS;
+        c->mid[j] += range / 2;
+        c->step[j] = step >= FLT_MIN ? step : 0; // below, 1 / step could be infinite
+    }
+}
+
+static void encode(const struct hnsw *h, struct compact *c, uint32_t number, uint32_t element)
+{
+    const float *v = node_vec(h, element);
+    int16_t *code = c->code + (size_t)number * c->dim;
+    for (size_t j = 0; j < c->dim; j++) {
+        float x = c->step[j] > 0 ? (v[j] - c->mid[j]) / c->step[j] : 0; // a rounding beyond 32,767 at most
+        code[j] = (int16_t)lrintf(x > STEPS / 2 ? STEPS / 2 : x < -STEPS / 2 ? -STEPS / 2 : x);
+    }
+}
+
+static void pack_links(const struct hnsw *h, struct compact *c, uint32_t id, uint32_t element, const uint32_t *number)
+{
+    const uint32_t *link = node_links(h, element, 0);
+    unsigned char row[ROW_MAX * sizeof(uint32_t) + sizeof(uint64_t)] = {0};
+    for (unsigned i = 0; i < c->width; i++) {
+        uint64_t to = link[i] == NO_ID ? compact_none(c) : number[link[i]], word;
+        size_t bit = (size_t)i * c->bits;
+        memcpy(&word, row + bit / 8, sizeof(word));
+        word |= to << bit % 8;
+        memcpy(row + bit / 8, &word, sizeof(word));
+    }
+    memcpy(c->link + (size_t)id * c->row, row, c->row);
+}
+
+static void make_part(void *ctx, size_t from, size_t to)
+{
+    const struct making *m = ctx;
+    struct compact *c = m->c;
+    for (size_t i = from; i < to; i++) {
+        uint32_t element = m->element[i];
+        if (i + AHEAD < to) {
+            ask_for_vector(m->h, m->element[i + AHEAD]);
+            ask_for_links0(m->h, m->element[i + AHEAD]);
+        }
+        encode(m->h, c, (uint32_t)i, element);
+        pack_links(m->h, c, (uint32_t)i, element, m->number);
+        if (c->label32)
+            c->label32[i] = (uint32_t)m->h->label[element];
+        else
+            c->label64[i] = m->h->label[element];
+        if (m->removed)
+            m->removed[i] = m->h->removed[element];
+    }
+}
+
+static void free_plain(struct hnsw *h)
+{
+    free(h->block);
+    free(h->label);
+    free(h->level);
+    free(h->removed);
+    free(h->upper_at);
+    free(h->upper);
+    hnsw_label_map_fini(&h->map);
+    hnsw_builder_free(h->builder);
+    hnsw_fast_free(h->fast);
+    h->block = NULL;
+    h->label = NULL;
+    h->level = h->removed = NULL;
+    h->upper_at = h->upper = NULL;
+    h->builder = NULL;
+    h->fast = NULL;
+}
+
+void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed)
+{
+    free_plain(h);
+    h->n = h->capacity = c->n;
+    h->upper_n = h->upper_cap = 0;
+    h->stride = 0;
+    h->entry = c->n ? 0 : NO_ID;
+    h->max_level = c->n ? 0 : -1;
+    h->removed = removed;
+    h->removed_low = 0;
+    h->compact = c;
+}
+
+/* Fill c; `element` [n] is scratch. */
+static bool fill(const struct hnsw *h, struct compact *c, uint32_t *element, uint8_t *removed, unsigned threads)
+{
+    uint32_t twice, *number = hnsw_order(h, element);
+    struct making m = {h, c, element, number, removed};
+    if (!number)
+        return false;
+    find_steps(h, c, threads);
+    hnsw_parallel(threads, h->n, HNSW_PART, make_part, &m);
+    free(number);
+    hnsw_compact_fill_seeds(c);
+    return hnsw_compact_sort_labels(c, &twice) == HNSW_OK;
+}
+
+bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err)
+{
+    struct compact *c = hnsw_compact_new(h->n, h->dim, h->m0, wide_labels(h));
+    uint32_t *element = hnsw_mem_block(h->n, sizeof(*element));
+    uint8_t *removed = h->n_removed ? hnsw_mem_new(h->n, 1) : NULL;
+    bool ok = c && element && (removed || !h->n_removed) && (h->n == 0 || fill(h, c, element, removed, threads));
+    free(element);
+    if (ok) {
+        hnsw_compact_place(h, c, removed);
+        return true;
+    }
+    free(removed);
+    hnsw_compact_free(c);
+    return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
+}
+
+// --------------------------------------------------------------------------------------------------------- asking
+
+void hnsw_compact_vector(const struct compact *c, uint32_t id, float *out)
+{
+    const int16_t *code = c->code + (size_t)id * c->dim;
+    for (size_t j = 0; j < c->dim; j++)
+        out[j] = c->mid[j] + c->step[j] * code[j];
+}
+
+bool hnsw_compact_refuses(const struct hnsw *h, const char *what, struct hnsw_err *err)
+{
+    return h->compact &&
+           !hnsw_fail(err, HNSW_ARG, "%s: found an index in the compact layout, which is read-only; wanted a plain one",
+                      what);
+}

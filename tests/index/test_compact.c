@@ -1,0 +1,355 @@
+/* Breaks when the compact layout finds less than the graph it was made from, scores worse than it promises, returns
+ * what is removed or filtered out, misses a label, lets itself be changed, or takes more memory than half of hnswlib's.
+ */
+#include "index_testing.h"
+
+#include "index/hnsw_priv.h"
+
+#define N 1500
+#define NQ 30
+
+static struct hnsw *build(enum hnsw_metric metric, size_t dim, unsigned m, const float *v, const uint64_t *label)
+{
+    struct hnsw_params p = {.metric = metric, .dim = dim, .capacity = N + 10, .m = m, .seed = 3};
+    struct hnsw_err err = {0};
+    struct hnsw *h = hnsw_new(&p, &err);
+    assert_ok(h, err);
+    assert_ok(hnsw_add_batch(h, v, label, N, 2, NULL, NULL, &err), err);
+    return h;
+}
+
+static void compact(struct hnsw *h)
+{
+    struct hnsw_err err = {0};
+    assert_ok(hnsw_optimize(h, HNSW_COMPACT, 1, &err), err);
+}
+
+static struct hnsw_hit *exact(const struct hnsw *h, const float *q, size_t k)
+{
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit *hit = calloc(NQ * k, sizeof(*hit));
+    for (size_t i = 0; i < NQ; i++)
+        assert_int_equal(hnsw_search_exact(h, q + i * hnsw_dim(h), &(struct hnsw_query){.k = k}, ws, hit + i * k, NULL),
+                         k);
+    hnsw_ws_free(ws);
+    return hit;
+}
+
+/* Against what the plain index holds. */
+static double recall_of(const struct hnsw *h, const float *q, const struct hnsw_hit *want, size_t k, size_t ef)
+{
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit *hit = calloc(k, sizeof(*hit));
+    size_t same = 0;
+    for (size_t i = 0; i < NQ; i++) {
+        assert_int_equal(hnsw_search(h, q + i * hnsw_dim(h), &(struct hnsw_query){.k = k, .ef = ef}, ws, hit, NULL), k);
+        for (size_t x = 0; x < k; x++)
+            for (size_t y = 0; y < k; y++)
+                same += hit[x].label == want[i * k + y].label;
+    }
+    free(hit);
+    hnsw_ws_free(ws);
+    return (double)same / (double)(NQ * k);
+}
+
+/* Links of all widths and dimensions that fill no register, too; the floor is what the graph itself gives, less the
+ * noise of 300 hits. */
+static void finds_as_much_as_the_graph(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t dim;
+        unsigned m;
+    } t[] = {{32, 16}, {13, 5}, {50, 20}, {3, 2}};
+    for (int metric = HNSW_IP; metric <= HNSW_L2; metric++)
+        for (size_t i = 0; i < 4; i++) {
+            float *v = clustered(N, t[i].dim, 40, 1), *q = clustered(NQ, t[i].dim, 40, 2);
+            struct hnsw *h = build((enum hnsw_metric)metric, t[i].dim, t[i].m, v, NULL);
+            struct hnsw_hit *want = exact(h, q, 10);
+            struct hnsw_stats before, after;
+            hnsw_get_stats(h, &before);
+            double plain = recall_of(h, q, want, 10, 60);
+            compact(h);
+            hnsw_get_stats(h, &after);
+            assert_true(after.mean_degree0 == before.mean_degree0 && after.n == N && after.bytes < before.bytes);
+            assert_sound(h, N / 100);
+            double packed = recall_of(h, q, want, 10, 60);
+            if (packed < plain - 0.01)
+                fail_msg("metric %d dim %d: recall %.4f compact, %.4f plain", metric, (int)t[i].dim, packed, plain);
+            hnsw_free(h);
+            free(want);
+            free(v);
+            free(q);
+        }
+}
+
+/* The promise of hnsw.h: a stored value is off by at most 1/131,068 of its dimension's range, and a bit for the floats.
+ */
+static void scores_and_vectors_are_as_exact_as_promised(void **state)
+{
+    (void)state;
+    enum { DIM = 24, K = 100 };
+    float *v = clustered(N, DIM, 40, 1), *q = clustered(NQ, DIM, 40, 2), range[DIM], got[DIM];
+    for (size_t i = 0; i < N; i++)
+        v[i * DIM + 5] *= 100; // dimensions differ
+    for (size_t j = 0; j < DIM; j++) {
+        float low = v[j], high = v[j];
+        for (size_t i = 1; i < N; i++) {
+            low = fminf(low, v[i * DIM + j]);
+            high = fmaxf(high, v[i * DIM + j]);
+        }
+        range[j] = high - low;
+    }
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit hit[K];
+    for (int metric = HNSW_IP; metric <= HNSW_L2; metric += 2) {
+        struct hnsw *h = build((enum hnsw_metric)metric, DIM, 8, v, NULL);
+        compact(h);
+        for (uint64_t i = 0; i < N; i++) {
+            assert_true(hnsw_get_vector(h, i, got));
+            for (size_t j = 0; j < DIM; j++)
+                assert_true(fabsf(got[j] - v[i * DIM + j]) <= range[j] / 131068 * 1.01f + 1e-7f);
+        }
+        for (size_t i = 0; i < NQ; i++) {
+            assert_int_equal(hnsw_search(h, q + DIM * i, &(struct hnsw_query){.k = K, .ef = 150}, ws, hit, NULL), K);
+            for (size_t x = 0; x < K; x++) {
+                float s, off = 1e-5f * (1 + fabsf(hit[x].score));
+                uint32_t at = (uint32_t)hit[x].label;
+                hnsw_scores((enum hnsw_metric)metric, DIM, q + DIM * i, v, &at, 1, &s);
+                for (size_t j = 0; j < DIM; j++) {
+                    float from = metric == HNSW_IP ? fabsf(q[DIM * i + j])
+                                                   : 2 * fabsf(q[DIM * i + j] - v[at * DIM + j]) + range[j] / 131068;
+                    off += from * range[j] / 131068;
+                }
+                assert_true(fabsf(s - hit[x].score) <= off);
+                assert_true(x == 0 || hit[x - 1].score > hit[x].score ||
+                            (hit[x - 1].score == hit[x].score && hit[x - 1].label < hit[x].label));
+            }
+        }
+        hnsw_free(h);
+    }
+    hnsw_ws_free(ws);
+    free(v);
+    free(q);
+}
+
+static bool third(const void *ctx, uint64_t label)
+{
+    (void)ctx;
+    return label % 3 == 0;
+}
+
+/* Filters of every strength and removed elements: as many as there are, all of them eligible, the exact ones from a
+ * scan. */
+static void filters_and_removals(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 16, 40, 1), *q = clustered(NQ, 16, 40, 2);
+    struct hnsw *h = build(HNSW_COSINE, 16, 8, v, NULL);
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit hit[N];
+    struct hnsw_err err = {0};
+    float got[16];
+    for (uint64_t i = 0; i < N; i += 6)
+        assert_ok(hnsw_remove(h, i, &err), err);
+    compact(h);
+    assert_sound(h, N / 100);
+    assert_int_equal(hnsw_count(h), N - N / 6);
+    assert_false(hnsw_get_vector(h, 6, got));
+    assert_true(hnsw_get_vector(h, 7, got));
+    struct hnsw_query p = {.k = 20, .ef = 60};
+    assert_true(recall(h, q, NQ, &p) > 0.9); // checks the counts as well
+    p.filter = third;
+    assert_true(recall(h, q, NQ, &p) > 0.9);
+    assert_int_equal(hnsw_search(h, q, &p, ws, hit, &err), 20);
+    for (size_t i = 0; i < 20; i++)
+        assert_int_equal(hit[i].label % 6, 3);
+    p.k = N;
+    assert_int_equal(hnsw_search(h, q, &p, ws, hit, &err), N / 6);
+    uint64_t allow[2] = {0};
+    for (size_t i = 0; i < 100; i += 7)
+        allow[i / 64] |= (uint64_t)1 << i % 64;
+    p = (struct hnsw_query){.k = 50, .allow = allow, .n_allow = 100};
+    assert_int_equal(hnsw_search(h, q, &p, ws, hit, &err), 12); // 15 of 7, 3 of 42 removed
+    for (size_t i = 0; i < 12; i++)
+        assert_true(hit[i].label % 7 == 0 && hit[i].label % 6 != 0 && hit[i].label < 100);
+    struct hnsw_report report;
+    p = (struct hnsw_query){.k = 10, .ef = 200, .max_visits = 150, .report = &report};
+    hnsw_search(h, q, &p, ws, hit, &err);
+    assert_int_equal(err.code, HNSW_OK);
+    assert_true(report.visited <= 150 && report.cut == HNSW_CUT_VISITS);
+    hnsw_ws_free(ws);
+    hnsw_free(h);
+    free(v);
+    free(q);
+}
+
+/* Dense, sparse and 64-bit labels: hits carry them, and a vector is found by them. */
+static void labels_of_every_kind(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 8, 40, 1), got[8];
+    uint64_t label[N];
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit hit;
+    for (int kind = 0; kind < 3; kind++) {
+        for (uint64_t i = 0; i < N; i++)
+            label[i] = kind == 0 ? (i * 7 + 3) % N : kind == 1 ? 3 * i + 1 : UINT64_MAX - i * i;
+        struct hnsw *h = build(HNSW_L2, 8, 8, v, label);
+        compact(h);
+        assert_sound(h, N / 100);
+        for (size_t i = 0; i < N; i++) {
+            assert_true(hnsw_get_vector(h, label[i], got));
+            for (size_t j = 0; j < 8; j++)
+                assert_true(fabsf(got[j] - v[8 * i + j]) < 1e-4f);
+            if (i % 10 == 0) {
+                assert_int_equal(hnsw_search(h, v + 8 * i, &(struct hnsw_query){.k = 1}, ws, &hit, NULL), 1);
+                assert_true(hit.label == label[i] && hit.score > -1e-6f);
+            }
+        }
+        assert_false(hnsw_get_vector(h, 3 * N + 2, got));
+        assert_false(hnsw_get_vector(h, UINT64_MAX - 2, got));
+        hnsw_free(h);
+    }
+    hnsw_ws_free(ws);
+    free(v);
+}
+
+static void refuses(bool done, struct hnsw_err *err)
+{
+    assert_false(done);
+    assert_int_equal(err->code, HNSW_ARG);
+    assert_non_null(strstr(err->msg, "compact"));
+    *err = (struct hnsw_err){0};
+}
+
+static void is_read_only(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 16, 40, 1), got[16];
+    struct hnsw *h = build(HNSW_IP, 16, 8, v, NULL);
+    struct hnsw_err err = {0};
+    assert_ok(hnsw_optimize(h, HNSW_FAST, 1, &err), err);
+    compact(h);
+    assert_ok(hnsw_optimize(h, HNSW_COMPACT, 1, &err), err); // twice is once
+    refuses(hnsw_optimize(h, HNSW_FAST, 1, &err), &err);
+    refuses(hnsw_optimize(h, HNSW_PLAIN, 1, &err), &err);
+    refuses(hnsw_add(h, v, 5000, &err), &err);
+    refuses(hnsw_add_batch(h, v, NULL, 3, 1, NULL, NULL, &err), &err);
+    refuses(hnsw_remove(h, 1, &err), &err);
+    refuses(hnsw_resize(h, 2 * N, &err), &err);
+    refuses(hnsw_export(h, "/tmp/never-written.hnswlib", &err), &err);
+    assert_null(hnsw_vector(h, 1));
+    assert_true(hnsw_get_vector(h, 1, got));
+    assert_int_equal(hnsw_count(h), N);
+    assert_int_equal(hnsw_capacity(h), N);
+    assert_int_equal(hnsw_dim(h), 16);
+    assert_sound(h, N / 100);
+    hnsw_free(h);
+    free(v);
+}
+
+static void odd_contents(void **state)
+{
+    (void)state;
+    float v[40][4] = {{0}};
+    struct hnsw_err err = {0};
+    struct hnsw_hit hit[50];
+    struct hnsw_ws *ws = hnsw_ws_new();
+    for (int metric = HNSW_IP; metric <= HNSW_L2; metric++)
+        for (size_t n = 0; n <= 40; n += n < 2 ? 1 : 19)
+            for (int kind = 0; kind < 5;
+                 kind++) { // zeros, equal ones, one dimension constant, huge and tiny, only tiny
+                struct hnsw *h = new_index((enum hnsw_metric)metric, 4, 40);
+                for (size_t i = 0; i < n; i++) {
+                    v[i][0] = kind == 0   ? 0
+                              : kind == 1 ? 0.5f
+                              : kind == 2 ? (float)i
+                              : kind == 3 ? i % 2 ? 1e15f : -1e15f
+                                          : (float)i * 1e-42f;
+                    v[i][1] = kind == 2 ? -7 : 0;
+                }
+                assert_ok(n == 0 || hnsw_add_batch(h, v[0], NULL, n, 1, NULL, NULL, &err), err);
+                compact(h);
+                assert_sound(h, 0);
+                assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.k = 50}, ws, hit, &err), n);
+                assert_int_equal(err.code, HNSW_OK);
+                for (size_t i = 0; i < n; i++)
+                    assert_true(isfinite(hit[i].score));
+                hnsw_free(h);
+            }
+    hnsw_ws_free(ws);
+}
+
+/* Half of the 374 bytes that hnswlib needs beside the ids at d = 32, M = 16 (bench/results.md). Links are counted at
+ * the 20 bits of a million elements. */
+static void takes_half_of_hnswlib(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 32, 40, 1);
+    struct hnsw *h = build(HNSW_IP, 32, 16, v, NULL);
+    compact(h);
+    double each = (double)hnsw_bytes(h) / N, fixed = (double)sizeof(*h) / N + 24 * 64.0 / N + 300.0 / N;
+    double more = (double)(hnsw_compact_row(1000000, 32) - hnsw_compact_row(N, 32));
+    if (each - fixed + more > 187)
+        fail_msg("%.1f bytes an element, %.1f for the links of a million", each, more);
+    assert_int_equal(hnsw_compact_row(1000000, 32), 80);
+    hnsw_free(h);
+    free(v);
+}
+
+static void every_kernel_is_plain_c(void **state)
+{
+    (void)state;
+    static const char *const kernel[] = {"avx512", "avx2", "sse", "plain"};
+    enum { ROWS = 7, DIM_MAX = 70 };
+    for (size_t dim = 1; dim <= DIM_MAX; dim++) {
+        uint64_t s = dim;
+        int16_t *code = malloc(ROWS * dim * sizeof(*code)); // its own size: a sanitizer sees a read too far
+        float *q = malloc(dim * sizeof(*q)), *step = malloc(dim * sizeof(*step)), got[ROWS], alone;
+        for (size_t i = 0; i < ROWS * dim; i++)
+            code[i] = (int16_t)(rnd(&s) >> 48);
+        for (size_t j = 0; j < dim; j++) {
+            q[j] = rnd_normal(&s);
+            step[j] = rnd_unit(&s) * 1e-4f;
+        }
+        for (size_t x = 0; x < 8; x++) {
+            if (!hnsw_force_kernel(kernel[x / 2]))
+                continue;
+            bool l2 = x % 2;
+            metric_many16 *score = l2 ? hnsw_kernel_get()->l2_16 : hnsw_kernel_get()->ip16;
+            score(q, step, code, NULL, ROWS, dim, got);
+            for (uint32_t i = 0; i < ROWS; i++) {
+                double want = 0, size = 0;
+                for (size_t j = 0; j < dim; j++) {
+                    double c = code[i * dim + j], d = q[j] - (double)step[j] * c;
+                    want += l2 ? -d * d : q[j] * c;
+                    size += l2 ? d * d : fabs(q[j] * c);
+                }
+                if (fabs(got[i] - want) > 3e-6 * size)
+                    fail_msg("%s, dim %zu: %g, wanted %g", kernel[x / 2], dim, (double)got[i], want);
+                score(q, step, code, &i, 1, dim, &alone);
+                assert_true(alone == got[i]);
+            }
+        }
+        free(code);
+        free(q);
+        free(step);
+    }
+    assert_true(hnsw_force_kernel(NULL));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(finds_as_much_as_the_graph),
+        cmocka_unit_test(scores_and_vectors_are_as_exact_as_promised),
+        cmocka_unit_test(filters_and_removals),
+        cmocka_unit_test(labels_of_every_kind),
+        cmocka_unit_test(is_read_only),
+        cmocka_unit_test(odd_contents),
+        cmocka_unit_test(takes_half_of_hnswlib),
+        cmocka_unit_test(every_kernel_is_plain_c),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
