@@ -233,7 +233,7 @@ static void make_part(void *ctx, size_t from, size_t to)
 
 static void free_plain(struct hnsw *h)
 {
-    free(h->block);
+    hnsw_graph_drop_block(h);
     free(h->label);
     free(h->level);
     free(h->removed);
@@ -242,7 +242,6 @@ static void free_plain(struct hnsw *h)
     hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
     hnsw_fast_free(h->fast);
-    h->block = NULL;
     h->label = NULL;
     h->level = h->removed = NULL;
     h->upper_at = h->upper = NULL;

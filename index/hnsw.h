@@ -151,7 +151,7 @@ struct hnsw_stats {
     const char *kernel;       // "avx512", "avx2", "sse", "plain"
 };
 void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s);
-size_t hnsw_bytes(const struct hnsw *h); // memory held
+size_t hnsw_bytes(const struct hnsw *h); // memory held, without what is mapped
 
 /* Every structural rule: counts, link ranges, no self or double links, levels, entry point, labels unique, vectors finite, removed
  * marks, and that every element can be reached from the entry point on level 0: *unreachable (may be NULL) receives how many
@@ -170,9 +170,22 @@ const char *hnsw_kernel(void);
  * byte: sizes, counts, links, levels, labels, finite values and checksums; HNSW_FORMAT names offset, found and wanted; needs at
  * most about twice the file's size in memory. */
 bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err);
-struct hnsw *hnsw_load(const char *path, struct hnsw_err *err);
+struct hnsw *hnsw_load(const char *path, struct hnsw_err *err); // one thread, private memory
+
+/* threads: that read and check; 0 = 1. shared: vectors and links on level 0 stay in the file, mapped read-only, so that processes share
+ * them; the rest (some 15 bytes per element) is private. The file is checked by reading before it is mapped, so one that is cut by then is
+ * a failed load. From then on it must stay as it is for as long as the index lives: a page that is cut off ends the process by SIGBUS
+ * when it is touched, and other bytes are other, unchecked links. Replacing the file by rename is fine. Adding and resizing first
+ * copy the elements into private memory. A compact index's file is always loaded privately. */
+struct hnsw_load_opts {
+    unsigned threads;
+    bool shared;
+};
+struct hnsw *hnsw_load_with(const char *path, const struct hnsw_load_opts *o, struct hnsw_err *err);
+
 /* The same from bytes in memory (borrowed for the call). `name` is for messages. */
 struct hnsw *hnsw_load_mem(const void *data, size_t n, const char *name, struct hnsw_err *err);
+struct hnsw *hnsw_load_mem_with(const void *data, size_t n, const char *name, unsigned threads, struct hnsw_err *err);
 
 /* hnswlib's saveIndex format (0.6-0.8, 64-bit little-endian). It holds neither metric nor dim, so both are given. COSINE is stored as
  * hnswlib users do: IP over normalised vectors. The same distrust. */

@@ -343,13 +343,25 @@ static bool check_room(struct batch *t, struct hnsw_err *err)
     return true;
 }
 
+/* Unknown labels get places in their order: are they the next ones? */
+static bool stays_plain(const struct batch *t)
+{
+    size_t next = t->h->n, i = 0;
+    while (i < t->n && (t->place[i] != NO_ID || label_at(t, i) == next))
+        next += t->place[i++] == NO_ID;
+    return t->h->map.slot || (i == t->n && next - t->h->n == n_fresh(t));
+}
+
 static bool reserve(struct batch *t, struct hnsw_err *err)
 {
     struct hnsw *h = t->h;
     size_t lists = 0, n = h->n + n_fresh(t);
+    if (!hnsw_graph_own(h, err))
+        return false;
     for (size_t i = h->n; i < n; i++)
         lists += (size_t)hnsw_graph_draw_level(h, i);
     bool ok = hnsw_graph_reserve_upper(h, lists);
+    ok = ok && (stays_plain(t) || hnsw_label_map_hash(&h->map, h->label, h->n, h->capacity));
     ok = ok && (t->builder = hnsw_mem_new(t->threads, sizeof(struct hnsw_builder *)));
     ok = ok && (t->threads == 1 || (t->lock = hnsw_mem_new(n, sizeof(hnsw_lock))));
     for (unsigned i = 0; ok && i < t->threads; i++) {

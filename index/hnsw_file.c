@@ -1,8 +1,7 @@
 /* hnsw_file.c - the library's own file: docs/formats.md, "Index file".
  * Loading trusts no byte: the header is checked before anything is allocated, sizes follow from it and must be the
  * file's, and the graph is checked by the rules of hnsw_check before anyone searches it, whatever the checksums say:
- * whoever damages a file on purpose can compute those. Elements are read in pieces straight into their blocks, so
- * memory is that of the index. */
+ * whoever damages a file on purpose can compute those. Most of a file are its elements: hnsw_elements.c. */
 #include <assert.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,8 +9,7 @@
 #include "index/hnsw_io.h"
 
 #define MAGIC "HNSWLIBC"
-#define VERSION 1
-#define PIECE ((size_t)1 << 20)
+#define VERSION 2
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "files are little-endian and read without conversion");
 
@@ -19,7 +17,7 @@ struct header {
     char magic[8];
     uint32_t version, metric, dim, m, ef_construction, entry;
     int32_t max_level;
-    uint32_t zero;
+    uint32_t stride; // of an element; 0 in version 1, whose elements are not padded
     uint64_t n, n_removed, n_upper, seed, file_size;
     unsigned char pad[40];
     uint64_t sum; // of the bytes before
@@ -28,7 +26,7 @@ static_assert(sizeof(struct header) == HNSW_IO_HEADER, "the header is 128 bytes"
 
 static uint64_t record_size(const struct header *f)
 {
-    return f->dim * sizeof(float) + 2 * (uint64_t)f->m * sizeof(uint32_t);
+    return f->stride ? f->stride : f->dim * sizeof(float) + 2 * (uint64_t)f->m * sizeof(uint32_t);
 }
 
 static uint64_t records_at(const struct header *f)
@@ -48,6 +46,7 @@ static void fill_header(const struct hnsw *h, struct header *f)
 {
     *f = (struct header){
         .magic = MAGIC, .version = VERSION, .metric = (uint32_t)h->metric, .dim = (uint32_t)h->dim, .m = h->m};
+    f->stride = (uint32_t)hnsw_graph_stride(h->dim, h->m);
     f->ef_construction = h->ef_construction;
     f->entry = h->entry;
     f->max_level = h->max_level;
@@ -70,13 +69,22 @@ static bool put_upper(const struct hnsw *h, struct hnsw_out *out)
     return hnsw_out_put(out, zero, hnsw_io_pad(total) - total);
 }
 
-static bool put_records(const struct hnsw *h, struct hnsw_out *out)
+/* The last 8 bytes are the sum of the sums: of what comes before the elements, and of each group of them. */
+static bool put_elements(const struct hnsw *h, size_t stride, struct hnsw_out *out)
 {
-    size_t record = h->dim * sizeof(float) + h->m0 * sizeof(uint32_t);
-    for (uint32_t i = 0; i < h->n; i++)
-        if (!hnsw_out_put(out, node_vec(h, i), record))
+    static const unsigned char zero[HNSW_ALIGN];
+    size_t record = h->dim * sizeof(float) + h->m0 * sizeof(uint32_t), per_group = hnsw_elements_per_group(stride);
+    struct hnsw_sum all;
+    hnsw_sum_init(&all);
+    for (uint32_t i = 0; i < h->n; i++) {
+        if (i % per_group == 0)
+            hnsw_out_end_part(out, &all);
+        if (!hnsw_out_put(out, node_vec(h, i), record) || !hnsw_out_put(out, zero, stride - record))
             return false;
-    return true;
+    }
+    hnsw_out_end_part(out, &all);
+    out->sum = all;
+    return hnsw_out_put_sum(out);
 }
 
 bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
@@ -90,8 +98,7 @@ bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
         return false;
     bool ok = hnsw_out_put(&out, &f, sizeof(f)) && hnsw_out_put_padded(&out, h->label, h->n * sizeof(uint64_t)) &&
               hnsw_out_put_padded(&out, h->level, h->n) && hnsw_out_put_padded(&out, h->removed, h->n) &&
-              put_upper(h, &out) && put_records(h, &out);
-    ok = ok && hnsw_out_put_sum(&out);
+              put_upper(h, &out) && put_elements(h, f.stride, &out);
     return hnsw_out_close(&out, ok);
 }
 
@@ -110,8 +117,11 @@ static bool check_header(const struct hnsw_in *in, const struct header *f, struc
     if (!hnsw_in_header_sum(in, f, sizeof(*f), err))
         return false;
     if (!WANT(metric, 0, HNSW_L2) || !WANT(dim, 1, HNSW_DIM_MAX) || !WANT(m, 2, HNSW_M_MAX) ||
-        !WANT(ef_construction, 1, UINT32_MAX) || !WANT(zero, 0, 0) || !WANT(n, 0, ID_MAX) ||
+        !WANT(ef_construction, 1, UINT32_MAX) || !WANT(n, 0, ID_MAX) ||
         !WANT(n_removed, 0, f->n) || !WANT(n_upper, 0, UINT32_MAX))
+        return false;
+    size_t stride = f->version == 1 ? 0 : hnsw_graph_stride(f->dim, f->m);
+    if (!WANT(stride, stride, stride))
         return false;
     if (f->max_level < -1 || f->max_level > LEVEL_MAX)
         return hnsw_fail(err, HNSW_FORMAT, "%s: offset %zu: max_level: found %d, wanted -1 to %d", in->name,
@@ -143,22 +153,7 @@ static bool place_upper(struct hnsw *h, const struct hnsw_in *in, uint64_t n_upp
     return true;
 }
 
-static bool get_records(struct hnsw *h, struct hnsw_in *in, size_t record, struct hnsw_err *err)
-{
-    size_t in_piece = PIECE / record; // a record has at most 18 KiB
-    in_piece = in_piece < h->n ? in_piece : h->n;
-    unsigned char *piece = hnsw_mem_block(in_piece, record);
-    bool ok = piece || hnsw_fail(err, HNSW_NOMEM, "%s: no memory for reading", in->name);
-    for (size_t i = 0; ok && i < h->n; i += in_piece) {
-        size_t some = h->n - i < in_piece ? h->n - i : in_piece;
-        ok = hnsw_in_get(in, piece, some * record, err);
-        for (size_t j = 0; ok && j < some; j++)
-            memcpy(node_vec(h, (uint32_t)(i + j)), piece + j * record, record);
-    }
-    free(piece);
-    return ok;
-}
-
+/* All but the elements. */
 static bool get_body(struct hnsw *h, struct hnsw_in *in, const struct header *f, struct hnsw_err *err)
 {
     h->n = (size_t)f->n;
@@ -171,35 +166,46 @@ static bool get_body(struct hnsw *h, struct hnsw_in *in, const struct header *f,
         return false;
     if (!hnsw_graph_reserve_upper(h, 0) || !hnsw_in_get_padded(in, h->upper, h->upper_n * h->m * sizeof(uint32_t), err))
         return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for %zu lists", in->name, h->upper_n);
-    if (!get_records(h, in, (size_t)record_size(f), err))
-        return false;
-    return hnsw_in_get_sum(in, err);
+    return true;
 }
 
-static bool put_labels(struct hnsw *h, const char *name, struct hnsw_err *err)
+/* Labels 0, 1, 2, ... need no map. */
+static bool take_labels(struct hnsw *h, const char *name, struct hnsw_err *err)
 {
-    for (uint32_t i = 0; i < h->n; i++)
+    size_t n = 0;
+    while (n < h->n && h->label[n] == n)
+        n++;
+    hnsw_label_map_plain(&h->map, n);
+    if (n == h->n)
+        return true;
+    if (!hnsw_label_map_hash(&h->map, h->label, n, h->capacity))
+        return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for %zu labels", name, h->n);
+    for (uint32_t i = (uint32_t)n; i < h->n; i++)
         if (!hnsw_label_map_put(&h->map, h->label, i))
             return hnsw_fail(err, HNSW_FORMAT, "%s: element %u: label %llu is there twice", name, i,
                              (unsigned long long)h->label[i]);
     return true;
 }
 
-bool hnsw_load_finish(struct hnsw *h, const char *name, uint64_t base, uint64_t step, struct hnsw_err *err)
+bool hnsw_load_begin(struct hnsw *h, const char *name, struct hnsw_err *err)
 {
     struct hnsw_err found = {0};
-    if (!put_labels(h, name, err))
+    if (!take_labels(h, name, err))
         return false;
-    if (!hnsw_check_entry(h, &found) || !hnsw_check_marks(h, &found))
-        return hnsw_fail(err, HNSW_FORMAT, "%s: %s", name, found.msg);
-    for (uint32_t i = 0; i < h->n; i++)
-        if (!hnsw_check_vector(h, i, &found) || !hnsw_check_links(h, i, &found))
-            return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: %s", name, (unsigned long long)(base + i * step),
-                             found.msg);
+    return (hnsw_check_entry(h, &found) && hnsw_check_marks(h, &found)) ||
+           hnsw_fail(err, HNSW_FORMAT, "%s: %s", name, found.msg);
+}
+
+static bool map_elements(struct hnsw *h, const struct hnsw_in *in, uint64_t at, struct hnsw_err *err)
+{
+    if (!(h->mapping = hnsw_in_map(in, err)))
+        return false;
+    h->mapping_size = (size_t)in->size;
+    h->block = (unsigned char *)h->mapping + at;
     return true;
 }
 
-static struct hnsw *load(struct hnsw_in *in, struct hnsw_err *err)
+static struct hnsw *load(struct hnsw_in *in, const struct hnsw_load_opts *o, struct hnsw_err *err)
 {
     struct header f;
     if (!hnsw_in_get(in, &f, sizeof(f), err))
@@ -211,26 +217,39 @@ static struct hnsw *load(struct hnsw_in *in, struct hnsw_err *err)
     struct hnsw_params p = {.metric = (enum hnsw_metric)f.metric, .dim = f.dim, .capacity = (size_t)f.n, .m = f.m};
     p.ef_construction = f.ef_construction;
     p.seed = f.seed;
-    struct hnsw *h = hnsw_new(&p, err);
-    if (h && get_body(h, in, &f, err) && hnsw_load_finish(h, in->name, records_at(&f), record_size(&f), err))
+    bool shared = o->shared && f.n > 0;
+    struct hnsw *h = hnsw_graph_plain(&p, (size_t)record_size(&f), shared, err);
+    if (h && get_body(h, in, &f, err) && hnsw_load_begin(h, in->name, err) &&
+        hnsw_elements_load(h, in, f.version == 1, o->threads, err) &&
+        (!shared || map_elements(h, in, records_at(&f), err)))
         return h;
     hnsw_free(h);
     return NULL;
 }
 
-struct hnsw *hnsw_load(const char *path, struct hnsw_err *err)
+struct hnsw *hnsw_load_with(const char *path, const struct hnsw_load_opts *o, struct hnsw_err *err)
 {
     struct hnsw_in in;
     if (!hnsw_in_open(&in, path, err))
         return NULL;
-    struct hnsw *h = load(&in, err);
+    struct hnsw *h = load(&in, o, err);
     hnsw_in_close(&in);
     return h;
 }
 
-struct hnsw *hnsw_load_mem(const void *data, size_t n, const char *name, struct hnsw_err *err)
+struct hnsw *hnsw_load(const char *path, struct hnsw_err *err)
+{
+    return hnsw_load_with(path, &(struct hnsw_load_opts){.threads = 1}, err);
+}
+
+struct hnsw *hnsw_load_mem_with(const void *data, size_t n, const char *name, unsigned threads, struct hnsw_err *err)
 {
     struct hnsw_in in;
     hnsw_in_mem(&in, data, n, name);
-    return load(&in, err);
+    return load(&in, &(struct hnsw_load_opts){.threads = threads}, err);
+}
+
+struct hnsw *hnsw_load_mem(const void *data, size_t n, const char *name, struct hnsw_err *err)
+{
+    return hnsw_load_mem_with(data, n, name, 1, err);
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "index/hnsw_priv.h"
 
@@ -27,8 +28,9 @@ static bool params_ok(const struct hnsw_params *p, struct hnsw_err *err)
 }
 
 /* Large blocks start on a cache line; small ones would waste too much of it. */
-static size_t stride_of(size_t bytes)
+size_t hnsw_graph_stride(size_t dim, size_t m)
 {
+    size_t bytes = dim * sizeof(float) + 2 * m * sizeof(uint32_t);
     size_t align = bytes >= 4 * HNSW_ALIGN ? HNSW_ALIGN : bytes >= HNSW_ALIGN ? 16 : sizeof(float);
     return (bytes + align - 1) / align * align;
 }
@@ -41,7 +43,7 @@ static void set_shape(struct hnsw *h, const struct hnsw_params *p)
     h->m0 = 2 * h->m;
     h->ef_construction = p->ef_construction ? p->ef_construction : DEFAULT_EF_CONSTRUCTION;
     h->seed = p->seed;
-    h->stride = stride_of(h->dim * sizeof(float) + h->m0 * sizeof(uint32_t));
+    h->stride = hnsw_graph_stride(h->dim, h->m);
     h->entry = NO_ID;
     h->max_level = -1;
 }
@@ -63,7 +65,7 @@ static bool fit_arrays(struct hnsw *h, size_t capacity)
     return true;
 }
 
-struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err)
+struct hnsw *hnsw_graph_plain(const struct hnsw_params *p, size_t stride, bool mapped, struct hnsw_err *err)
 {
     if (!params_ok(p, err))
         return NULL;
@@ -72,8 +74,11 @@ struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err)
         goto nomem;
     set_shape(h, p);
     h->capacity = p->capacity;
-    h->block = hnsw_mem_block(p->capacity, h->stride);
-    if (!h->block || !fit_arrays(h, p->capacity) || !hnsw_label_map_init(&h->map, p->capacity))
+    if (stride)
+        h->stride = stride;
+    if (!mapped && !(h->block = hnsw_mem_block(p->capacity, h->stride)))
+        goto nomem;
+    if (!fit_arrays(h, p->capacity))
         goto nomem;
     return h;
 nomem:
@@ -84,14 +89,34 @@ nomem:
 
 struct hnsw *hnsw_new(const struct hnsw_params *p, struct hnsw_err *err)
 {
-    return hnsw_graph_new(p, err);
+    return hnsw_graph_plain(p, 0, false, err);
+}
+
+struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err)
+{
+    struct hnsw *h = hnsw_graph_plain(p, 0, false, err);
+    if (!h || hnsw_label_map_hash(&h->map, NULL, 0, p->capacity))
+        return h;
+    hnsw_fail(err, HNSW_NOMEM, "no memory for %zu labels", p->capacity);
+    hnsw_free(h);
+    return NULL;
+}
+
+void hnsw_graph_drop_block(struct hnsw *h)
+{
+    if (h->mapping)
+        munmap(h->mapping, h->mapping_size);
+    else
+        free(h->block);
+    h->mapping = NULL;
+    h->block = NULL;
 }
 
 void hnsw_free(struct hnsw *h)
 {
     if (!h)
         return;
-    free(h->block);
+    hnsw_graph_drop_block(h);
     free(h->label);
     free(h->level);
     free(h->removed);
@@ -104,18 +129,6 @@ void hnsw_free(struct hnsw *h)
     free(h);
 }
 
-static bool remap(struct hnsw *h, size_t capacity)
-{
-    struct label_map map;
-    if (!hnsw_label_map_init(&map, capacity))
-        return false;
-    for (uint32_t i = 0; i < h->n; i++)
-        hnsw_label_map_put(&map, h->label, i);
-    hnsw_label_map_fini(&h->map);
-    h->map = map;
-    return true;
-}
-
 bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err)
 {
     if (hnsw_compact_refuses(h, "resize", err))
@@ -125,12 +138,12 @@ bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err)
     if (capacity > ID_MAX)
         return hnsw_fail(err, HNSW_ARG, "capacity is %zu, wanted at most %u", capacity, ID_MAX);
     unsigned char *block = hnsw_mem_block(capacity, h->stride);
-    if (!block || !remap(h, capacity)) {
+    if (!block || (h->map.slot && !hnsw_label_map_hash(&h->map, h->label, h->n, capacity))) {
         free(block);
         return hnsw_fail(err, HNSW_NOMEM, "no memory for %zu elements", capacity);
     }
     memcpy(block, h->block, h->n * h->stride);
-    free(h->block);
+    hnsw_graph_drop_block(h);
     h->block = block;
     if (!fit_arrays(h, capacity)) { // harmless: a larger map and block
         h->capacity = capacity < h->capacity ? capacity : h->capacity;
@@ -138,6 +151,11 @@ bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err)
     }
     h->capacity = capacity;
     return true;
+}
+
+bool hnsw_graph_own(struct hnsw *h, struct hnsw_err *err)
+{
+    return !h->mapping || hnsw_resize(h, h->capacity, err);
 }
 
 // ------------------------------------------------------------------------------------------------------- elements
@@ -251,8 +269,9 @@ size_t hnsw_bytes(const struct hnsw *h)
     if (h->compact)
         return sizeof(*h) + hnsw_compact_bytes(h->compact) + (h->n_removed ? h->n : 0);
     size_t by_element = h->stride + sizeof(*h->label) + sizeof(*h->level) + sizeof(*h->removed) + sizeof(*h->upper_at);
-    return sizeof(*h) + h->capacity * by_element + h->upper_cap * h->m * sizeof(uint32_t) +
-           (h->map.mask + 1) * sizeof(*h->map.slot) + hnsw_fast_bytes(h->fast);
+    size_t mapped = h->mapping ? h->capacity * h->stride : 0;
+    return sizeof(*h) + h->capacity * by_element - mapped + h->upper_cap * h->m * sizeof(uint32_t) +
+           hnsw_label_map_bytes(&h->map) + hnsw_fast_bytes(h->fast);
 }
 
 void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s)

@@ -188,6 +188,16 @@ static bool get_upper(struct hnsw *h, struct hnsw_in *in, uint32_t id, const str
     return true;
 }
 
+static bool check_elements(const struct hnsw *h, const char *name, const struct foreign *f, struct hnsw_err *err)
+{
+    struct hnsw_err found = {0};
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!hnsw_check_element(h, i, (const unsigned char *)node_vec(h, i), &found))
+            return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: %s", name,
+                             (unsigned long long)(sizeof(*f) + i * f->record), found.msg);
+    return true;
+}
+
 struct hnsw *hnsw_import_from(struct hnsw_in *in, enum hnsw_metric metric, size_t dim, struct hnsw_err *err)
 {
     struct foreign f;
@@ -211,7 +221,7 @@ struct hnsw *hnsw_import_from(struct hnsw_in *in, enum hnsw_metric metric, size_
     if (ok && in->at != in->size)
         ok = hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: found %llu more bytes, wanted the end", in->name,
                        (unsigned long long)in->at, (unsigned long long)(in->size - in->at));
-    if (ok && hnsw_load_finish(h, in->name, sizeof(f), f.record, err))
+    if (ok && hnsw_load_begin(h, in->name, err) && check_elements(h, in->name, &f, err))
         return h;
     hnsw_free(h);
     return NULL;

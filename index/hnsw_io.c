@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -45,18 +46,22 @@ void hnsw_in_close(struct hnsw_in *in)
     in->fd = -1;
 }
 
-static bool read_all(struct hnsw_in *in, unsigned char *out, size_t n, struct hnsw_err *err)
+bool hnsw_in_read(const struct hnsw_in *in, uint64_t at, void *out, size_t n, struct hnsw_err *err)
 {
+    if (in->mem) {
+        memcpy(out, in->mem + at, n);
+        return true;
+    }
     for (size_t done = 0; done < n;) {
-        ssize_t got = read(in->fd, out + done, n - done);
+        ssize_t got = pread(in->fd, (char *)out + done, n - done, (off_t)(at + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)
-            return hnsw_fail(err, HNSW_IO, "%s: offset %llu: %s", in->name, (unsigned long long)(in->at + done),
+            return hnsw_fail(err, HNSW_IO, "%s: offset %llu: %s", in->name, (unsigned long long)(at + done),
                              strerror(errno));
         if (got == 0)
             return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: the file ends while being read", in->name,
-                             (unsigned long long)(in->at + done));
+                             (unsigned long long)(at + done));
         done += (size_t)got;
     }
     return true;
@@ -69,9 +74,7 @@ bool hnsw_in_get(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
                          (unsigned long long)in->at, (unsigned long long)(in->size - in->at), n);
     if (n == 0)
         return true;
-    if (in->mem)
-        memcpy(out, in->mem + in->at, n);
-    else if (!read_all(in, out, n, err))
+    if (!hnsw_in_read(in, in->at, out, n, err))
         return false;
     in->at += n;
     hnsw_sum_add(&in->sum, out, n);
@@ -98,8 +101,8 @@ bool hnsw_in_get_padded(struct hnsw_in *in, void *out, size_t n, struct hnsw_err
                              (unsigned long long)(in->at - n_pad));
 }
 
-static bool same_sum(const struct hnsw_in *in, uint64_t at, const char *what, uint64_t found, uint64_t sum,
-                     struct hnsw_err *err)
+bool hnsw_in_same_sum(const struct hnsw_in *in, uint64_t at, const char *what, uint64_t found, uint64_t sum,
+                      struct hnsw_err *err)
 {
     return found == sum ||
            hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: checksum%s: found %016llx, wanted %016llx", in->name,
@@ -109,7 +112,7 @@ static bool same_sum(const struct hnsw_in *in, uint64_t at, const char *what, ui
 bool hnsw_in_get_sum(struct hnsw_in *in, struct hnsw_err *err)
 {
     uint64_t sum = hnsw_sum_end(&in->sum), at = in->at, found;
-    return hnsw_in_get(in, &found, sizeof(found), err) && same_sum(in, at, "", found, sum, err);
+    return hnsw_in_get(in, &found, sizeof(found), err) && hnsw_in_same_sum(in, at, "", found, sum, err);
 }
 
 bool hnsw_in_header_sum(const struct hnsw_in *in, const void *header, size_t n, struct hnsw_err *err)
@@ -117,7 +120,21 @@ bool hnsw_in_header_sum(const struct hnsw_in *in, const void *header, size_t n, 
     uint64_t found;
     n -= sizeof(found);
     memcpy(&found, (const char *)header + n, sizeof(found));
-    return same_sum(in, n, " of the header", found, hnsw_sum_of(header, n), err);
+    return hnsw_in_same_sum(in, n, " of the header", found, hnsw_sum_of(header, n), err);
+}
+
+void *hnsw_in_map(const struct hnsw_in *in, struct hnsw_err *err)
+{
+    struct stat st;
+    if (fstat(in->fd, &st) != 0 || (uint64_t)st.st_size != in->size) {
+        hnsw_fail(err, HNSW_FORMAT, "%s: its size changed while it was read", in->name);
+        return NULL;
+    }
+    void *p = mmap(NULL, (size_t)in->size, PROT_READ, MAP_SHARED | MAP_POPULATE, in->fd, 0);
+    if (p != MAP_FAILED)
+        return p;
+    hnsw_fail(err, HNSW_IO, "%s: mmap: %s", in->name, strerror(errno));
+    return NULL;
 }
 
 // -------------------------------------------------------------------------------------------------------- writing
@@ -176,6 +193,13 @@ bool hnsw_out_put_sum(struct hnsw_out *out)
 {
     uint64_t sum = hnsw_sum_end(&out->sum);
     return hnsw_out_put(out, &sum, sizeof(sum));
+}
+
+void hnsw_out_end_part(struct hnsw_out *out, struct hnsw_sum *all)
+{
+    uint64_t sum = hnsw_sum_end(&out->sum);
+    hnsw_sum_add(all, &sum, sizeof(sum));
+    hnsw_sum_init(&out->sum);
 }
 
 bool hnsw_out_close(struct hnsw_out *out, bool ok)

@@ -39,8 +39,10 @@ struct hnsw {
     uint32_t entry;                // NO_ID in an empty index
     int max_level;                 // -1 in an empty index
 
-    unsigned char *block; // [capacity][stride]
+    unsigned char *block; // [capacity][stride]; within the mapping, and read-only, if there is one
     size_t stride;
+    void *mapping; // of the index's file, or NULL
+    size_t mapping_size;
     uint64_t *label;    // [capacity]
     uint8_t *level;     // [capacity]
     uint8_t *removed;   // [capacity] 0 or 1
@@ -83,7 +85,12 @@ void *hnsw_mem_block(size_t n, size_t size);         // not zeroed, on a cache l
 bool hnsw_grow_array(void **p, size_t *cap, size_t want, size_t size); // contents are lost
 
 // hnsw_graph.c
-struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err); // as hnsw_new
+struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err); // its map is hashed: any labels
+/* With a plain map. stride: 0 or the file's own; mapped: without a block, which the caller has in a mapping. */
+struct hnsw *hnsw_graph_plain(const struct hnsw_params *p, size_t stride, bool mapped, struct hnsw_err *err);
+void hnsw_graph_drop_block(struct hnsw *h);
+bool hnsw_graph_own(struct hnsw *h, struct hnsw_err *err); // from a mapping into private memory
+size_t hnsw_graph_stride(size_t dim, size_t m); // bytes of an element's block
 bool hnsw_graph_reserve_upper(struct hnsw *h, size_t n_lists);
 int hnsw_graph_draw_level(const struct hnsw *h, size_t place);
 void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label,
@@ -146,8 +153,8 @@ size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit 
 bool hnsw_finite(const float *vec, size_t dim); // every value finite and within HNSW_VALUE_MAX
 
 // hnsw_check.c: the rules of one element, and of the whole; `err` says what was found and wanted
-bool hnsw_check_vector(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
-bool hnsw_check_links(const struct hnsw *h, uint32_t id, struct hnsw_err *err);
+bool hnsw_check_element(const struct hnsw *h, uint32_t id, const unsigned char *block,
+                        struct hnsw_err *err); // its vector and links on level 0 are in `block`
 bool hnsw_check_list(const struct hnsw *h, uint32_t id, int level, const uint32_t *link, struct hnsw_err *err);
 bool hnsw_check_entry(const struct hnsw *h, struct hnsw_err *err);
 bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err);

@@ -244,10 +244,10 @@ static const uint64_t *walk(const struct hnsw *h, const float *q, const struct h
 
 bool hnsw_finite(const float *vec, size_t dim)
 {
+    unsigned bad = 0; // no early exit: the compiler makes it SIMD
     for (size_t j = 0; j < dim; j++)
-        if (!(fabsf(vec[j]) <= HNSW_VALUE_MAX))
-            return false;
-    return true;
+        bad |= !(fabsf(vec[j]) <= HNSW_VALUE_MAX);
+    return !bad;
 }
 
 /* Checks and scratch that both kinds of search need; the query to use, or NULL. */

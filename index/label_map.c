@@ -1,5 +1,6 @@
 /* label_map.c - linear probing, at most two thirds full; a deletion closes the gap it leaves, so there are no
  * tombstones. */
+#include <assert.h>
 #include <stdlib.h>
 #include <sys/random.h>
 
@@ -13,9 +14,15 @@ static size_t home(const struct label_map *m, uint64_t label)
     return (size_t)(x ^ (x >> 32)) & m->mask;
 }
 
+void hnsw_label_map_plain(struct label_map *m, size_t n)
+{
+    *m = (struct label_map){.n_plain = n};
+}
+
 bool hnsw_label_map_init(struct label_map *m, size_t capacity)
 {
     size_t size = 16;
+    hnsw_label_map_plain(m, 0);
     while (size < capacity + capacity / 2)
         size *= 2;
     m->slot = hnsw_mem_new(size, sizeof(*m->slot));
@@ -31,8 +38,22 @@ void hnsw_label_map_fini(struct label_map *m)
     m->slot = NULL;
 }
 
+bool hnsw_label_map_hash(struct label_map *m, const uint64_t *label, size_t n, size_t capacity)
+{
+    struct label_map hashed;
+    if (!hnsw_label_map_init(&hashed, capacity))
+        return false;
+    for (uint32_t i = 0; i < n; i++)
+        hnsw_label_map_put(&hashed, label, i);
+    hnsw_label_map_fini(m);
+    *m = hashed;
+    return true;
+}
+
 uint32_t hnsw_label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want)
 {
+    if (!m->slot)
+        return want < m->n_plain ? (uint32_t)want : UINT32_MAX;
     for (size_t i = home(m, want); m->slot[i]; i = (i + 1) & m->mask)
         if (label[m->slot[i] - 1] == want)
             return m->slot[i] - 1;
@@ -41,6 +62,10 @@ uint32_t hnsw_label_map_find(const struct label_map *m, const uint64_t *label, u
 
 bool hnsw_label_map_put(struct label_map *m, const uint64_t *label, uint32_t place)
 {
+    if (!m->slot) {
+        assert(label[place] == place && place <= m->n_plain);
+        return place == m->n_plain && ++m->n_plain;
+    }
     size_t i = home(m, label[place]);
     for (; m->slot[i]; i = (i + 1) & m->mask)
         if (label[m->slot[i] - 1] == label[place])
@@ -69,4 +94,9 @@ void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t pla
             close_gap(m, label, i);
             return;
         }
+}
+
+size_t hnsw_label_map_bytes(const struct label_map *m)
+{
+    return m->slot ? (m->mask + 1) * sizeof(*m->slot) : 0;
 }

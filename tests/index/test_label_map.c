@@ -47,8 +47,34 @@ static void full_to_its_capacity(void **state)
     free(label);
 }
 
+/* Labels that are their places need no hash; the first one that is not turns it into one, and nothing is lost. */
+static void plain_until_it_cannot_be(void **state)
+{
+    (void)state;
+    enum { N = 100 };
+    struct label_map m;
+    uint64_t label[N];
+    hnsw_label_map_plain(&m, 0);
+    for (uint32_t i = 0; i < N - 1; i++) {
+        label[i] = i;
+        assert_int_equal(hnsw_label_map_find(&m, label, i), NO_ID);
+        assert_true(hnsw_label_map_put(&m, label, i));
+        assert_false(hnsw_label_map_put(&m, label, i));
+        assert_int_equal(hnsw_label_map_find(&m, label, i), i);
+    }
+    assert_int_equal(hnsw_label_map_bytes(&m), 0);
+    label[N - 1] = 5000;
+    assert_true(hnsw_label_map_hash(&m, label, N - 1, N));
+    assert_true(hnsw_label_map_put(&m, label, N - 1));
+    assert_true(hnsw_label_map_bytes(&m) > 0);
+    for (uint32_t i = 0; i < N; i++)
+        assert_int_equal(hnsw_label_map_find(&m, label, label[i]), i);
+    hnsw_label_map_fini(&m);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_an_array), cmocka_unit_test(full_to_its_capacity)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(agrees_with_an_array), cmocka_unit_test(full_to_its_capacity),
+                                       cmocka_unit_test(plain_until_it_cannot_be)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
