@@ -70,6 +70,9 @@ struct hnsw_ws {
     uint32_t id[ROW_MAX];
     float score[ROW_MAX];
 
+    struct hnsw_hit *more; // live_search.c
+    size_t more_cap;
+
     uint32_t *seen; // fast_search.c
     size_t n_seen, seen_cap;
     int8_t *code; // the query's
@@ -222,16 +225,17 @@ static inline bool is_removed(const struct hnsw *h, uint32_t id)
     return h->n_removed > 0 && h->removed[id];
 }
 
+/* Do the query's filters let the label through? */
+static inline bool may_return(const struct hnsw_query *p, uint64_t l)
+{
+    return (!p->allow || (l < p->n_allow && (p->allow[l / 64] >> (l % 64) & 1))) &&
+           (!p->filter || p->filter(p->filter_ctx, l));
+}
+
 /* May the element be returned? */
 static inline bool eligible(const struct hnsw *h, const struct hnsw_query *p, uint32_t id)
 {
-    if (is_removed(h, id))
-        return false;
-    if (!p->allow && !p->filter)
-        return true;
-    uint64_t l = label_of(h, id);
-    return (!p->allow || (l < p->n_allow && (p->allow[l / 64] >> (l % 64) & 1))) &&
-           (!p->filter || p->filter(p->filter_ctx, l));
+    return !is_removed(h, id) && ((!p->allow && !p->filter) || may_return(p, label_of(h, id)));
 }
 
 /* Copy the links of an element on level 0 into out [m0], anything after them; how many there are. */

@@ -21,6 +21,7 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     hnsw_heap_fini(&ws->open);
     free(ws->query);
     free(ws->tie);
+    free(ws->more);
     free(ws->seen);
     free(ws->code);
     free(ws);

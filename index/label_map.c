@@ -8,10 +8,13 @@
 
 static size_t home(const struct label_map *m, uint64_t label)
 {
-    uint64_t x = label ^ m->key[0];
-    x = (x ^ (x >> 32)) * 0x9fb21c651e98df25u;
-    x = (x ^ (x >> 29) ^ m->key[1]) * 0xd6e8feb86659fd93u;
-    return (size_t)(x ^ (x >> 32)) & m->mask;
+    return (size_t)hnsw_label_hash(m->key, label) & m->mask;
+}
+
+void hnsw_label_key(uint64_t key[2], const void *owner)
+{
+    if (getrandom(key, 2 * sizeof(*key), GRND_NONBLOCK) != 2 * (ssize_t)sizeof(*key))
+        key[0] = (uint64_t)(uintptr_t)owner; // early in boot: an address is better than nothing
 }
 
 void hnsw_label_map_plain(struct label_map *m, size_t n)
@@ -27,8 +30,7 @@ bool hnsw_label_map_init(struct label_map *m, size_t capacity)
         size *= 2;
     m->slot = hnsw_mem_new(size, sizeof(*m->slot));
     m->mask = size - 1;
-    if (getrandom(m->key, sizeof(m->key), GRND_NONBLOCK) != (ssize_t)sizeof(m->key))
-        m->key[0] = (uint64_t)(uintptr_t)m->slot; // early in boot: an address is better than nothing
+    hnsw_label_key(m->key, m->slot);
     return m->slot != NULL;
 }
 

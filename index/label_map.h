@@ -30,4 +30,14 @@ bool hnsw_label_map_put(struct label_map *m, const uint64_t *label, uint32_t pla
 void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t place); // hashed; place is there
 size_t hnsw_label_map_bytes(const struct label_map *m);
 
+/* The keyed hash, for other tables by label; the random key of one, at `owner`. */
+static inline uint64_t hnsw_label_hash(const uint64_t key[2], uint64_t label)
+{
+    uint64_t x = label ^ key[0];
+    x = (x ^ (x >> 32)) * 0x9fb21c651e98df25u;
+    x = (x ^ (x >> 29) ^ key[1]) * 0xd6e8feb86659fd93u;
+    return x ^ (x >> 32);
+}
+void hnsw_label_key(uint64_t key[2], const void *owner);
+
 #endif

@@ -5,6 +5,7 @@
 
 #include <unistd.h>
 
+#include "index/hnsw_live.h"
 #include "index/hnsw_priv.h"
 
 static long fail_at = -1; // counts down; the allocation that meets 0 fails
@@ -101,6 +102,56 @@ static void every_failed_allocation_is_survived(void **state)
     free(v);
 }
 
+/* Puts 0 .. 39, removes every fifth, merges in between; counts what it was told is done. */
+static bool change(struct hnsw_live *l, const float *v, size_t *alive, struct hnsw_err *err)
+{
+    for (uint64_t i = 0; i < 40; i++) {
+        if (!hnsw_live_put(l, i, v + 8 * i, err))
+            return false;
+        ++*alive;
+        if (i % 5 == 4) {
+            if (!hnsw_live_remove(l, i - 2, err))
+                return false;
+            --*alive;
+        }
+        if (i % 20 == 19 && !hnsw_live_merge(l, 2, err))
+            return false;
+    }
+    return true;
+}
+
+static void a_change_that_fails_changes_nothing(void **state)
+{
+    (void)state;
+    float *v = clustered(40, 8, 4, 1);
+    bool done = false;
+    long n = 0;
+    for (; !done; n++) {
+        struct hnsw_params p = {.metric = HNSW_COSINE, .dim = 8, .m = 4, .seed = 1};
+        struct hnsw_err err = {0};
+        size_t alive = 0;
+        assert_true(n < 2000);
+        fail_at = n;
+        struct hnsw_live *l = hnsw_live_new(&p, &(struct hnsw_live_params){.optimize = true}, &err);
+        done = l && change(l, v, &alive, &err);
+        struct hnsw_ws *ws = hnsw_ws_new();
+        struct hnsw_hit hit[50];
+        if (done)
+            done = ws && hnsw_live_search(l, v, &(struct hnsw_query){.k = 50}, ws, hit, &err) == alive;
+        fail_at = -1;
+        if (!done && err.code)
+            assert_int_equal(err.code, HNSW_NOMEM);
+        if (l)
+            assert_int_equal(hnsw_live_count(l), alive);
+        if (l && ws)
+            assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.k = 50}, ws, hit, NULL), alive);
+        hnsw_ws_free(ws);
+        hnsw_live_free(l);
+    }
+    assert_true(n > 30);
+    free(v);
+}
+
 /* A header that promises much costs nothing: sizes must be the file's before anything is allocated. */
 static void allocation_is_bounded_by_the_file(void **state)
 {
@@ -143,6 +194,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_failed_allocation_is_survived),
+        cmocka_unit_test(a_change_that_fails_changes_nothing),
         cmocka_unit_test(allocation_is_bounded_by_the_file),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

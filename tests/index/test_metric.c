@@ -84,8 +84,9 @@ static void normalising_twice_is_normalising_once(void **state)
 {
     (void)state;
     uint64_t seed = 5;
-    for (size_t dim = 1; dim < 300; dim += 7) {
-        float v[300], once[300], twice[300];
+    for (size_t i = 0; i < 20000; i++) { // of few dimensions: with many, the errors of the values make up for each other
+        size_t dim = 2 + i % 8;
+        float v[9], once[9], twice[9];
         for (size_t j = 0; j < dim; j++)
             v[j] = 100 * rnd_normal(&seed);
         hnsw_metric_normalize(v, dim, once);
