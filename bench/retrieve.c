@@ -2,7 +2,7 @@
  * index - in a loop in one process? What the service is measured against (bench/service.sh), and how many of the true
  * top k it finds.
  *
- *     bench_retrieve BUNDLE [k=100] [ef=150] [seconds=3] [layout=fast|plain] [users=200]
+ *     bench_retrieve BUNDLE [k=100] [ef=150] [seconds=3] [layout=fast|compact|plain] [users=200]
  *
  * Prints one JSON object: `bare` is tower_forward and hnsw_search alone, `topk` is retrieve_topk, which finds the user
  * by id and drops what is excluded; both in requests a second of the thread's CPU time, taking turns; `recall` is over
@@ -98,7 +98,7 @@ int main(int argc, char **argv)
     struct retrieve_result r;
     struct bundle_load_params p = {.threads = 2};
     if (argc < 2 || !bundle_layout_parse(option(argc, argv, "layout", "fast"), &p.layout))
-        die("usage: bench_retrieve BUNDLE [k=N] [ef=N] [seconds=N] [layout=fast|plain] [users=N]");
+        die("usage: bench_retrieve BUNDLE [k=N] [ef=N] [seconds=N] [layout=fast|compact|plain] [users=N]");
     struct bench x = {.k = strtoul(option(argc, argv, "k", "100"), NULL, 10),
                       .ef = strtoul(option(argc, argv, "ef", "150"), NULL, 10)};
     double seconds = strtod(option(argc, argv, "seconds", "3"), NULL);

@@ -202,7 +202,10 @@ static uint64_t available(const struct exam *e)
 /* What is needed at least: `auto` takes more only where there is more. */
 static enum hnsw_layout layout_of(const struct config_model *m)
 {
-    return m->index_layout && strcmp(m->index_layout, "fast") == 0 ? HNSW_FAST : HNSW_PLAIN;
+    enum hnsw_layout layout = HNSW_PLAIN;
+    if (m->index_layout)
+        bundle_layout_parse(m->index_layout, &layout);
+    return layout;
 }
 
 /* Bytes of the configured models' newest bundles together, and of the largest. */

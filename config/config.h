@@ -17,7 +17,7 @@ struct config_model {
     char *name;       // [A-Za-z0-9._-]{1,64}
     char *path;       // <repository>/<model>: the folder of versions
     uint64_t version; // 0 = the newest
-    char *index_layout;   // auto | plain | fast; NULL = auto
+    char *index_layout;   // auto | plain | fast | compact; NULL = auto
     double target_recall; // 0.5 to 1; 0 = the bundle's
     int line;         // in the file, for messages
 };

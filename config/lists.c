@@ -71,8 +71,8 @@ static bool read_layout(const struct ynode *v, const char *name, char **out, str
     const char *s = ynode_str(v, name, err);
     if (!s)
         return false;
-    if (strcmp(s, "auto") != 0 && strcmp(s, "plain") != 0 && strcmp(s, "fast") != 0)
-        return ynode_error(v, name, err, "found \"%.60s\", want auto, plain or fast", s);
+    if (strcmp(s, "auto") != 0 && strcmp(s, "plain") != 0 && strcmp(s, "fast") != 0 && strcmp(s, "compact") != 0)
+        return ynode_error(v, name, err, "found \"%.60s\", want auto, plain, fast or compact", s);
     *out = mem_dup(s, strlen(s), err);
     return *out != NULL;
 }

@@ -433,13 +433,20 @@ uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err)
     return out;
 }
 
-/* What a layout takes beside the index, and for a while beside itself (hnsw.h). */
+/* What a layout takes beside the index as it is read, and for a while beside itself (hnsw.h). */
 static uint64_t layout_estimate(const struct manifest *m, enum hnsw_layout layout)
 {
     uint64_t code = (m->head.d + 3) / 4 * 4, block = (2 * (uint64_t)m->m + 15) / 16 * 16 * (4 + code);
-    uint64_t aside = code + 9; // codes, numbers and queue while blocks are filled
     uint64_t n = m->head.n_items, seeds = (n < 8192 ? n + 2 * m->m : 8192) * (4 + code);
-    return layout == HNSW_PLAIN ? 0 : n * ((block + 63) / 64 * 64 + 4 + aside) + seeds;
+    switch (layout) {
+    case HNSW_PLAIN:
+        break;
+    case HNSW_FAST: // blocks, element numbers, seeds; codes, numbers and queue while blocks are filled
+        return n * ((block + 63) / 64 * 64 + 4) + seeds + n * (code + 9);
+    case HNSW_COMPACT: // codes, links, labels, seeds; numbers, queue and a list to sort labels
+        return n * (2 * (uint64_t)m->head.d + 8 * (uint64_t)m->m + 12) + (n < 1024 ? n : 1024) * 2 * m->head.d + n * 32;
+    }
+    return 0;
 }
 
 bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, struct err *err)
@@ -448,8 +455,8 @@ bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, 
     bool ok = manifest_read(dir, &m, err) || err_prefix(err, "%s", dir);
     if (ok) {
         // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables
-        // that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups and short ids; facets are up to 4
-        // times the offsets of the attributes' values, and 24 bytes an item while one is sorted.
+        // that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups and short ids; facets are
+        // up to 4 times the offsets of the attributes' values, and 24 bytes an item while one is sorted.
         uint64_t index = m.file[MF_INDEX].bytes, later = layout_estimate(&m, layout);
         for (int i = 0; i < MANIFEST_FILES; i++)
             later += i == MF_EMBEDDINGS || i == MF_USERS || i == MF_PROBES ? m.file[i].bytes : 0;

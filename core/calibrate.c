@@ -42,7 +42,7 @@ static void scan(const float *emb, uint32_t n_items, uint32_t d, const float *q,
 bool calibrate_truth_init(struct calibrate_truth *t, const float *emb, uint32_t n_items, uint32_t d, const float *q,
                           uint32_t n, struct err *err)
 {
-    *t = (struct calibrate_truth){.n = n, .d = d, .q = q};
+    *t = (struct calibrate_truth){.n = n, .d = d, .q = q, .emb = emb};
     t->n_k = choose_ks(n_items, t->k);
     uint32_t k = t->k[t->n_k - 1];
     struct retrieve_hit *hit = mem_array(k, sizeof(*hit), err);
@@ -70,12 +70,16 @@ static double recall_at(const struct calibrate_truth *t, const struct hnsw *h, u
     const struct hnsw_query query = {.k = t->k[j], .ef = ef};
     size_t hits = 0;
     for (uint32_t i = 0; i < t->n; i++) {
+        const float *q = t->q + (size_t)i * t->d;
         float least = t->kth[(size_t)i * t->n_k + j] - HIT_TOLERANCE;
-        size_t n = hnsw_search(h, t->q + (size_t)i * t->d, &query, ws, hit, e);
+        size_t n = hnsw_search(h, q, &query, ws, hit, e);
         if (e->code)
             return -1;
-        for (size_t r = 0; r < n; r++)
-            hits += hit[r].score >= least;
+        for (size_t r = 0; r < n; r++) { // the compact layout's own scores are rounded
+            float score;
+            hnsw_scores(HNSW_IP, t->d, q, t->emb + hit[r].label * t->d, NULL, 1, &score);
+            hits += score >= least;
+        }
     }
     return (double)hits / ((double)t->n * t->k[j]);
 }
@@ -96,8 +100,8 @@ static bool measure(const struct calibrate_truth *t, const struct hnsw *h, uint3
     return true;
 }
 
-bool calibrate(const struct calibrate_truth *t, const struct hnsw *h, enum hnsw_layout layout,
-               struct calibration *out, struct err *err)
+bool calibrate(const struct calibrate_truth *t, const struct hnsw *h, enum hnsw_layout layout, struct calibration *out,
+               struct err *err)
 {
     struct hnsw_err e = {0};
     struct hnsw_ws *ws = hnsw_ws_new();

@@ -3,7 +3,8 @@
 #include <math.h>
 #include <string.h>
 
-static const char *const layout_name[BUNDLE_LAYOUTS] = {[HNSW_PLAIN] = "plain", [HNSW_FAST] = "fast"};
+static const char *const layout_name[BUNDLE_LAYOUTS] = {
+    [HNSW_PLAIN] = "plain", [HNSW_FAST] = "fast", [HNSW_COMPACT] = "compact"};
 
 const char *bundle_layout_name(enum hnsw_layout l)
 {
@@ -35,8 +36,8 @@ static double ef_on(const struct calibration_curve *c, double target)
 }
 
 /* The curves on both sides of k, one and the same at the ends. */
-static void around(const struct calibration *c, enum hnsw_layout layout, size_t k,
-                   const struct calibration_curve **low, const struct calibration_curve **high)
+static void around(const struct calibration *c, enum hnsw_layout layout, size_t k, const struct calibration_curve **low,
+                   const struct calibration_curve **high)
 {
     *low = *high = NULL;
     for (uint32_t i = 0; i < c->n_curves; i++) {

@@ -14,8 +14,8 @@
 #include "index/hnsw.h"
 
 /* The same ef finds slightly more or less in another layout of the index, so each has curves of its own. */
-#define BUNDLE_LAYOUTS 2 // HNSW_PLAIN, HNSW_FAST
-const char *bundle_layout_name(enum hnsw_layout l); // "plain", "fast"
+#define BUNDLE_LAYOUTS 3 // HNSW_PLAIN, HNSW_FAST, HNSW_COMPACT
+const char *bundle_layout_name(enum hnsw_layout l); // "plain", "fast", "compact"
 bool bundle_layout_parse(const char *name, enum hnsw_layout *out);
 
 #define CALIBRATION_KS 5
@@ -49,7 +49,7 @@ bool calibration_from_json(const json_t *o, struct calibration *out, struct err 
 /* The vectors that searches are measured with, and what they should find. */
 struct calibrate_truth {
     uint32_t n, d, n_k, k[CALIBRATION_KS];
-    const float *q; // [n][d], borrowed
+    const float *q, *emb; // [n][d]; [n_items][d]; borrowed
     float *kth;     // [n][n_k] score of the k-th best item, owned
 };
 
@@ -58,7 +58,7 @@ bool calibrate_truth_init(struct calibrate_truth *t, const float *emb, uint32_t 
                           struct err *err);
 void calibrate_truth_fini(struct calibrate_truth *t);
 
-/* Adds the curves of the index as it is now, which is said to be of that layout. */
+/* Adds the curves of the index as it is now, which is said to be of that layout. Hits are counted by exact scores. */
 bool calibrate(const struct calibrate_truth *t, const struct hnsw *h, enum hnsw_layout layout, struct calibration *out, struct err *err);
 
 #endif

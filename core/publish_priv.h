@@ -33,7 +33,7 @@ bool publish_hnsw_failed(const struct hnsw_err *e, struct err *err);
 
 /* Draws and answers the probes, chooses the default ef (0: the smallest that suffices) and writes the file. Needs hnsw, item_emb, aug. */
 bool publish_probes(struct job *j, uint32_t fixed_ef);
-/* Curves of both layouts into the manifest; `h`, the index, ends in the fast one. `target`: where the caller has not said one. */
+/* Curves of all layouts into the manifest; `h`, the index, ends in the compact one. `target`: where the caller has not said one. */
 bool publish_calibrate(struct job *j, struct hnsw *h, double target);
 
 #endif

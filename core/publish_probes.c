@@ -174,11 +174,12 @@ bool publish_calibrate(struct job *j, struct hnsw *h, double target)
     if (j->p->no_calibration || j->in->n_users == 0)
         return true;
     publish_report(j, "calibrating", 0);
-    bool ok = draw_queries(j) && (j->n_query == 0 || (calibrate_truth_init(&truth, j->item_emb, j->in->n_items, head->d,
-                                                                           j->query, j->n_query, j->err) &&
-                                                      calibrate(&truth, h, HNSW_PLAIN, &head->calibration, j->err) &&
-                                                      (hnsw_optimize(h, HNSW_FAST, j->p->threads, &e) || publish_hnsw_failed(&e, j->err)) &&
-                                                      calibrate(&truth, h, HNSW_FAST, &head->calibration, j->err)));
+    bool ok = draw_queries(j) && (j->n_query == 0 || calibrate_truth_init(&truth, j->item_emb, j->in->n_items, head->d,
+                                                                          j->query, j->n_query, j->err));
+    for (int l = 0; ok && j->n_query && l < BUNDLE_LAYOUTS; l++) // the compact one last: nothing can be made from it
+        ok = (hnsw_optimize(h, HNSW_PLAIN, 1, &e) && hnsw_optimize(h, (enum hnsw_layout)l, j->p->threads, &e))
+                 ? calibrate(&truth, h, (enum hnsw_layout)l, &head->calibration, j->err)
+                 : publish_hnsw_failed(&e, j->err);
     head->target_recall = j->p->target_recall > 0 ? j->p->target_recall : j->p->default_ef ? 0 : target;
     calibrate_truth_fini(&truth);
     publish_report(j, "calibrating", 1);

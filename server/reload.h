@@ -29,7 +29,7 @@
 struct reload_model {
     const char *name, *path; // path: the folder of versions
     uint64_t version;        // of the configuration: 0 = the newest
-    const char *index_layout; // "auto", "plain", "fast"; NULL = auto
+    const char *index_layout; // "auto", "plain", "fast", "compact"; NULL = auto
     double target_recall;     // for requests that give neither ef nor a target; 0 = the bundle's
 };
 

@@ -36,7 +36,7 @@ struct rmodel {
     char name[GENERATION_NAME_MAX + 1];
     char *path;
     uint64_t config_version;
-    char index_layout[8]; // "auto", "plain" or "fast"
+    char index_layout[8]; // "auto", "plain", "fast" or "compact"
     double target_recall; // 0 = the bundle's
     bool busy, tried, gone; // has an unfinished operation; was loaded or failed once; no longer configured
     struct loaded *cur;     // what generations serve; one count

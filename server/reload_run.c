@@ -54,20 +54,24 @@ static bool version_dir(const struct rmodel *m, uint64_t version, char dir[PATH_
     return fio_join(dir, m->path, name, err);
 }
 
-/* Is there room, and for which layout? `auto` takes the fast one where both it and, later, a reload's second copy fit,
- * so that publishing does not end in 507 for want of what a smaller layout would have left. */
+/* Is there room, and for which layout? `auto` takes the fastest that fits, which for the fast one means at the first
+ * load that a reload's second copy fits too: so nothing is refused for want of what a smaller layout would have left.
+ */
 static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char *dir, struct operation *op,
                           enum hnsw_layout *layout)
 {
+    static const enum hnsw_layout by_speed[] = {HNSW_FAST, HNSW_COMPACT, HNSW_PLAIN};
     struct err err = {0};
-    uint64_t need, fast;
-    bool wants_fast = strcmp(m->index_layout, "fast") == 0, is_auto = strcmp(m->index_layout, "auto") == 0;
-    *layout = wants_fast ? HNSW_FAST : HNSW_PLAIN;
-    if (!bundle_estimate(dir, *layout, &need, &err) || !bundle_estimate(dir, HNSW_FAST, &fast, &err))
-        return load_failed(op, &err);
-    uint64_t have = rl->p.memory_available ? rl->p.memory_available() : sysmem_available(NULL);
-    if (is_auto && fast <= (m->cur ? have : have / 2))
-        *layout = HNSW_FAST;
+    enum hnsw_layout named;
+    uint64_t need = 0, have = rl->p.memory_available ? rl->p.memory_available() : sysmem_available(NULL);
+    bool is_named = bundle_layout_parse(m->index_layout, &named);
+    for (size_t i = 0; i < sizeof(by_speed) / sizeof(by_speed[0]); i++) {
+        *layout = is_named ? named : by_speed[i];
+        if (!bundle_estimate(dir, *layout, &need, &err))
+            return load_failed(op, &err);
+        if (is_named || need <= (*layout == HNSW_FAST && !m->cur ? have / 2 : have))
+            break;
+    }
     if (!rl->p.check_memory || need <= have)
         return true;
     snprintf(op->detail, sizeof(op->detail),

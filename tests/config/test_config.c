@@ -180,7 +180,7 @@ static void unknown_keys_and_shapes(void **state)
         {"models:\n  - {name: .., path: /a}\n", "want a name"},
         {"models:\n  - {name: \"\", path: /a}\n", "found nothing"},
         {"models:\n  - {name: a, path: /a, version: 0}\n", "found \"0\", want latest or a version from 1"},
-        {"models:\n  - {name: a, path: /a, index_layout: quick}\n", "found \"quick\", want auto, plain or fast"},
+        {"models:\n  - {name: a, path: /a, index_layout: quick}\n", "found \"quick\", want auto, plain, fast or compact"},
         {"models:\n  - {name: a, path: /a, target_recall: 0.4}\n", "found 0.4, want a recall from 0.5 to 1"},
         {"models:\n  - {name: a, path: /a}\n  - {name: a, path: /b}\n",
          "t.yaml:3: model \"a\" stands here for the second time"},

@@ -15,6 +15,8 @@ struct fixture {
     struct retrieve_ws *ws;
 };
 
+static enum hnsw_layout layout; // of the bundles that are opened
+
 static struct fixture open_world(const struct world_params *p)
 {
     struct err e = {0};
@@ -27,7 +29,7 @@ static struct fixture open_world(const struct world_params *p)
     f.w = world_new(p);
     struct publish_params q = {.repository = f.dir, .name = "m", .threads = 1};
     assert_ok(bundle_publish(&f.w->in, &q, &version, dir, &e), &e);
-    assert_ok((f.b = bundle_load(dir, NULL, &e)), &e);
+    assert_ok((f.b = bundle_load(dir, &(struct bundle_load_params){.layout = layout}, &e)), &e);
     assert_ok((f.ws = retrieve_ws_new(f.b, &e)), &e);
     return f;
 }
@@ -196,6 +198,7 @@ static void any_query_is_answered_rightly(void **state)
                                  .no_seen = i == 2,
                                  .seed = i,
                                  .n_items = i == 3 ? 7 : 400};
+        layout = (enum hnsw_layout)(i % BUNDLE_LAYOUTS);
         struct fixture f = open_world(&p);
         for (int j = 0; j < 400; j++) {
             random_query(&r, f.b, p.plain_users, &a);
@@ -203,6 +206,7 @@ static void any_query_is_answered_rightly(void **state)
         }
         close_world(&f);
     }
+    layout = HNSW_PLAIN;
 }
 
 /* A wide category is walked with a filter and a narrow one is scanned: both must be right. */
