@@ -15,6 +15,7 @@ int cmd_verify(int argc, char **argv);
 int cmd_query(int argc, char **argv);
 int cmd_bench(int argc, char **argv);
 int cmd_replay(int argc, char **argv);
+int cmd_index(int argc, char **argv);
 int cmd_doctor(int argc, char **argv);
 
 /* Print "duet COMMAND: message" and return 1. */

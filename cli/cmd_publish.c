@@ -1,11 +1,11 @@
 /* duet publish: dataset and checkpoint -> a new version of a model in the repository. */
 #include <limits.h>
 #include <stdio.h>
-#include <string.h>
 #include <unistd.h>
 
 #include "cli/cmd.h"
 #include "cli/opts.h"
+#include "cli/progress.h"
 #include "cli/publish_input.h"
 #include "core/blas.h"
 #include "core/manifest.h"
@@ -15,29 +15,6 @@ static const char about[] =
     "Embeds all items, builds the index, writes a bundle, checks it by loading and renames it to "
     "<repository>/<name>/<version>.\n"
     "The users' seen items are the rows of the splits train and valid (and those held out), not of test.\n";
-
-// -------------------------------------------------------------------------------------------------------- progress
-
-struct progress {
-    bool tty;
-    char stage[48];
-    int percent;
-};
-
-/* On a terminal one line that fills up; otherwise a line at the end of each stage. */
-static void show(void *user, const char *stage, double share)
-{
-    struct progress *p = user;
-    int percent = (int)(share * 100);
-    if (strcmp(p->stage, stage) == 0 && percent == p->percent)
-        return;
-    snprintf(p->stage, sizeof(p->stage), "%s", stage);
-    p->percent = percent;
-    if (p->tty)
-        fprintf(stderr, "\r%-24s %3d %%%s", stage, percent, percent == 100 ? "\n" : "");
-    else if (percent == 100)
-        fprintf(stderr, "publish: %s: done\n", stage);
-}
 
 // ---------------------------------------------------------------------------------------------------------- result
 
@@ -71,10 +48,10 @@ static int run(const struct publish_paths *paths, struct publish_params *p, bool
 {
     struct err err = {0};
     struct publish_source s = {0};
-    struct progress progress = {.tty = isatty(STDERR_FILENO)};
+    struct progress progress = progress_start("publish");
     uint64_t version;
     char dir[PATH_MAX];
-    p->progress = show;
+    p->progress = progress_show;
     p->progress_user = &progress;
     bool ok = publish_source_open(&s, paths, &err);
     if (ok && s.collapsed[0])

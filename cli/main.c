@@ -20,6 +20,7 @@ static const struct {
     {"query", "candidates out of a bundle, or out of a running daemon", cmd_query},
     {"bench", "load a daemon, and reload it under load: what do users feel?", cmd_bench},
     {"replay", "recorded requests against two versions: what changes?", cmd_replay},
+    {"index", "files of vectors: build, search, check, convert an index, without a daemon", cmd_index},
     {"doctor", "is this machine fit for duetd, and what is to be done?", cmd_doctor},
     {NULL, NULL, NULL},
 };

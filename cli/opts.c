@@ -10,6 +10,11 @@
 
 #define OPTS_MAX 128
 
+static const char *dashes(const char *name)
+{
+    return strlen(name) == 1 ? "-" : "--";
+}
+
 // ---------------------------------------------------------------------------------------------------------- help
 
 /* A default outside the range is a mark for "not given": the command decides, so there is none to print. */
@@ -54,7 +59,7 @@ static void print_help(const char *usage, const char *about, const struct opt *o
     printf("usage: %s\n%s%s", usage, about ? about : "", about ? "\n" : "");
     for (const struct opt *o = opts; o->name; o++) {
         char left[64];
-        snprintf(left, sizeof(left), "%s%s%s%s", strlen(o->name) == 1 ? "-" : "--", o->name, o->value ? " " : "",
+        snprintf(left, sizeof(left), "%s%s%s%s", dashes(o->name), o->name, o->value ? " " : "",
                  o->value ? o->value : "");
         printf("  %-26s %s", left, o->help ? o->help : "");
         print_default(o);
@@ -66,7 +71,7 @@ static void print_help(const char *usage, const char *about, const struct opt *o
 
 static int bad(const char *name, const char *value, const char *want)
 {
-    fprintf(stderr, "duet: --%s: found \"%s\", want %s\n", name, value, want);
+    fprintf(stderr, "duet: %s%s: found \"%s\", want %s\n", dashes(name), name, value, want);
     return 2;
 }
 
@@ -124,7 +129,7 @@ static int unknown(const struct opt *opts, const char *arg, const char *name)
         known[n++] = o->name;
     const char *near = ynode_nearest(name, known, n);
     if (near)
-        fprintf(stderr, "duet: unknown option %s; did you mean --%s?\n", arg, near);
+        fprintf(stderr, "duet: unknown option %s; did you mean %s%s?\n", arg, dashes(near), near);
     else
         fprintf(stderr, "duet: unknown option %s (--help lists them)\n", arg);
     return 2;

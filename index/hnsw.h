@@ -15,6 +15,7 @@
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default) // all else in the shared library is hidden
 
 enum hnsw_err_code { HNSW_OK = 0, HNSW_NOMEM, HNSW_IO, HNSW_FORMAT, HNSW_ARG, HNSW_NOT_FOUND, HNSW_FULL };
 
@@ -142,6 +143,13 @@ const float *hnsw_vector(const struct hnsw *h, uint64_t label);
 /* The same copied to out [dim], whatever the layout; false for an unknown or removed label. */
 bool hnsw_get_vector(const struct hnsw *h, uint64_t label, float *out);
 
+/* FAST or PLAIN as hnsw_optimize left it and no addition has dropped it; COMPACT also of an index loaded so. */
+enum hnsw_layout hnsw_get_layout(const struct hnsw *h);
+const char *hnsw_layout_name(enum hnsw_layout layout); // "plain", "fast", "compact"
+
+/* Labels of all elements that can be returned, in the order of their places, into label[hnsw_count(h)]. */
+void hnsw_labels(const struct hnsw *h, uint64_t *label);
+
 struct hnsw_stats {
     size_t n, n_removed, capacity, bytes;
     unsigned m, ef_construction, max_level;
@@ -192,6 +200,7 @@ struct hnsw *hnsw_load_mem_with(const void *data, size_t n, const char *name, un
 struct hnsw *hnsw_import(const char *path, enum hnsw_metric metric, size_t dim, struct hnsw_err *err);
 bool hnsw_export(const struct hnsw *h, const char *path, struct hnsw_err *err);
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

@@ -264,6 +264,24 @@ bool hnsw_get_vector(const struct hnsw *h, uint64_t label, float *out)
     return true;
 }
 
+void hnsw_labels(const struct hnsw *h, uint64_t *label)
+{
+    for (uint32_t i = 0; i < h->n; i++)
+        if (!is_removed(h, i))
+            *label++ = label_of(h, i);
+}
+
+enum hnsw_layout hnsw_get_layout(const struct hnsw *h)
+{
+    return h->compact ? HNSW_COMPACT : h->fast ? HNSW_FAST : HNSW_PLAIN;
+}
+
+const char *hnsw_layout_name(enum hnsw_layout layout)
+{
+    static const char *const names[] = {[HNSW_PLAIN] = "plain", [HNSW_FAST] = "fast", [HNSW_COMPACT] = "compact"};
+    return names[layout];
+}
+
 size_t hnsw_bytes(const struct hnsw *h)
 {
     if (h->compact)

@@ -18,7 +18,7 @@ bool hnsw_in_open(struct hnsw_in *in, const char *path, struct hnsw_err *err)
     struct stat st;
     *in = (struct hnsw_in){.name = path};
     hnsw_sum_init(&in->sum);
-    in->fd = open(path, O_RDONLY | O_CLOEXEC);
+    in->fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK); // NONBLOCK: a FIFO must not hang us
     if (in->fd < 0 || fstat(in->fd, &st) != 0) {
         hnsw_fail(err, HNSW_IO, "%s: %s", path, strerror(errno));
         hnsw_in_close(in);

@@ -8,11 +8,12 @@
 #ifndef HNSW_LIVE_H
 #define HNSW_LIVE_H
 
-#include "index/hnsw.h"
+#include "hnsw.h" // beside this file, in the source tree as where it is installed
 
 #ifdef __cplusplus
 extern "C" {
 #endif
+#pragma GCC visibility push(default)
 
 /* A search sees the index as it was at one moment of the search: all of every put and removal that had returned before
  * the search began, and of those that went on meanwhile either all or nothing. So a label comes at most once, with the
@@ -92,6 +93,7 @@ struct hnsw_live_stats {
 };
 void hnsw_live_get_stats(struct hnsw_live *l, struct hnsw_live_stats *s); // waits for a put under way, not for a merge
 
+#pragma GCC visibility pop
 #ifdef __cplusplus
 }
 #endif

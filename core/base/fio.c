@@ -167,13 +167,26 @@ bool fio_sync_dir(const char *dir, struct err *err)
     return ok;
 }
 
+bool fio_tmp_name(char out[PATH_MAX], const char *path, struct err *err)
+{
+    int len = snprintf(out, PATH_MAX, "%s.tmp-%ld", path, (long)getpid());
+    return (len >= 0 && len < PATH_MAX) || err_set(err, ERR_LIMIT, "path too long: %.80s...", path);
+}
+
+bool fio_replace(const char *tmp, const char *path, struct err *err)
+{
+    char dir[PATH_MAX];
+    if (parent_dir(path, dir, err) && rename(tmp, path) == 0)
+        return fio_sync_dir(dir, err);
+    err_errno(err, "rename");
+    unlink(tmp);
+    return err_prefix(err, "%s", path);
+}
+
 bool fio_write_atomic(const char *path, const void *data, size_t n, struct err *err)
 {
-    char tmp[PATH_MAX], dir[PATH_MAX];
-    int len = snprintf(tmp, sizeof(tmp), "%s.tmp-%ld", path, (long)getpid());
-    if (len < 0 || len >= PATH_MAX)
-        return err_set(err, ERR_LIMIT, "path too long: %.80s...", path);
-    if (!parent_dir(path, dir, err))
+    char tmp[PATH_MAX];
+    if (!fio_tmp_name(tmp, path, err))
         return false;
     int fd = open(tmp, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
     if (fd < 0)
@@ -183,13 +196,10 @@ bool fio_write_atomic(const char *path, const void *data, size_t n, struct err *
         ok = err_errno(err, "fsync");
     if (close(fd) != 0 && ok)
         ok = err_errno(err, "close");
-    if (ok && rename(tmp, path) != 0)
-        ok = err_errno(err, "rename");
-    if (!ok) {
-        unlink(tmp);
-        return err_prefix(err, "%s", path);
-    }
-    return fio_sync_dir(dir, err);
+    if (ok)
+        return fio_replace(tmp, path, err);
+    unlink(tmp);
+    return err_prefix(err, "%s", path);
 }
 
 bool fio_mkdirs(const char *path, struct err *err)

@@ -25,6 +25,11 @@ char *fio_read_all(const char *path, size_t max_bytes, size_t *n, struct err *er
 /* n bytes to path.tmp, fsync, rename over path, fsync of the folder: at any kill the old file or the new one. */
 bool fio_write_atomic(const char *path, const void *data, size_t n, struct err *err);
 
+/* The same in steps, for what others write: the name to write to, and, once that is written and fsynced, the rename. A tmp that
+ * cannot be renamed is removed. */
+bool fio_tmp_name(char out[PATH_MAX], const char *path, struct err *err);
+bool fio_replace(const char *tmp, const char *path, struct err *err);
+
 bool fio_write_full(int fd, const void *p, size_t n, struct err *err);              // retries short writes and EINTR
 bool fio_read_full(int fd, void *p, size_t n, uint64_t offset, struct err *err);    // pread; a short file is ERR_FORMAT
 bool fio_sync_dir(const char *dir, struct err *err);
