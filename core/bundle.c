@@ -4,8 +4,7 @@
  *         -> users -> probes -> the index's layout
  *
  * The fingerprint covers the manifest's own hashes of model, embeddings and schema, and the item ids; so right after
- * items.pack it is known whether the parts belong together, before a damaged part is looked at from the inside. The
- * index is built up before the other big files, because for that time its file and its memory form are both held. */
+ * items.pack it is known whether the parts belong together, before a damaged part is looked at from the inside. */
 #include "core/bundle.h"
 
 #include <dirent.h>
@@ -135,17 +134,20 @@ static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
                    strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : ": ", e->msg);
 }
 
+/* Read by the library itself, once more after the comparison with the manifest, rather than copied out of a block: that
+ * would be the largest part of a reload's peak. Should the file change in between, its own checksum and every
+ * structural rule still hold, and check_vectors sees to the rest. */
 static bool load_index(struct loader *l)
 {
-    struct block block;
     struct hnsw_err e = {0};
     struct hnsw_stats s;
+    char path[PATH_MAX];
     const struct bundle_manifest *head = &l->m.head;
     const char *name = manifest_file_name[MF_INDEX];
-    if (!take(l, MF_INDEX, false, &block))
+    const struct hnsw_load_opts how = {.threads = l->threads, .shared = l->map};
+    if (!verified_check(l->dirfd, name, &l->m.file[MF_INDEX], l->err) || !fio_join(path, l->dir, name, l->err))
         return false;
-    struct hnsw *h = l->b->hnsw = hnsw_load_mem(block.p, block.n, name, &e);
-    block_free(&block);
+    struct hnsw *h = l->b->hnsw = hnsw_load_with(path, &how, &e);
     if (!h)
         return hnsw_failed(&e, l->err);
     hnsw_get_stats(h, &s);
@@ -454,15 +456,11 @@ bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, 
     struct manifest m = {0};
     bool ok = manifest_read(dir, &m, err) || err_prefix(err, "%s", dir);
     if (ok) {
-        // Everything, the index once more while it is read (unless what is loaded after it is larger), and the tables
-        // that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups and short ids; facets are
-        // up to 4 times the offsets of the attributes' values, and 24 bytes an item while one is sorted.
-        uint64_t index = m.file[MF_INDEX].bytes, later = layout_estimate(&m, layout);
-        for (int i = 0; i < MANIFEST_FILES; i++)
-            later += i == MF_EMBEDDINGS || i == MF_USERS || i == MF_PROBES ? m.file[i].bytes : 0;
-        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + layout_estimate(&m, layout) +
-                 (index > later ? index - later : 0) + 64 * m.head.n_items + 16 * m.head.n_users +
-                 2 * m.file[MF_ITEMS].bytes;
+        // Everything, and the tables that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups
+        // and short ids; facets are up to 4 times the offsets of the attributes' values, and 16 bytes an item while one
+        // is made. The model's file is given back before the layout is made.
+        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + layout_estimate(&m, layout) + 64 * m.head.n_items +
+                 16 * m.head.n_users + 2 * m.file[MF_ITEMS].bytes;
     }
     manifest_fini(&m);
     return ok;

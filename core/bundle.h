@@ -15,9 +15,10 @@
 #include "core/users.h"
 #include "index/hnsw.h"
 
-/* PRIVATE: read once into memory of our own; what happens to the files afterwards does not matter. SHARED: embeddings, items and
- * users are mapped, for a folder that the operator vouches for: sizes and hashes are checked by reading, so a file that is cut
- * before or while that happens is a failed load; one that is cut later, while it is mapped, ends the process by SIGBUS. */
+/* PRIVATE: read once into memory of our own; what happens to the files afterwards does not matter. SHARED: embeddings, items, users and
+ * the index's elements (but for the compact layout) are mapped, for a folder that the operator vouches for: sizes and hashes are checked
+ * by reading, so a file that is cut before or while that happens is a failed load; one that is cut later, while it is mapped, ends the
+ * process by SIGBUS. */
 enum bundle_load_mode { BUNDLE_PRIVATE, BUNDLE_SHARED };
 
 struct bundle_manifest {

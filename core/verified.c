@@ -150,6 +150,15 @@ bool verified_read(int dirfd, const char *name, const struct manifest_file *want
     return ok;
 }
 
+bool verified_check(int dirfd, const char *name, const struct manifest_file *want, struct err *err)
+{
+    int fd = want->bytes ? open_file(dirfd, name, want, err) : -1;
+    bool ok = fd >= 0 ? read_hashed(fd, name, want, NULL, err) : err_set(err, ERR_FORMAT, "%s: empty file", name);
+    if (fd >= 0)
+        close(fd);
+    return ok;
+}
+
 void block_free(struct block *b)
 {
     if (b->p && b->mapped)

@@ -22,6 +22,8 @@ struct block {
  * wanted. `map` asks for the shared form. The private one is read by `threads`, 0 = 1, if it is large. */
 bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads, struct block *out,
                    struct err *err);
+/* The same comparison alone, through a small buffer: for a file that somebody else reads from its path afterwards. */
+bool verified_check(int dirfd, const char *name, const struct manifest_file *want, struct err *err);
 void block_free(struct block *b); // accepts zeroed
 
 /* Has the file still the size that the manifest wants? */
