@@ -239,6 +239,7 @@ static void free_plain(struct hnsw *h)
     free(h->removed);
     free(h->upper_at);
     free(h->upper);
+    free(h->ways);
     hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
     hnsw_fast_free(h->fast);
@@ -247,6 +248,8 @@ static void free_plain(struct hnsw *h)
     h->upper_at = h->upper = NULL;
     h->builder = NULL;
     h->fast = NULL;
+    h->ways = NULL;
+    h->ways_cap = 0;
 }
 
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed)

@@ -53,12 +53,16 @@ bool hnsw_add(struct hnsw *h, const float *vec, uint64_t label, struct hnsw_err 
 
 /* Add n vectors [n][dim]; labels [n] or NULL for 0 .. n - 1; distinct within the call. `progress` (may be NULL) is called from one
  * thread with the number done. With threads > 1 the graph depends on timing, with 1 it is the same every time.
- * A batch of at least a hundredth of the index ends with a look at the whole graph: afterwards every element can be reached. */
+ * After any addition every element can be reached from every other on level 0; the first one to a loaded index looks at all of it. */
 bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, size_t n, unsigned threads,
                     void (*progress)(void *user, size_t done, size_t n), void *user, struct hnsw_err *err);
 
 /* Mark as removed: never returned again; still walked through until its place is reused. HNSW_NOT_FOUND for an unknown label. */
 bool hnsw_remove(struct hnsw *h, uint64_t label, struct hnsw_err *err);
+
+/* Link what cannot be reached from the entry point, or does not lead there, in a graph that was not built here; *linked (may be NULL):
+ * how many links that took. Import does it; a graph that has been added to needs none. A layout is dropped if there was any. */
+bool hnsw_repair(struct hnsw *h, size_t *linked, struct hnsw_err *err);
 
 /* New capacity; HNSW_ARG if smaller than what is there. */
 bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);

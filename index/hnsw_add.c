@@ -40,7 +40,7 @@ void hnsw_builder_free(struct hnsw_builder *b)
 
 static bool builder_fit(struct hnsw_builder *b, const struct hnsw *h)
 {
-    return hnsw_ws_fit(b->ws, h->capacity, h->ef_construction, h->dim);
+    return hnsw_ws_fit(b->ws, h->capacity, build_ef(h), h->dim);
 }
 
 static struct hnsw_builder *builder_new(void)
@@ -108,27 +108,35 @@ static unsigned choose(const struct hnsw *h, const uint64_t *cand, size_t n, uns
     return kept;
 }
 
-static void write_list(uint32_t *link, unsigned cap, const uint64_t *key, unsigned n)
+/* Called with the list locked, or alone. */
+static void write_list(struct hnsw *h, uint32_t base, int level, const uint64_t *key, unsigned n)
 {
+    uint32_t want[ROW_MAX], *link = node_links(h, base, level);
+    unsigned cap = links_cap(h, level);
     for (unsigned i = 0; i < n; i++)
-        link[i] = key_id(key[i]);
-    for (unsigned i = n; i < cap; i++)
-        link[i] = NO_ID;
+        want[i] = key_id(key[i]);
+    if (level == 0) {
+        hnsw_ways_rewrite(h, base, link, want, n);
+        return;
+    }
+    memcpy(link, want, n * sizeof(*link));
+    memset(link + n, 0xff, (cap - n) * sizeof(*link));
 }
 
 // -------------------------------------------------------------------------------------------------------- linking
 
 /* The list is full: choose again among it and the new one (called with the list locked). */
-static void shrink(const struct hnsw *h, struct hnsw_builder *b, uint32_t base, uint32_t *link, unsigned cap,
-                   uint32_t id, float score)
+static void shrink(struct hnsw *h, struct hnsw_builder *b, uint32_t base, int level, uint32_t id, float score)
 {
     uint64_t key[ROW_MAX];
+    const uint32_t *link = node_links(h, base, level);
+    unsigned cap = links_cap(h, level);
     pool_begin(&b->near, cap + 1);
     pool_insert(&b->near, score, id);
     score_ids(h, node_vec(h, base), link, cap, b->ws->score);
     for (unsigned i = 0; i < cap; i++)
         pool_insert(&b->near, b->ws->score[i], link[i]);
-    write_list(link, cap, key, choose(h, b->near.key, b->near.n, cap, key));
+    write_list(h, base, level, key, choose(h, b->near.key, b->near.n, cap, key));
 }
 
 /* Let `from` link to `id`, if it does not and wants to. */
@@ -140,16 +148,19 @@ static void link_back(struct hnsw *h, struct hnsw_builder *b, int level, uint32_
     while (n < cap && link[n] != NO_ID && link[n] != id)
         n++;
     if (n == cap)
-        shrink(h, b, from, link, cap, id, score);
-    else
-        link[n] = id; // a free place, or there already
+        shrink(h, b, from, level, id, score);
+    else if (link[n] == NO_ID) {
+        link[n] = id;
+        if (level == 0)
+            hnsw_ways_gain(h, from, id);
+    }
     drop(b, from);
 }
 
 static void link_level(struct hnsw *h, struct hnsw_builder *b, uint32_t id, int level)
 {
     take(b, id);
-    write_list(node_links(h, id, level), links_cap(h, level), b->pick[level], b->n_pick[level]);
+    write_list(h, id, level, b->pick[level], b->n_pick[level]);
     drop(b, id);
     for (unsigned i = 0; i < b->n_pick[level]; i++)
         link_back(h, b, level, key_id(b->pick[level][i]), id, key_score(b->pick[level][i]));
@@ -172,7 +183,7 @@ static size_t usable(const struct hnsw *h, const struct hnsw_builder *b, uint32_
 
 static void search_level(struct hnsw *h, struct hnsw_builder *b, uint32_t id, int level, uint32_t *at)
 {
-    hnsw_walk(h, b->lock, node_vec(h, id), *at, level, h->ef_construction, b->ws);
+    hnsw_walk(h, b->lock, node_vec(h, id), *at, level, build_ef(h), b->ws);
     *at = key_id(b->ws->pool.key[0]);
     size_t n = usable(h, b, id, b->ws->pool.key);
     b->n_pick[level] = choose(h, b->ws->pool.key, n, links_cap(h, level), b->pick[level]);
@@ -213,6 +224,7 @@ static void insert(struct hnsw *h, struct hnsw_builder *b, uint32_t id)
             search_level(h, b, id, level, &at);
         for (int level = 0; level <= top; level++)
             link_level(h, b, id, level);
+        hnsw_ways_settle(h, b->lock, id, b->ws);
     }
     raise_entry(h, b, id);
 }
@@ -241,7 +253,7 @@ static void repair_one(struct hnsw *h, struct hnsw_builder *b, int level, uint32
             pool_insert(&b->near, b->ws->score[i], cand[i]);
     }
     unsigned kept = choose(h, b->near.key, b->near.n, cap, key);
-    write_list(link, cap, key, kept);
+    write_list(h, n, level, key, kept);
     if (kept > 0) // and one way in, in place of the one that it loses
         link_back(h, b, level, key_id(key[0]), n, key_score(key[0]));
 }
@@ -282,7 +294,6 @@ struct batch {
 
     size_t n_known, n_back;  // labels that are in the index; of these, removed ones
     uint32_t *place;         // [n] where an element goes: a known label's place, NO_ID, or SETTLED
-    struct hnsw_reach reach; // if reach.parent: look whether all can be reached
     atomic_size_t next, done;
     struct hnsw_builder **builder; // [threads]
     unsigned threads;
@@ -370,20 +381,8 @@ static bool reserve(struct batch *t, struct hnsw_err *err)
             h->builder = t->builder[0]; // kept for the next call
         ok = t->builder[i] && builder_fit(t->builder[i], h);
     }
+    ok = ok && hnsw_ways_fit(h, t->builder[0]->ws);
     return ok || hnsw_fail(err, HNSW_NOMEM, "no memory for adding %zu elements", t->n);
-}
-
-/* Looking at the whole graph for a few elements would cost more than adding them. */
-static bool reserve_reach(struct batch *t, struct hnsw_err *err)
-{
-    size_t n = t->h->n + n_fresh(t);
-    if (t->n < 2 || t->n < n / 100)
-        return true;
-    t->reach.parent = hnsw_mem_new(n, sizeof(uint32_t));
-    t->reach.queue = hnsw_mem_new(n, sizeof(uint32_t));
-    t->reach.back = hnsw_mem_new(n, 1);
-    return (t->reach.parent && t->reach.queue && t->reach.back) ||
-           hnsw_fail(err, HNSW_NOMEM, "no memory for adding %zu elements", t->n);
 }
 
 static void settle(struct batch *t, size_t i, uint32_t id)
@@ -492,9 +491,6 @@ static void batch_fini(struct batch *t)
 {
     for (unsigned i = 1; t->builder && i < t->threads; i++) // the first is the index's own
         hnsw_builder_free(t->builder[i]);
-    free(t->reach.parent);
-    free(t->reach.queue);
-    free(t->reach.back);
     free(t->builder);
     free(t->place);
     free(t->lock);
@@ -509,8 +505,7 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
         return false;
     if (n > ID_MAX)
         return hnsw_fail(err, HNSW_FULL, "%zu elements in one call, wanted at most %u", n, ID_MAX);
-    bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err) &&
-              reserve_reach(&t, err);
+    bool ok = check_vectors(&t, err) && check_distinct(&t, err) && check_room(&t, err) && reserve(&t, err);
     if (ok) {
         hnsw_fast_free(h->fast);
         h->fast = NULL;
@@ -522,8 +517,6 @@ bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, siz
         pthread_mutex_init(&t.entry_lock, NULL);
         run_workers(&t);
         pthread_mutex_destroy(&t.entry_lock);
-        if (t.reach.parent)
-            hnsw_reach_all(h, &t.reach, t.builder[0]->ws);
         if (progress)
             progress(user, n, n);
     }

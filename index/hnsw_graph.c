@@ -122,6 +122,7 @@ void hnsw_free(struct hnsw *h)
     free(h->removed);
     free(h->upper_at);
     free(h->upper);
+    free(h->ways);
     hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
     hnsw_fast_free(h->fast);
@@ -289,7 +290,7 @@ size_t hnsw_bytes(const struct hnsw *h)
     size_t by_element = h->stride + sizeof(*h->label) + sizeof(*h->level) + sizeof(*h->removed) + sizeof(*h->upper_at);
     size_t mapped = h->mapping ? h->capacity * h->stride : 0;
     return sizeof(*h) + h->capacity * by_element - mapped + h->upper_cap * h->m * sizeof(uint32_t) +
-           hnsw_label_map_bytes(&h->map) + hnsw_fast_bytes(h->fast);
+           hnsw_label_map_bytes(&h->map) + h->ways_cap * sizeof(*h->ways) + hnsw_fast_bytes(h->fast);
 }
 
 void hnsw_get_stats(const struct hnsw *h, struct hnsw_stats *s)

@@ -221,7 +221,8 @@ struct hnsw *hnsw_import_from(struct hnsw_in *in, enum hnsw_metric metric, size_
     if (ok && in->at != in->size)
         ok = hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: found %llu more bytes, wanted the end", in->name,
                        (unsigned long long)in->at, (unsigned long long)(in->size - in->at));
-    if (ok && hnsw_load_begin(h, in->name, err) && check_elements(h, in->name, &f, err))
+    if (ok && hnsw_load_begin(h, in->name, err) && check_elements(h, in->name, &f, err) &&
+        hnsw_repair(h, NULL, err))
         return h;
     hnsw_free(h);
     return NULL;

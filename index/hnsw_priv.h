@@ -53,6 +53,8 @@ struct hnsw {
     struct label_map map;
 
     struct hnsw_builder *builder; // scratch of hnsw_add, or NULL
+    atomic_uint *ways;            // [ways_cap] links in from elements before it, on level 0; NULL until something is added
+    size_t ways_cap;
     struct fast *fast;            // the fast layout of the graph as it is, or NULL
     struct compact *compact;      // or NULL; with it there is nothing above but shape, counts and, if any are removed, `removed`
 };
@@ -131,7 +133,7 @@ bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t
 size_t hnsw_fast_keep(size_t k, size_t ef); // how many that are
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
-// hnsw_reach.c: on level 0, a way from the entry point to all that it does not reach, and back; how many those were
+// hnsw_reach.c: on level 0, a way from the entry point to all that it does not reach, and back; how many those were. Without `ways`
 struct hnsw_reach {
     uint32_t *parent, *queue; // [n], the caller's
     uint8_t *back;            // [n], the caller's
@@ -146,6 +148,14 @@ void hnsw_range(const struct hnsw *h, unsigned threads, float *low, float *high)
 // order.c: elements of a graph that is not empty numbered by region, the entry point first. Number of each element, the
 // caller's to free, or NULL: out of memory; element [n] receives the element of each number
 uint32_t *hnsw_order(const struct hnsw *h, uint32_t *element);
+
+// hnsw_ways.c: as long as `ways` is kept, everything can be reached from everywhere on level 0
+bool hnsw_ways_fit(struct hnsw *h, struct hnsw_ws *ws); // for capacity; makes it so first; ws fits ef_construction
+void hnsw_ways_gain(struct hnsw *h, uint32_t from, uint32_t to); // a new link
+void hnsw_ways_rewrite(struct hnsw *h, uint32_t base, uint32_t *link, uint32_t *want,
+                       unsigned n); // the list of `base`, locked, becomes want[n], less and more what it takes
+void hnsw_ways_settle(struct hnsw *h, hnsw_lock *lock, uint32_t id,
+                      struct hnsw_ws *ws); // `id` has a way in and one out; ws->pool: who is near it
 
 // flat.c
 size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct limit *l, struct hnsw_hit *hit);
@@ -193,6 +203,12 @@ static inline void ask_for_links0(const struct hnsw *h, uint32_t id)
     const uint32_t *link = node_links(h, id, 0);
     for (size_t at = 0; at < h->m0; at += HNSW_ALIGN / sizeof(*link))
         __builtin_prefetch(link + at);
+}
+
+/* Candidates of an insertion; a file may ask for more than there could be. */
+static inline size_t build_ef(const struct hnsw *h)
+{
+    return h->ef_construction < h->capacity ? h->ef_construction : h->capacity;
 }
 
 static inline unsigned links_cap(const struct hnsw *h, int level)

@@ -1,8 +1,7 @@
 /* hnsw_reach.c - a graph in which everything can be found: who leads nowhere is given a way in.
  *
- * Alg. 4 keeps what is best for each list by itself, so an element may lose its last link in: among many equal vectors
- * (items that training never saw are often equal) nearly all do, and after many replacements some. hnswlib leaves it at
- * that. Here the end of a batch walks the graph once from the entry point, breadth first, and remembers who brought
+ * Additions keep their graph so that all of it can be reached (hnsw_ways.c). A graph from elsewhere, of hnswlib above all, is only
+ * looked at: one walk from the entry point, breadth first, that remembers who brought
  * whom:
  *
  *     entry --> a --> b       parent[a] = entry, parent[b] = a; the link a --> b carries b, a --> entry carries nobody
@@ -15,6 +14,7 @@
  * closest of parent, parent's parent, ... that does.
  *
  * All this reads every list a few times and scores next to nothing: a percent of what adding costs. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "index/hnsw_priv.h"
@@ -80,7 +80,7 @@ static bool lead_from_neighbour(struct hnsw_reach *r, struct hnsw *h, uint32_t i
 static bool lead_from_found(struct hnsw_reach *r, struct hnsw *h, uint32_t id, struct hnsw_ws *ws)
 {
     uint32_t from = hnsw_descend(h, NULL, node_vec(h, id), 0, ws, h->entry);
-    hnsw_walk(h, NULL, node_vec(h, id), from, 0, h->ef_construction, ws);
+    hnsw_walk(h, NULL, node_vec(h, id), from, 0, build_ef(h), ws);
     for (size_t i = 0; i < ws->pool.n; i++)
         if (lead(r, h, key_id(ws->pool.key[i]), id))
             return true;
@@ -116,7 +116,7 @@ static void find_back(struct hnsw_reach *r, const struct hnsw *h)
     }
 }
 
-static size_t lead_back(struct hnsw_reach *r, struct hnsw *h)
+static size_t lead_back(struct hnsw_reach *r, struct hnsw *h, size_t *linked)
 {
     size_t left = 0;
     for (size_t i = 0; i < r->n; i++) {
@@ -128,6 +128,7 @@ static size_t lead_back(struct hnsw_reach *r, struct hnsw *h)
         if ((link = place(r, h, id))) {
             *link = to;
             r->back[id] = 1;
+            ++*linked;
         } else
             left++; // it carries others with every link, and the last of those have places
     }
@@ -154,6 +155,30 @@ size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r, struct hnsw_ws *ws)
     r->back[h->entry] = 1;
     do
         find_back(r, h);
-    while (lead_back(r, h) > 0);
+    while (lead_back(r, h, &linked) > 0);
     return linked;
+}
+
+bool hnsw_repair(struct hnsw *h, size_t *linked, struct hnsw_err *err)
+{
+    size_t none;
+    linked = linked ? linked : &none;
+    *linked = 0;
+    if (h->n == 0 || h->ways)
+        return true;
+    if (hnsw_compact_refuses(h, "repair", err) || !hnsw_graph_own(h, err))
+        return false;
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_reach r = {.parent = hnsw_mem_new(h->n, sizeof(*r.parent)), .queue = hnsw_mem_new(h->n, sizeof(*r.queue))};
+    r.back = hnsw_mem_new(h->n, sizeof(*r.back));
+    bool ok = ws && r.parent && r.queue && r.back && hnsw_ws_fit(ws, h->n, build_ef(h), h->dim);
+    if (ok && (*linked = hnsw_reach_all(h, &r, ws)) > 0) {
+        hnsw_fast_free(h->fast);
+        h->fast = NULL;
+    }
+    free(r.parent);
+    free(r.queue);
+    free(r.back);
+    hnsw_ws_free(ws);
+    return ok || hnsw_fail(err, HNSW_NOMEM, "repair: no memory for %zu elements", h->n);
 }
