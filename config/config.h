@@ -59,6 +59,7 @@ struct config {
     } admission;
     struct {
         char *mode; // private | shared
+        uint64_t threads;
         bool check_memory;
     } load;
     char *state_path; // "" = no state file

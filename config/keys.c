@@ -60,6 +60,8 @@ const struct key keys[] = {
     NUM("admission.retry_after_s", admission.retry_after_s, 1, 3600, "1", true, "Retry-After says once to twice this"),
     WORD("load.mode", load.mode, "private|shared", "private", false,
          "read bundles into own memory, or map their files"),
+    NUM("load.threads", load.threads, 0, 256, "0", false,
+        "threads of low priority that load a bundle; 0 = half of the cores, at least one"),
     FLAG("load.check_memory", load.check_memory, "true", "refuse a bundle that would not fit into free memory"),
     TEXT("state.path", state_path, "", "file for what is changed while running; empty: such changes are refused"),
     WORD("log.level", log.level, "debug|info|warn|error", "info", true, "debug logs every request"),
