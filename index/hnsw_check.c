@@ -139,8 +139,58 @@ bool hnsw_check_marks(const struct hnsw *h, struct hnsw_err *err)
     return true;
 }
 
+static bool check_shape(const struct hnsw *h, struct hnsw_err *err)
+{
+    if ((unsigned)h->metric > HNSW_L2 || h->dim < 1 || h->dim > HNSW_DIM_MAX || h->m < 2 || h->m > HNSW_M_MAX ||
+        h->m0 != 2 * h->m || h->ef_construction < 1)
+        return hnsw_fail(err, HNSW_FORMAT, "metric %d, dim %zu, m %u, on level 0 %u, ef_construction %u: out of range",
+                         (int)h->metric, h->dim, h->m, h->m0, h->ef_construction);
+    if (!h->compact && (h->stride < h->dim * sizeof(float) + h->m0 * sizeof(uint32_t) || h->stride % sizeof(float) != 0))
+        return hnsw_fail(err, HNSW_FORMAT, "blocks of %zu bytes, wanted room for %zu floats and %u links", h->stride,
+                         h->dim, h->m0);
+    return true;
+}
+
+/* Each list above level 0 belongs to one element. */
+static bool check_upper(const struct hnsw *h, struct hnsw_err *err)
+{
+    uint8_t *taken = hnsw_mem_new(h->upper_n, 1);
+    bool ok = taken || hnsw_fail(err, HNSW_NOMEM, "check: no memory for %zu lists", h->upper_n);
+    size_t total = 0;
+    for (uint32_t i = 0; ok && i < h->n; i++)
+        for (size_t l = 0; ok && l < h->level[i]; l++, total++)
+            if (taken[h->upper_at[i] + l]++) // within bounds: hnsw_check_element
+                ok = hnsw_fail(err, HNSW_FORMAT, "element %u, level %zu: its list is another's too", i, l + 1);
+    if (ok && total != h->upper_n)
+        ok = hnsw_fail(err, HNSW_FORMAT, "levels: found lists for %zu, wanted %zu", total, h->upper_n);
+    free(taken);
+    return ok;
+}
+
+/* The counts that keep the graph connected (hnsw_ways.c). */
+static bool check_ways(const struct hnsw *h, struct hnsw_err *err)
+{
+    if (!h->ways)
+        return true;
+    uint32_t *n = hnsw_mem_new(h->n, sizeof(*n));
+    bool ok = n || hnsw_fail(err, HNSW_NOMEM, "check: no memory for %zu elements", h->n);
+    for (uint32_t i = 0; ok && i < h->n; i++)
+        for (unsigned j = 0; j < h->m0 && node_links(h, i, 0)[j] != NO_ID; j++)
+            n[node_links(h, i, 0)[j]] += node_links(h, i, 0)[j] > i;
+    for (uint32_t i = 0; ok && i < h->n; i++) {
+        uint32_t kept = atomic_load_explicit(&h->ways[i], memory_order_relaxed);
+        if (kept != n[i] || (kept == 0 && i > 0))
+            ok = hnsw_fail(err, HNSW_FORMAT, "element %u: %u links in from elements before it, %u counted", i, n[i], kept);
+    }
+    free(n);
+    return ok;
+}
+
 static bool check_labels(const struct hnsw *h, struct hnsw_err *err)
 {
+    size_t n = hnsw_label_map_count(&h->map);
+    if (n != h->n)
+        return hnsw_fail(err, HNSW_FORMAT, "labels: found %zu in the map, wanted %zu", n, h->n);
     for (uint32_t i = 0; i < h->n; i++) {
         uint32_t found = hnsw_label_map_find(&h->map, h->label, h->label[i]);
         if (found != i)
@@ -206,7 +256,7 @@ bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
     *unreachable = 0;
     if (h->n > h->capacity)
         return hnsw_fail(err, HNSW_FORMAT, "%zu elements in an index of %zu", h->n, h->capacity);
-    if (!hnsw_check_entry(h, err) || !hnsw_check_marks(h, err))
+    if (!check_shape(h, err) || !hnsw_check_entry(h, err) || !hnsw_check_marks(h, err))
         return false;
     if (h->compact)
         return hnsw_compact_check(h, err) && count_unreachable(h, unreachable, err);
@@ -215,5 +265,5 @@ bool hnsw_check(const struct hnsw *h, size_t *unreachable, struct hnsw_err *err)
     for (uint32_t i = 0; i < h->n; i++)
         if (!hnsw_check_element(h, i, (const unsigned char *)node_vec(h, i), err))
             return false;
-    return check_fast(h, err) && count_unreachable(h, unreachable, err);
+    return check_upper(h, err) && check_ways(h, err) && check_fast(h, err) && count_unreachable(h, unreachable, err);
 }

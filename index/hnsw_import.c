@@ -6,6 +6,9 @@
  *   elements   n times [u16 count, u8 removed, u8 0 | u32 link[2 m] | f32 vec[dim] | u64 label]   behind the count:
  * leftovers for each   u32 bytes, then one list a level above 0: [u32 count | u32 link[m]]
  *
+ * 0.7 and 0.8 write the same fields in the same order: what 0.7 added, reusing deleted places, is not in the file but counted from the
+ * marks when it is loaded. Files are exchanged in the tests with the 0.6.2 of Debian 12.
+ *
  * It has no checksum, so a damaged vector that is still finite cannot be told from another one. */
 #include <assert.h>
 #include <math.h>

@@ -98,6 +98,14 @@ void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t pla
         }
 }
 
+size_t hnsw_label_map_count(const struct label_map *m)
+{
+    size_t n = m->n_plain;
+    for (size_t i = 0; m->slot && i <= m->mask; i++)
+        n += m->slot[i] != 0;
+    return n;
+}
+
 size_t hnsw_label_map_bytes(const struct label_map *m)
 {
     return m->slot ? (m->mask + 1) * sizeof(*m->slot) : 0;

@@ -28,6 +28,7 @@ bool hnsw_label_map_hash(struct label_map *m, const uint64_t *label, size_t n, s
 uint32_t hnsw_label_map_find(const struct label_map *m, const uint64_t *label, uint64_t want); // UINT32_MAX if unknown
 bool hnsw_label_map_put(struct label_map *m, const uint64_t *label, uint32_t place); // false: label is there already
 void hnsw_label_map_del(struct label_map *m, const uint64_t *label, uint32_t place); // hashed; place is there
+size_t hnsw_label_map_count(const struct label_map *m); // labels in it
 size_t hnsw_label_map_bytes(const struct label_map *m);
 
 /* The keyed hash, for other tables by label; the random key of one, at `owner`. */

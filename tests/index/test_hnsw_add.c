@@ -2,6 +2,8 @@
  * an index that it should have refused to change. */
 #include "index_testing.h"
 
+#include <pthread.h>
+
 #define DIM 16
 
 static const struct hnsw_query top10 = {.k = 10, .ef = 100};
@@ -281,30 +283,40 @@ static void duplicates_and_zero_vectors_are_fine(void **state)
             for (uint64_t i = 0; i < N; i++)
                 assert_ok(hnsw_add(h, v, i, &err), err);
             struct hnsw_query p = {.k = N};
-            assert_true(recall(h, v, 1, &p) == 1); // completed by the scan where the graph falls short
-            assert_sound(h, N);
+            assert_true(recall(h, v, 1, &p) == 1);
+            assert_sound(h, 0);
             hnsw_free(h);
         }
 }
 
+struct seen {
+    size_t last, calls;
+    pthread_t thread;
+};
+
 static void count_progress(void *user, size_t done, size_t n)
 {
-    size_t *last = user;
-    assert_true(done >= *last && done <= n);
-    *last = done;
+    struct seen *s = user;
+    assert_true(done >= s->last && done <= n);
+    assert_true(s->calls == 0 || pthread_equal(s->thread, pthread_self()));
+    s->thread = pthread_self();
+    s->last = done;
+    s->calls++;
 }
 
-static void progress_ends_at_n(void **state)
+static void progress_is_told_and_ends_at_n(void **state)
 {
     (void)state;
-    enum { N = 700 };
+    enum { N = 2000 };
     float *v = clustered(N, DIM, 10, 1);
     for (unsigned threads = 1; threads <= 3; threads++) {
         struct hnsw *h = new_index(HNSW_IP, DIM, N);
         struct hnsw_err err = {0};
-        size_t last = 0;
-        assert_ok(hnsw_add_batch(h, v, NULL, N, threads, count_progress, &last, &err), err);
-        assert_int_equal(last, N);
+        struct seen seen = {0};
+        assert_ok(hnsw_add_batch(h, v, NULL, N, threads, count_progress, &seen, &err), err);
+        assert_int_equal(seen.last, N);
+        assert_in_range(seen.calls, 3, 1001);
+        assert_true(pthread_equal(seen.thread, pthread_self()));
         hnsw_free(h);
     }
     free(v);
@@ -323,7 +335,7 @@ int main(void)
         cmocka_unit_test(a_refused_batch_changes_nothing),
         cmocka_unit_test(bad_parameters_are_refused),
         cmocka_unit_test(duplicates_and_zero_vectors_are_fine),
-        cmocka_unit_test(progress_ends_at_n),
+        cmocka_unit_test(progress_is_told_and_ends_at_n),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -120,6 +120,97 @@ static void more_than_capacity(struct hnsw *h)
     h->capacity = N - 1;
 }
 
+static void upper_link_out_of_range(struct hnsw *h)
+{
+    node_links(h, upper_element(h), 1)[0] = N;
+}
+static void upper_link_to_itself(struct hnsw *h)
+{
+    node_links(h, upper_element(h), 1)[0] = upper_element(h);
+}
+static void upper_link_twice(struct hnsw *h)
+{
+    uint32_t *link = node_links(h, h->entry, 1);
+    link[1] = link[0];
+}
+static void upper_link_after_the_end(struct hnsw *h)
+{
+    uint32_t *link = node_links(h, h->entry, 1);
+    link[1] = link[0];
+    link[0] = NO_ID;
+}
+/* Both elements' links are fine for either, so only the rule about lists finds it. */
+static void one_list_for_two(struct hnsw *h)
+{
+    uint32_t first = NO_ID, i = 0;
+    for (; i < N; i++)
+        if (h->level[i] == 1 && i != h->entry) {
+            if (first != NO_ID)
+                break;
+            first = i;
+        }
+    assert_true(i < N);
+    memset(node_links(h, first, 1), 0xff, h->m * sizeof(uint32_t));
+    h->upper_at[i] = h->upper_at[first];
+}
+static void a_level_lost(struct hnsw *h)
+{
+    for (uint32_t i = 0; i < N; i++)
+        for (int l = 1; l <= h->level[i]; l++)
+            memset(node_links(h, i, l), 0xff, h->m * sizeof(uint32_t));
+    h->level[upper_element(h)]--;
+}
+static void unknown_metric(struct hnsw *h)
+{
+    h->metric = (enum hnsw_metric)9;
+}
+static void no_dimension(struct hnsw *h)
+{
+    h->dim = 0;
+}
+static void lists_of_another_length(struct hnsw *h)
+{
+    h->m0--;
+}
+static void no_candidates(struct hnsw *h)
+{
+    h->ef_construction = 0;
+}
+static void blocks_too_short(struct hnsw *h)
+{
+    h->stride -= 4;
+}
+static void map_with_more_labels(struct hnsw *h)
+{
+    h->map.n_plain++;
+}
+static void hash_with_more_labels(struct hnsw *h)
+{
+    assert_true(hnsw_label_map_hash(&h->map, h->label, N, 2 * N));
+    size_t i = 0;
+    while (h->map.slot[i] || h->map.slot[i + 1]) // one that no search comes by
+        i++;
+    h->map.slot[i] = N + 1;
+}
+static void too_many_ways_counted(struct hnsw *h)
+{
+    h->ways[9]++;
+}
+static void no_way_in(struct hnsw *h)
+{
+    for (uint32_t i = 0; i < 9; i++) {
+        uint32_t *link = node_links(h, i, 0);
+        unsigned n = links_count(link, h->m0);
+        for (unsigned j = 0; j < n; j++)
+            if (link[j] == 9) {
+                link[j] = link[n - 1];
+                link[n - 1] = NO_ID;
+                break;
+            }
+    }
+    h->ways[9] = 0;
+}
+
 static void fast_layout_of_another_graph(struct hnsw *h)
 {
     struct hnsw_err err = {0};
@@ -137,7 +228,11 @@ static void every_kind_of_damage_is_found(void **state)
         upper_link_too_low, level_too_high,        lists_out_of_range, entry_out_of_range,
         max_level_wrong,    entry_not_the_highest, no_entry,           label_twice,
         mark_not_counted,   label_not_in_the_map,  mark_not_a_mark,    mark_below_the_lowest,
-        nan_in_a_vector,    vector_too_long,       more_than_capacity, fast_layout_of_another_graph};
+        nan_in_a_vector,    vector_too_long,       more_than_capacity, fast_layout_of_another_graph,
+        one_list_for_two,   a_level_lost,          unknown_metric,     no_dimension,
+        no_candidates,      blocks_too_short,      upper_link_twice,   lists_of_another_length,
+        no_way_in,          map_with_more_labels,  hash_with_more_labels, upper_link_out_of_range,
+        too_many_ways_counted, upper_link_to_itself, upper_link_after_the_end};
     for (size_t i = 0; i < sizeof(kind) / sizeof(kind[0]); i++) {
         struct hnsw *h = sound(HNSW_IP);
         struct hnsw_err err = {0};
@@ -177,6 +272,8 @@ static void unreachable_ones_are_counted(void **state)
         for (; kept < h->m0; kept++)
             link[kept] = NO_ID;
     }
+    free(h->ways); // they would be wrong now
+    h->ways = NULL;
     assert_ok(hnsw_check(h, &lost, &err), err);
     assert_true(lost >= before + 1);
     hnsw_free(h);
