@@ -53,7 +53,8 @@ bool hnsw_add(struct hnsw *h, const float *vec, uint64_t label, struct hnsw_err 
 
 /* Add n vectors [n][dim]; labels [n] or NULL for 0 .. n - 1; distinct within the call. `progress` (may be NULL) is called from one
  * thread with the number done. With threads > 1 the graph depends on timing, with 1 it is the same every time.
- * After any addition every element can be reached from every other on level 0; the first one to a loaded index looks at all of it. */
+ * After any addition every element can be reached from every other on level 0; the first one to a loaded
+ * index looks at all of it (4 s for 1M elements built by hnswlib). */
 bool hnsw_add_batch(struct hnsw *h, const float *vec, const uint64_t *label, size_t n, unsigned threads,
                     void (*progress)(void *user, size_t done, size_t n), void *user, struct hnsw_err *err);
 

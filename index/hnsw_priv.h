@@ -133,15 +133,6 @@ bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t
 size_t hnsw_fast_keep(size_t k, size_t ef); // how many that are
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
-// hnsw_reach.c: on level 0, a way from the entry point to all that it does not reach, and back; how many those were. Without `ways`
-struct hnsw_reach {
-    uint32_t *parent, *queue; // [n], the caller's
-    uint8_t *back;            // [n], the caller's
-    size_t n, done, spare;
-};
-size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r,
-                      struct hnsw_ws *ws); // ws fits ef_construction; h is not empty
-
 // range.c: the lowest and highest value of each dimension, exact whatever the threads; an index that is not empty
 void hnsw_range(const struct hnsw *h, unsigned threads, float *low, float *high);
 

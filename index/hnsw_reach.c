@@ -19,13 +19,20 @@
 
 #include "index/hnsw_priv.h"
 
-static void visit(struct hnsw_reach *r, uint32_t id, uint32_t parent)
+/* Of one repair. */
+struct reach {
+    uint32_t *parent, *queue; // [n]
+    uint8_t *back;            // [n]
+    size_t n, done, spare;
+};
+
+static void visit(struct reach *r, uint32_t id, uint32_t parent)
 {
     r->parent[id] = parent;
     r->queue[r->n++] = id;
 }
 
-static void spread(struct hnsw_reach *r, const struct hnsw *h)
+static void spread(struct reach *r, const struct hnsw *h)
 {
     while (r->done < r->n) {
         uint32_t from = r->queue[r->done++];
@@ -38,7 +45,7 @@ static void spread(struct hnsw_reach *r, const struct hnsw *h)
 
 /* The first free place in a list, else the last that carries nobody (the last are the ones it can best spare), or NULL.
  */
-static uint32_t *place(const struct hnsw_reach *r, const struct hnsw *h, uint32_t id)
+static uint32_t *place(const struct reach *r, const struct hnsw *h, uint32_t id)
 {
     uint32_t *link = node_links(h, id, 0);
     unsigned n = links_count(link, h->m0);
@@ -50,7 +57,7 @@ static uint32_t *place(const struct hnsw_reach *r, const struct hnsw *h, uint32_
 }
 
 /* Let `from`, if it is reached, lead to `to`, which is not. */
-static bool lead(struct hnsw_reach *r, struct hnsw *h, uint32_t from, uint32_t to)
+static bool lead(struct reach *r, struct hnsw *h, uint32_t from, uint32_t to)
 {
     uint32_t *link = r->parent[from] == NO_ID ? NULL : place(r, h, from);
     if (!link)
@@ -61,7 +68,7 @@ static bool lead(struct hnsw_reach *r, struct hnsw *h, uint32_t from, uint32_t t
 }
 
 /* From one of those that it chose as its own neighbours, or that they chose. */
-static bool lead_from_neighbour(struct hnsw_reach *r, struct hnsw *h, uint32_t id)
+static bool lead_from_neighbour(struct reach *r, struct hnsw *h, uint32_t id)
 {
     const uint32_t *near = node_links(h, id, 0);
     unsigned n = links_count(near, h->m0);
@@ -77,7 +84,7 @@ static bool lead_from_neighbour(struct hnsw_reach *r, struct hnsw *h, uint32_t i
     return false;
 }
 
-static bool lead_from_found(struct hnsw_reach *r, struct hnsw *h, uint32_t id, struct hnsw_ws *ws)
+static bool lead_from_found(struct reach *r, struct hnsw *h, uint32_t id, struct hnsw_ws *ws)
 {
     uint32_t from = hnsw_descend(h, NULL, node_vec(h, id), 0, ws, h->entry);
     hnsw_walk(h, NULL, node_vec(h, id), from, 0, build_ef(h), ws);
@@ -88,13 +95,13 @@ static bool lead_from_found(struct hnsw_reach *r, struct hnsw *h, uint32_t id, s
 }
 
 /* From anywhere. There is always a place: n reached elements have n - 1 links that carry somebody, and room for 4 n. */
-static void lead_from_any(struct hnsw_reach *r, struct hnsw *h, uint32_t id)
+static void lead_from_any(struct reach *r, struct hnsw *h, uint32_t id)
 {
     while (!lead(r, h, r->queue[r->spare], id))
         r->spare++;
 }
 
-static bool leads_back(const struct hnsw_reach *r, const struct hnsw *h, uint32_t id)
+static bool leads_back(const struct reach *r, const struct hnsw *h, uint32_t id)
 {
     const uint32_t *link = node_links(h, id, 0);
     for (unsigned i = 0; i < h->m0 && link[i] != NO_ID; i++)
@@ -104,7 +111,7 @@ static bool leads_back(const struct hnsw_reach *r, const struct hnsw *h, uint32_
 }
 
 /* In the order of the walk most neighbours towards the entry point come first, so two rounds are usual. */
-static void find_back(struct hnsw_reach *r, const struct hnsw *h)
+static void find_back(struct reach *r, const struct hnsw *h)
 {
     for (bool more = true; more;) {
         more = false;
@@ -116,7 +123,7 @@ static void find_back(struct hnsw_reach *r, const struct hnsw *h)
     }
 }
 
-static size_t lead_back(struct hnsw_reach *r, struct hnsw *h, size_t *linked)
+static size_t lead_back(struct reach *r, struct hnsw *h, size_t *linked)
 {
     size_t left = 0;
     for (size_t i = 0; i < r->n; i++) {
@@ -135,7 +142,8 @@ static size_t lead_back(struct hnsw_reach *r, struct hnsw *h, size_t *linked)
     return left;
 }
 
-size_t hnsw_reach_all(struct hnsw *h, struct hnsw_reach *r, struct hnsw_ws *ws)
+/* How many links that took. */
+static size_t reach_all(struct hnsw *h, struct reach *r, struct hnsw_ws *ws)
 {
     size_t linked = 0;
     r->n = r->done = r->spare = 0;
@@ -169,10 +177,10 @@ bool hnsw_repair(struct hnsw *h, size_t *linked, struct hnsw_err *err)
     if (hnsw_compact_refuses(h, "repair", err) || !hnsw_graph_own(h, err))
         return false;
     struct hnsw_ws *ws = hnsw_ws_new();
-    struct hnsw_reach r = {.parent = hnsw_mem_new(h->n, sizeof(*r.parent)), .queue = hnsw_mem_new(h->n, sizeof(*r.queue))};
+    struct reach r = {.parent = hnsw_mem_new(h->n, sizeof(*r.parent)), .queue = hnsw_mem_new(h->n, sizeof(*r.queue))};
     r.back = hnsw_mem_new(h->n, sizeof(*r.back));
     bool ok = ws && r.parent && r.queue && r.back && hnsw_ws_fit(ws, h->n, build_ef(h), h->dim);
-    if (ok && (*linked = hnsw_reach_all(h, &r, ws)) > 0) {
+    if (ok && (*linked = reach_all(h, &r, ws)) > 0) {
         hnsw_fast_free(h->fast);
         h->fast = NULL;
     }

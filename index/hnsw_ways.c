@@ -224,12 +224,22 @@ static void count_ways(struct hnsw *h)
     }
 }
 
+/* From those that it leads to itself: most of the time one has a place, and nothing needs to be searched. */
+static bool has_way_in(struct hnsw *h, uint32_t id)
+{
+    const uint32_t *link = node_links(h, id, 0);
+    bool ok = atomic_load_explicit(&h->ways[id], memory_order_relaxed) > 0;
+    for (unsigned i = 0; !ok && i < h->m0 && link[i] != NO_ID; i++)
+        ok = link[i] < id && lead(h, NULL, link[i], id, false, NULL);
+    return ok;
+}
+
 static void establish(struct hnsw *h, struct hnsw_ws *ws)
 {
     count_ways(h);
     for (uint32_t id = 1; id < h->n; id++) {
         const uint32_t *link = node_links(h, id, 0);
-        if (atomic_load_explicit(&h->ways[id], memory_order_relaxed) > 0 && n_before(link, links_count(link, h->m0), id) > 0)
+        if (has_way_in(h, id) && n_before(link, links_count(link, h->m0), id) > 0)
             continue;
         search_near(h, NULL, id, ws);
         hnsw_ways_settle(h, NULL, id, ws);

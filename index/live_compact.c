@@ -7,7 +7,7 @@
  * others
  *
  * One for each that is lost, tested against the links that stay. Choosing the whole list again, as that paper does,
- * costs twenty times as much: of 2 % dead, half of all lists have one. At the end hnsw_reach_all finds who is still
+ * costs twenty times as much: of 2 % dead, half of all lists have one. At the end hnsw_repair finds who is still
  * left out. Lists are read from the old graph and written to the new one, so threads need no locks.
  *
  * With more than a quarter dead there is too little left to choose from, and all is built anew: the new graph is
@@ -199,22 +199,6 @@ static bool copy_living(struct compacting *c, unsigned threads)
 
 // ------------------------------------------------------------------------------------------------------------ making
 
-static bool reach(struct hnsw *h)
-{
-    struct hnsw_ws *ws = hnsw_ws_new();
-    struct hnsw_reach r = {.parent = hnsw_mem_new(h->n, sizeof(*r.parent)),
-                           .queue = hnsw_mem_new(h->n, sizeof(*r.queue))};
-    r.back = hnsw_mem_new(h->n, 1);
-    bool ok = ws && r.parent && r.queue && r.back && hnsw_ws_fit(ws, h->n, h->ef_construction, h->dim);
-    if (ok && h->n > 0)
-        hnsw_reach_all(h, &r, ws);
-    hnsw_ws_free(ws);
-    free(r.parent);
-    free(r.queue);
-    free(r.back);
-    return ok;
-}
-
 static struct hnsw *make(struct compacting *c, bool optimize, unsigned threads, struct hnsw_err *err)
 {
     const struct hnsw *old = c->old;
@@ -234,7 +218,7 @@ static struct hnsw *make(struct compacting *c, bool optimize, unsigned threads, 
         return NULL;
     if (c->n_more > 0 && !hnsw_add_batch(c->h, c->more_vec, c->more_label, c->n_more, threads, NULL, NULL, err))
         return NULL;
-    return reach(c->h) && (!optimize || hnsw_optimize(c->h, HNSW_FAST, threads, err)) ? c->h : NULL;
+    return hnsw_repair(c->h, NULL, err) && (!optimize || hnsw_optimize(c->h, HNSW_FAST, threads, err)) ? c->h : NULL;
 }
 
 struct hnsw *live_compact(const struct live_view *v, bool optimize, unsigned threads, struct hnsw_err *err)
