@@ -26,7 +26,7 @@ struct walk {
     const int8_t *q;
     float scale;
     struct limit *limit;
-    struct pool *pool;
+    struct shelf *pool;
     float above; // score of the worst of a full pool
     uint32_t *seen, mask;
     const unsigned char *asking; // rest of the block that is being asked for
@@ -58,13 +58,13 @@ static inline void ask_some(struct walk *w, size_t lines)
 
 static inline void offer_all(struct walk *w, size_t n)
 {
-    struct pool *pool = w->pool;
+    struct shelf *pool = w->pool;
     for (size_t i = 0; i < n; i++)
         if (w->score[i] > w->above) {
             w->seen[w->id[i] & w->mask] = w->id[i];
-            pool_insert_new(pool, w->score[i], w->id[i]);
+            shelf_insert_new(pool, w->score[i], w->id[i]);
             if (pool->n == pool->cap)
-                w->above = key_score(pool->key[pool->n - 1]);
+                w->above = key_score(shelf_worst(pool));
         }
 }
 
@@ -82,14 +82,8 @@ static inline void expand(struct walk *w, const unsigned char *block)
 /* The best open candidate among the first ef, its block being asked for from now on. */
 static inline bool take(struct walk *w, size_t ef, uint32_t *id)
 {
-    struct pool *pool = w->pool;
-    size_t limit = pool->n < ef ? pool->n : ef;
-    while (pool->next < limit && !(pool->key[pool->next] & 1))
-        pool->next++;
-    if (pool->next >= limit)
+    if (!shelf_take(w->pool, ef, id))
         return false;
-    *id = key_id(pool->key[pool->next]);
-    pool->key[pool->next] &= ~(uint64_t)1;
     w->asking = w->p->block + (size_t)*id * w->p->stride;
     w->left = w->p->stride / HNSW_ALIGN;
     return true;
@@ -128,11 +122,16 @@ static void start(struct walk *w)
 static void rescore(const struct hnsw *h, const float *q, struct hnsw_ws *ws, size_t n)
 {
     uint64_t *key = ws->pool.key;
-    n = n < ws->pool.n ? n : ws->pool.n;
+    size_t all = hnsw_shelf_keys(&ws->shelf, key);
+    n = n < all ? n : all;
+    for (size_t i = 0; i < n; i++)
+        __builtin_prefetch(&h->fast->element[key_id(key[i])]);
     for (size_t i = 0, some; i < n; i += some) {
         some = n - i < ROW_MAX ? n - i : ROW_MAX;
-        for (size_t j = 0; j < some; j++)
+        for (size_t j = 0; j < some; j++) {
             ws->id[j] = h->fast->element[key_id(key[i + j])];
+            ask_for_vector(h, ws->id[j]);
+        }
         score_ids(h, q, ws->id, some, ws->score);
         for (size_t j = 0; j < some; j++)
             key[i + j] = pool_key(ws->score[j], ws->id[j]);
@@ -157,7 +156,7 @@ bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t
     ws->n_seen = 1024;
     while (ws->n_seen < 16 * ef && ws->n_seen < 16384)
         ws->n_seen *= 2;
-    return hnsw_pool_fit(&ws->pool, hnsw_fast_keep(k, ef)) &&
+    return hnsw_pool_fit(&ws->pool, hnsw_fast_keep(k, ef)) && hnsw_shelf_fit(&ws->shelf, hnsw_fast_keep(k, ef)) &&
            hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, ws->n_seen, sizeof(*ws->seen)) &&
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, 4 * (size_t)p->words, 1);
 }
@@ -170,13 +169,13 @@ void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef,
     w.q = ws->code;
     w.scale = encode_query(h, q, ws->code);
     w.limit = &ws->limit;
-    w.pool = &ws->pool;
+    w.pool = &ws->shelf;
     w.above = -INFINITY;
     w.seen = ws->seen;
     w.mask = (uint32_t)ws->n_seen - 1;
     w.asking = NULL;
     w.left = 0;
-    pool_begin(w.pool, hnsw_fast_keep(k, ef));
+    shelf_begin(w.pool, hnsw_fast_keep(k, ef));
     memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
     start(&w);
     walk_blocks(&w, ef);

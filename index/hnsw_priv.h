@@ -15,6 +15,7 @@
 #include "index/metric.h"
 #include "index/fast.h"
 #include "index/pool.h"
+#include "index/shelf.h"
 #include "index/visited.h"
 
 #define NO_ID UINT32_MAX
@@ -75,7 +76,8 @@ struct hnsw_ws {
     struct hnsw_hit *more; // live_search.c
     size_t more_cap;
 
-    uint32_t *seen; // fast_search.c
+    struct shelf shelf; // fast_search.c
+    uint32_t *seen;
     size_t n_seen, seen_cap;
     int8_t *code; // the query's
     size_t code_cap;

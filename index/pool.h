@@ -94,20 +94,6 @@ static inline void pool_insert(struct pool *p, float score, uint32_t id)
         pool_put(p, pool_make_room(p, key), key);
 }
 
-/* The same for an entry that may be there already, with this score; then nothing happens. There is room, or it beats the worst. */
-static inline void pool_insert_new(struct pool *p, float score, uint32_t id)
-{
-    uint64_t key = pool_key(score, id), last = p->n < p->cap ? 0 : p->key[p->n - 1];
-    uint64_t *at = pool_make_room(p, key & ~(uint64_t)1); // stops behind it, be it open or done
-    if (at == p->key || at[-1] >> 1 != key >> 1) {
-        pool_put(p, at, key);
-        return;
-    }
-    memmove(at, at + 1, (size_t)(p->key + p->n - 1 - at) * sizeof(*at));
-    p->key[p->n - 1] = last;
-    p->n -= last == 0; // no key is 0
-}
-
 /* The best open entry, now done; false when there is none. */
 static inline bool pool_take(struct pool *p, uint32_t *id)
 {
