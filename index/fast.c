@@ -15,6 +15,7 @@ void hnsw_fast_free(struct fast *p)
         return;
     free(p->block);
     free(p->seed);
+    free(p->flat);
     free(p->low);
     free(p->step);
     free(p->element);
@@ -23,7 +24,7 @@ void hnsw_fast_free(struct fast *p)
 
 size_t hnsw_fast_bytes(const struct fast *p)
 {
-    return p ? sizeof(*p) + (p->n + p->n_seed) * p->stride + p->n * sizeof(*p->element) +
+    return p ? sizeof(*p) + (p->n + p->n_seed + (p->flat ? fast_blocks(p) : 0)) * p->stride + p->n * sizeof(*p->element) +
                    8 * (size_t)p->words * sizeof(float)
              : 0;
 }
@@ -153,6 +154,41 @@ static bool fill_seeds(const struct hnsw *h, struct fast *p, const uint32_t *num
     return true;
 }
 
+// -------------------------------------------------------------------------------------------------- all in a row
+
+/* Blocks of elements by number. */
+static void flat_part(void *ctx, size_t from, size_t to)
+{
+    const struct making *m = ctx;
+    struct fast *p = m->p;
+    for (size_t b = from; b < to; b++) {
+        unsigned char *block = p->flat + b * p->stride;
+        clear_block(p, block);
+        for (size_t i = b * p->width; i < (b + 1) * p->width && i < p->n; i++)
+            put_neighbour(m->h, p, block, (unsigned)(i % p->width), (uint32_t)i, m->code);
+    }
+}
+
+static bool fill_flat(struct making *m, unsigned threads)
+{
+    struct fast *p = m->p;
+    size_t n_blocks = (p->n + p->width - 1) / p->width;
+    if (p->n_seed == n_blocks) // the seeds are of level 0: all
+        return true;
+    if (!(p->flat = hnsw_mem_block(n_blocks, p->stride)))
+        return false;
+    hnsw_parallel(threads, n_blocks, HNSW_PART / p->width + 1, flat_part, m);
+    return true;
+}
+
+static double most_norm2(const struct hnsw *h)
+{
+    double most = h->metric == HNSW_COSINE ? 1.0001 : 0;
+    for (uint32_t i = 0; i < h->n && h->metric != HNSW_COSINE; i++)
+        most = fmax(most, hnsw_metric_norm2(node_vec(h, i), h->dim));
+    return most;
+}
+
 // --------------------------------------------------------------------------------------------------------- making
 
 static struct fast *fast_new(const struct hnsw *h)
@@ -195,11 +231,12 @@ static struct fast *make(const struct hnsw *h, unsigned threads)
         hnsw_parallel(threads, h->n, HNSW_PART, encode_part, &m);
         hnsw_parallel(threads, h->n, HNSW_PART, blocks_part, &m);
     }
-    bool ok = m.code && fill_seeds(h, m.p, number, m.code);
+    bool ok = m.code && fill_seeds(h, m.p, number, m.code) && fill_flat(&m, threads);
     free(m.code);
     free(number);
     if (ok) {
         m.p->plain_labels = plain_labels(h);
+        m.p->most_norm2 = most_norm2(h);
         return m.p;
     }
     hnsw_fast_free(m.p);

@@ -20,6 +20,8 @@
 
 #define FAST_GROUP 16
 
+struct hnsw;
+
 struct fast {
     unsigned width, words; // neighbours in a block; dimensions / 4, rounded up
     bool has_bias;
@@ -28,6 +30,8 @@ struct fast {
     unsigned char *block; // [n][stride]
     unsigned char *seed; // [n_seed][stride]: all elements of the higher levels, in blocks of `width`; where walks begin
     size_t n_seed;
+    unsigned char *flat; // [blocks][stride] all elements likewise, for exact search; NULL if the seeds are all
+    double most_norm2;   // the greatest |v|^2
     float *low, *step; // [dim]
     uint32_t *element; // [n] of a block; ids in blocks are block numbers, so that neighbours lie near each other
 };
@@ -41,8 +45,22 @@ typedef size_t hnsw_fast_hop_fn(const struct fast *p, const unsigned char *block
 hnsw_fast_hop_fn *hnsw_fast_hop_get(void); // by the picked kernel
 extern hnsw_fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_avx2, hnsw_fast_hop_vnni;
 
+/* Fold the query with the steps of the codes and round it to int8, code [4 words]; returns what turns sums of products into scores. */
+float hnsw_fast_encode_query(const struct hnsw *h, const float *q, int8_t *code);
+
 void hnsw_fast_free(struct fast *p);
 size_t hnsw_fast_bytes(const struct fast *p);
+
+/* All elements in blocks, and how many blocks. */
+static inline const unsigned char *fast_flat(const struct fast *p)
+{
+    return p->flat ? p->flat : p->seed;
+}
+
+static inline size_t fast_blocks(const struct fast *p)
+{
+    return p->flat ? (p->n + p->width - 1) / p->width : p->n_seed;
+}
 
 static inline const float *fast_bias(const struct fast *p, const unsigned char *block)
 {

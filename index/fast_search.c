@@ -35,9 +35,7 @@ struct walk {
     float score[ROW_MAX + FAST_GROUP];
 };
 
-/* Fold the query with the steps of the codes and round it to int8; returns what turns sums of products back into
- * scores. */
-static float encode_query(const struct hnsw *h, const float *q, int8_t *code)
+float hnsw_fast_encode_query(const struct hnsw *h, const float *q, int8_t *code)
 {
     const struct fast *p = h->fast;
     float most = 0;
@@ -167,7 +165,7 @@ void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef,
     w.p = h->fast;
     w.hop = hnsw_fast_hop_get();
     w.q = ws->code;
-    w.scale = encode_query(h, q, ws->code);
+    w.scale = hnsw_fast_encode_query(h, q, ws->code);
     w.limit = &ws->limit;
     w.pool = &ws->shelf;
     w.above = -INFINITY;

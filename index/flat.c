@@ -71,14 +71,35 @@ static size_t gather(const struct hnsw *h, const struct hnsw_query *p, size_t *a
     return n;
 }
 
-size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct limit *l,
+/* The same from label *at on, by the bits that are set. */
+static size_t gather_allowed(const struct hnsw *h, const struct hnsw_query *p, size_t *at, uint32_t *id)
+{
+    size_t n = 0, l = *at, end = p->n_allow - l < EXAMINED * 64 ? p->n_allow : l + EXAMINED * 64;
+    while (l < end && n < CHUNK) {
+        uint64_t rest = p->allow[l / 64] >> l % 64;
+        if (!rest) {
+            l = (l / 64 + 1) * 64;
+            continue;
+        }
+        l += (size_t)__builtin_ctzll(rest);
+        if (l < end) {
+            id[n] = hnsw_place_of(h, l);
+            n += id[n] != NO_ID && !is_removed(h, id[n]) && (!p->filter || p->filter(p->filter_ctx, l));
+        }
+        l++;
+    }
+    *at = l < end ? l : end;
+    return n;
+}
+
+size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, bool by_allowed, struct limit *l,
                  struct hnsw_hit *hit)
 {
     uint32_t id[CHUNK];
     float score[CHUNK];
-    size_t found = 0, at = 0;
-    while (at < h->n && !hnsw_limit_late(l)) { // a filter takes time too, scores or not
-        size_t n = limit_take(l, gather(h, p, &at, id));
+    size_t found = 0, at = 0, end = by_allowed ? p->n_allow : h->n;
+    while (at < end && !hnsw_limit_late(l)) { // a filter takes time too, scores or not
+        size_t n = limit_take(l, (by_allowed ? gather_allowed : gather)(h, p, &at, id));
         score_ids(h, q, id, n, score);
         for (size_t i = 0; i < n; i++) {
             if ((found == p->k && score[i] < hit[0].score) || (p->has_min_score && score[i] < p->min_score))

@@ -92,6 +92,10 @@ struct hnsw_hit {
     float score;
 };
 
+/* How to find them. AUTO: the cheaper way by a model of what both cost, from the number of elements, k, ef, the layout and how many `allow`
+ * lets through. WALK: through the graph. SCAN: score everything, as hnsw_search_exact does. */
+enum hnsw_plan { HNSW_PLAN_AUTO, HNSW_PLAN_WALK, HNSW_PLAN_SCAN };
+
 struct hnsw_query {
     size_t k;
     size_t ef;                                           // 0 = max(k, 64); raised to k
@@ -104,6 +108,7 @@ struct hnsw_query {
     float min_score;
     size_t max_visits;                                   // scores to compute at most; 0 = as many as it takes
     uint64_t deadline_ns;                                // CLOCK_MONOTONIC; 0 = none. Looked at every 1,024 scores
+    enum hnsw_plan plan;
     struct hnsw_report *report;                          // filled in by a search that does not fail; may be NULL
 };
 

@@ -242,20 +242,20 @@ size_t hnsw_capacity(const struct hnsw *h)
     return h->capacity;
 }
 
-static uint32_t find_label(const struct hnsw *h, uint64_t label)
+uint32_t hnsw_place_of(const struct hnsw *h, uint64_t label)
 {
     return h->compact ? hnsw_compact_find(h->compact, label) : hnsw_label_map_find(&h->map, h->label, label);
 }
 
 const float *hnsw_vector(const struct hnsw *h, uint64_t label)
 {
-    uint32_t id = find_label(h, label);
+    uint32_t id = hnsw_place_of(h, label);
     return h->compact || id == NO_ID || h->removed[id] ? NULL : node_vec(h, id);
 }
 
 bool hnsw_get_vector(const struct hnsw *h, uint64_t label, float *out)
 {
-    uint32_t id = find_label(h, label);
+    uint32_t id = hnsw_place_of(h, label);
     if (id == NO_ID || is_removed(h, id))
         return false;
     if (h->compact)

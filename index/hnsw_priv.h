@@ -14,7 +14,9 @@
 #include "index/limit.h"
 #include "index/metric.h"
 #include "index/fast.h"
+#include "index/plan.h"
 #include "index/pool.h"
+#include "index/scan.h"
 #include "index/shelf.h"
 #include "index/visited.h"
 
@@ -76,6 +78,8 @@ struct hnsw_ws {
     struct hnsw_hit *more; // live_search.c
     size_t more_cap;
 
+    uint64_t *scan; // scan.c
+    size_t scan_cap;
     struct shelf shelf; // fast_search.c
     uint32_t *seen;
     size_t n_seen, seen_cap;
@@ -102,6 +106,8 @@ bool hnsw_graph_reserve_upper(struct hnsw *h, size_t n_lists);
 int hnsw_graph_draw_level(const struct hnsw *h, size_t place);
 void hnsw_graph_place(struct hnsw *h, uint32_t id, uint64_t label,
                       int level); // storage of a new element; upper lists are reserved
+
+uint32_t hnsw_place_of(const struct hnsw *h, uint64_t label); // removed ones too; NO_ID: unknown
 
 // hnsw_add.c
 void hnsw_builder_free(struct hnsw_builder *b);
@@ -151,7 +157,9 @@ void hnsw_ways_settle(struct hnsw *h, hnsw_lock *lock, uint32_t id,
                       struct hnsw_ws *ws); // `id` has a way in and one out; ws->pool: who is near it
 
 // flat.c
-size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct limit *l, struct hnsw_hit *hit);
+/* Over all elements, or over the bits of p->allow. */
+size_t hnsw_flat(const struct hnsw *h, const float *q, const struct hnsw_query *p, bool by_allowed, struct limit *l,
+                 struct hnsw_hit *hit);
 void hnsw_hits_sort(struct hnsw_hit *hit, size_t n); // best first, ties to the lower label
 bool hnsw_hit_better(struct hnsw_hit a, struct hnsw_hit b); // comes before
 size_t hnsw_hits_keep(struct hnsw_hit *hit, size_t n, size_t k, struct hnsw_hit x); // the k best of a stream, unsorted

@@ -280,6 +280,17 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
     return ws->query;
 }
 
+/* The exact answer by scoring all that may be returned: by codes first, where there are any. */
+static bool scan_all(const struct hnsw *h, const float *q, const struct hnsw_query *p, bool by_allowed, struct hnsw_ws *ws,
+                     struct hnsw_hit *hit, size_t *found, struct hnsw_err *err)
+{
+    if (!h->fast || by_allowed) {
+        *found = hnsw_flat(h, q, p, by_allowed, &ws->limit, hit);
+        return true;
+    }
+    return hnsw_scan(h, q, p, ws, hit, found) || hnsw_fail(err, HNSW_NOMEM, "search: no memory for a scan");
+}
+
 static void report(const struct hnsw_query *p, const struct limit *l, bool all)
 {
     if (p->report)
@@ -298,6 +309,13 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     ef = ef > h->n ? h->n : ef;
     if (!(q = prepare(h, q, p, ef, ws, err)))
         return 0;
+    struct plan plan = hnsw_plan_of(h, p, ef);
+    if (plan.scan) {
+        if (!scan_all(h, q, p, plan.by_allowed, ws, hit, &n, err))
+            return 0;
+        report(p, &ws->limit, true);
+        return n;
+    }
     if (hnsw_count(h) > 0)
         key = walk(h, q, p, ef, ws, &n, &done, &local);
     if (local.code) {
@@ -305,8 +323,8 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
         return 0;
     }
     bool all = n == hnsw_count(h), scan = !ws->limit.cut && !all && (!done || n < p->k);
-    if (scan)
-        scanned = hnsw_flat(h, q, p, &ws->limit, hit);
+    if (scan && !scan_all(h, q, p, plan.by_allowed, ws, hit, &scanned, err))
+        return 0;
     report(p, &ws->limit, all || scan);
     if (scan && !ws->limit.cut)
         return scanned;
@@ -323,7 +341,9 @@ size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw
 {
     if (!(q = prepare(h, q, p, 0, ws, err)))
         return 0;
-    size_t found = hnsw_flat(h, q, p, &ws->limit, hit);
+    size_t found;
+    if (!scan_all(h, q, p, hnsw_plan_of(h, p, p->k).by_allowed, ws, hit, &found, err))
+        return 0;
     report(p, &ws->limit, true);
     return found;
 }

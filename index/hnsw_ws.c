@@ -23,6 +23,7 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     free(ws->tie);
     free(ws->more);
     hnsw_shelf_fini(&ws->shelf);
+    free(ws->scan);
     free(ws->seen);
     free(ws->code);
     free(ws);

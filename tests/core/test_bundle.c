@@ -588,7 +588,7 @@ static void layouts_load_and_answer(void **state)
     for (uint32_t i = 0; i < b[0]->probes->n; i++)
         for (int l = 0; l < BUNDLE_LAYOUTS; l++) {
             assert_int_equal(hnsw_search(b[l]->hnsw, b[l]->probes->p + (size_t)i * b[l]->manifest.d,
-                                         &(struct hnsw_query){.k = 20, .ef = 400}, ws, hit[l], &he),
+                                         &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 20, .ef = 400}, ws, hit[l], &he),
                              20);
             assert_true(hit[0][19].score - hit[l][19].score < 1e-4f); // ef is above the number of items: exact
         }

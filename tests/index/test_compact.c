@@ -29,7 +29,7 @@ static struct hnsw_hit *exact(const struct hnsw *h, const float *q, size_t k)
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit *hit = calloc(NQ * k, sizeof(*hit));
     for (size_t i = 0; i < NQ; i++)
-        assert_int_equal(hnsw_search_exact(h, q + i * hnsw_dim(h), &(struct hnsw_query){.k = k}, ws, hit + i * k, NULL),
+        assert_int_equal(hnsw_search_exact(h, q + i * hnsw_dim(h), &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = k}, ws, hit + i * k, NULL),
                          k);
     hnsw_ws_free(ws);
     return hit;
@@ -42,7 +42,7 @@ static double recall_of(const struct hnsw *h, const float *q, const struct hnsw_
     struct hnsw_hit *hit = calloc(k, sizeof(*hit));
     size_t same = 0;
     for (size_t i = 0; i < NQ; i++) {
-        assert_int_equal(hnsw_search(h, q + i * hnsw_dim(h), &(struct hnsw_query){.k = k, .ef = ef}, ws, hit, NULL), k);
+        assert_int_equal(hnsw_search(h, q + i * hnsw_dim(h), &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = k, .ef = ef}, ws, hit, NULL), k);
         for (size_t x = 0; x < k; x++)
             for (size_t y = 0; y < k; y++)
                 same += hit[x].label == want[i * k + y].label;
@@ -111,7 +111,7 @@ static void scores_and_vectors_are_as_exact_as_promised(void **state)
                 assert_true(fabsf(got[j] - v[i * DIM + j]) <= range[j] / 131068 * 1.01f + 1e-7f);
         }
         for (size_t i = 0; i < NQ; i++) {
-            assert_int_equal(hnsw_search(h, q + DIM * i, &(struct hnsw_query){.k = K, .ef = 150}, ws, hit, NULL), K);
+            assert_int_equal(hnsw_search(h, q + DIM * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = K, .ef = 150}, ws, hit, NULL), K);
             for (size_t x = 0; x < K; x++) {
                 float s, off = 1e-5f * (1 + fabsf(hit[x].score));
                 uint32_t at = (uint32_t)hit[x].label;
@@ -157,7 +157,7 @@ static void filters_and_removals(void **state)
     assert_int_equal(hnsw_count(h), N - N / 6);
     assert_false(hnsw_get_vector(h, 6, got));
     assert_true(hnsw_get_vector(h, 7, got));
-    struct hnsw_query p = {.k = 20, .ef = 60};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 20, .ef = 60};
     assert_true(recall(h, q, NQ, &p) > 0.9); // checks the counts as well
     p.filter = third;
     assert_true(recall(h, q, NQ, &p) > 0.9);
@@ -169,12 +169,12 @@ static void filters_and_removals(void **state)
     uint64_t allow[2] = {0};
     for (size_t i = 0; i < 100; i += 7)
         allow[i / 64] |= (uint64_t)1 << i % 64;
-    p = (struct hnsw_query){.k = 50, .allow = allow, .n_allow = 100};
+    p = (struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50, .allow = allow, .n_allow = 100};
     assert_int_equal(hnsw_search(h, q, &p, ws, hit, &err), 12); // 15 of 7, 3 of 42 removed
     for (size_t i = 0; i < 12; i++)
         assert_true(hit[i].label % 7 == 0 && hit[i].label % 6 != 0 && hit[i].label < 100);
     struct hnsw_report report;
-    p = (struct hnsw_query){.k = 10, .ef = 200, .max_visits = 150, .report = &report};
+    p = (struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10, .ef = 200, .max_visits = 150, .report = &report};
     hnsw_search(h, q, &p, ws, hit, &err);
     assert_int_equal(err.code, HNSW_OK);
     assert_true(report.visited <= 150 && report.cut == HNSW_CUT_VISITS);
@@ -203,7 +203,7 @@ static void labels_of_every_kind(void **state)
             for (size_t j = 0; j < 8; j++)
                 assert_true(fabsf(got[j] - v[8 * i + j]) < 1e-4f);
             if (i % 10 == 0) {
-                assert_int_equal(hnsw_search(h, v + 8 * i, &(struct hnsw_query){.k = 1}, ws, &hit, NULL), 1);
+                assert_int_equal(hnsw_search(h, v + 8 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 1}, ws, &hit, NULL), 1);
                 assert_true(hit.label == label[i] && hit.score > -1e-6f);
             }
         }
@@ -272,7 +272,7 @@ static void odd_contents(void **state)
                 assert_ok(n == 0 || hnsw_add_batch(h, v[0], NULL, n, 1, NULL, NULL, &err), err);
                 compact(h);
                 assert_sound(h, 0);
-                assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.k = 50}, ws, hit, &err), n);
+                assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, hit, &err), n);
                 assert_int_equal(err.code, HNSW_OK);
                 for (size_t i = 0; i < n; i++)
                     assert_true(isfinite(hit[i].score));

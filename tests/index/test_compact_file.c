@@ -36,8 +36,8 @@ static void assert_same(const struct hnsw *a, const struct hnsw *b)
     for (size_t i = 0; i < 40; i++) { // the second time exactly
         size_t (*search)(const struct hnsw *, const float *, const struct hnsw_query *, struct hnsw_ws *,
                          struct hnsw_hit *, struct hnsw_err *) = i < 20 ? hnsw_search : hnsw_search_exact;
-        size_t n = search(a, q + DIM * (i % 20), &(struct hnsw_query){.k = 10}, ws, x, NULL);
-        assert_int_equal(search(b, q + DIM * (i % 20), &(struct hnsw_query){.k = 10}, ws, y, NULL), n);
+        size_t n = search(a, q + DIM * (i % 20), &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10}, ws, x, NULL);
+        assert_int_equal(search(b, q + DIM * (i % 20), &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10}, ws, y, NULL), n);
         for (size_t j = 0; j < n; j++)
             assert_true(x[j].label == y[j].label && x[j].score == y[j].score);
     }

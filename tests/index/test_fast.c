@@ -30,7 +30,7 @@ static void finds_as_much_as_the_graph(void **state)
         for (size_t i = 0; i < 4; i++) {
             float *v = clustered(N, t[i].dim, 40, 1), *q = clustered(NQ, t[i].dim, 40, 2);
             struct hnsw *h = build((enum hnsw_metric)metric, t[i].dim, t[i].m, v);
-            struct hnsw_query p = {.k = 10, .ef = 60};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 10, .ef = 60};
             struct hnsw_err err = {0};
             size_t before = hnsw_bytes(h);
             double plain = recall(h, q, NQ, &p);
@@ -57,7 +57,7 @@ static void scores_are_exact_and_sorted(void **state)
         struct hnsw_err err = {0};
         assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
         for (size_t i = 0; i < NQ; i++) {
-            assert_int_equal(hnsw_search(h, q + 24 * i, &(struct hnsw_query){.k = 100, .ef = 150}, ws, hit, &err), 100);
+            assert_int_equal(hnsw_search(h, q + 24 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 100, .ef = 150}, ws, hit, &err), 100);
             for (size_t j = 0; j < 100; j++) {
                 float s;
                 uint32_t at = (uint32_t)hit[j].label;
@@ -117,7 +117,7 @@ static void is_never_out_of_date(void **state)
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit hit[20];
     struct hnsw_err err = {0};
-    struct hnsw_query p = {.k = 20};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 20};
     assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err); // twice is once
     assert_int_equal(hnsw_search(h, v, &p, ws, hit, &err), 20);
@@ -164,7 +164,7 @@ static void odd_contents(void **state)
                     assert_ok(hnsw_add(h, v[i], i, &err), err);
                 }
                 assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
-                assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.k = 50}, ws, hit, &err), n);
+                assert_int_equal(hnsw_search(h, v[1], &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, hit, &err), n);
                 assert_int_equal(err.code, HNSW_OK);
                 hnsw_free(h);
             }
@@ -227,10 +227,10 @@ static void every_kernel_walks_the_same_way(void **state)
     assert_ok(hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     for (size_t i = 0; i < NQ; i++) {
         hnsw_force_kernel("plain");
-        assert_int_equal(hnsw_search(h, q + 32 * i, &(struct hnsw_query){.k = 50}, ws, a, &err), 50);
+        assert_int_equal(hnsw_search(h, q + 32 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, a, &err), 50);
         for (size_t x = 1; x < 4; x++)
             if (hnsw_force_kernel(kernel[x])) {
-                assert_int_equal(hnsw_search(h, q + 32 * i, &(struct hnsw_query){.k = 50}, ws, b, &err), 50);
+                assert_int_equal(hnsw_search(h, q + 32 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, b, &err), 50);
                 for (size_t j = 0; j < 50; j++)
                     assert_true(fabsf(a[j].score - b[j].score) < 1e-5f);
             }

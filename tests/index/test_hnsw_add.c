@@ -6,7 +6,7 @@
 
 #define DIM 16
 
-static const struct hnsw_query top10 = {.k = 10, .ef = 100};
+static const struct hnsw_query top10 = {.plan = HNSW_PLAN_WALK, .k = 10, .ef = 100};
 
 static void add_all(struct hnsw *h, const float *v, const uint64_t *label, size_t n, unsigned threads)
 {
@@ -282,7 +282,7 @@ static void duplicates_and_zero_vectors_are_fine(void **state)
             v[2] = zero ? 0 : 0.7f;
             for (uint64_t i = 0; i < N; i++)
                 assert_ok(hnsw_add(h, v, i, &err), err);
-            struct hnsw_query p = {.k = N};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = N};
             assert_true(recall(h, v, 1, &p) == 1);
             assert_sound(h, 0);
             hnsw_free(h);

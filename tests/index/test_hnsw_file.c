@@ -31,8 +31,8 @@ static void assert_same(const struct hnsw *a, const struct hnsw *b, size_t n)
             assert_memory_equal(v, w, 8 * sizeof(float));
     }
     for (size_t i = 0; i < 20; i++) {
-        size_t nx = hnsw_search(a, q + 8 * i, &(struct hnsw_query){.k = 10}, ws, x, &err);
-        assert_int_equal(hnsw_search(b, q + 8 * i, &(struct hnsw_query){.k = 10}, ws, y, &err), nx);
+        size_t nx = hnsw_search(a, q + 8 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10}, ws, x, &err);
+        assert_int_equal(hnsw_search(b, q + 8 * i, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10}, ws, y, &err), nx);
         for (size_t j = 0; j < nx; j++) {
             assert_int_equal(x[j].label, y[j].label);
             assert_true(x[j].score == y[j].score);
@@ -154,7 +154,7 @@ static void damaged_foreign_files_are_harmless(void **state)
         assert_int_equal(err.code, back ? HNSW_OK : HNSW_FORMAT);
         if (back) {
             assert_sound(back, 60);
-            assert_int_equal(hnsw_search(back, q, &(struct hnsw_query){.k = 80}, ws, hit, &err), hnsw_count(back));
+            assert_int_equal(hnsw_search(back, q, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 80}, ws, hit, &err), hnsw_count(back));
             loaded++;
         }
         hnsw_free(back);

@@ -14,7 +14,7 @@ static void add_all(struct hnsw *h, const float *v, size_t n, unsigned threads)
 static double as_good(const struct hnsw *h, const float *q, size_t nq)
 {
     enum { K = 50 };
-    struct hnsw_query p = {.k = K, .ef = hnsw_count(h)};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = hnsw_count(h)};
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit hit[K], exact[K];
     struct hnsw_err err = {0};

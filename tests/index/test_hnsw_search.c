@@ -41,8 +41,8 @@ static void recall_has_a_floor_for_every_metric(void **state)
         for (unsigned threads = 1; threads <= 4; threads += 3) {
             struct hnsw *h = build((enum hnsw_metric)m, threads);
             assert_sound(h, 2);
-            assert_true(recall(h, query, NQ, &(struct hnsw_query){.k = 10, .ef = 64}) >= 0.98);
-            assert_true(recall(h, query, NQ, &(struct hnsw_query){.k = 100, .ef = 200}) >= 0.99);
+            assert_true(recall(h, query, NQ, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10, .ef = 64}) >= 0.98);
+            assert_true(recall(h, query, NQ, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 100, .ef = 200}) >= 0.99);
             hnsw_free(h);
         }
 }
@@ -54,7 +54,7 @@ static void every_kernel_finds_the_same(void **state)
     static const char *const name[] = {"plain", "sse", "avx2", "avx512"};
     for (size_t i = 0; i < 4; i++)
         if (hnsw_force_kernel(name[i]))
-            assert_true(recall(h, query, NQ, &(struct hnsw_query){.k = 10, .ef = 100}) >= 0.99);
+            assert_true(recall(h, query, NQ, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10, .ef = 100}) >= 0.99);
     assert_true(hnsw_force_kernel(NULL));
     hnsw_free(h);
 }
@@ -67,7 +67,7 @@ static void hits_are_sorted_distinct_and_scored(void **state)
     struct hnsw_hit hit[200];
     struct hnsw_err err = {0};
     for (size_t i = 0; i < NQ; i++) {
-        assert_int_equal(hnsw_search(h, query + i * DIM, &(struct hnsw_query){.k = 200}, ws, hit, &err), 200);
+        assert_int_equal(hnsw_search(h, query + i * DIM, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 200}, ws, hit, &err), 200);
         for (size_t j = 0; j < 200; j++) {
             float s;
             uint32_t at = (uint32_t)hit[j].label;
@@ -96,7 +96,7 @@ static void filters_never_return_too_few(void **state)
     } t[] = {{2, 0.98}, {10, 0.98}, {100, 0.98}, {1000, 1}};
     struct hnsw *h = build(HNSW_IP, 1);
     for (size_t i = 0; i < 4; i++) {
-        struct hnsw_query p = {.k = 50, .ef = 100, .filter = one_in, .filter_ctx = &t[i].one_in};
+        struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 50, .ef = 100, .filter = one_in, .filter_ctx = &t[i].one_in};
         double r = recall(h, query, NQ, &p);
         if (r < t[i].floor)
             fail_msg("1 in %d: recall %.4f, wanted %.4f", (int)t[i].one_in, r, t[i].floor);
@@ -118,14 +118,14 @@ static void few_or_none_eligible(void **state)
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit *hit = calloc(N + 10, sizeof(*hit));
     struct hnsw_err err = {0};
-    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.k = 5, .filter = nothing}, ws, hit, &err), 0);
+    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 5, .filter = nothing}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_OK);
-    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.k = N + 10}, ws, hit, &err), N);
-    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.k = 0}, ws, hit, &err), 0);
+    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = N + 10}, ws, hit, &err), N);
+    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 0}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_ARG);
     float bad[DIM] = {NAN};
     err = (struct hnsw_err){0};
-    assert_int_equal(hnsw_search(h, bad, &(struct hnsw_query){.k = 1}, ws, hit, &err), 0);
+    assert_int_equal(hnsw_search(h, bad, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 1}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_ARG);
     free(hit);
     hnsw_ws_free(ws);
@@ -137,7 +137,7 @@ static void min_score_drops_and_no_more(void **state)
     (void)state;
     struct hnsw *h = build(HNSW_IP, 1);
     for (float s = 0.99f; s > 0.1f; s -= 0.1f) {
-        struct hnsw_query p = {.k = 100, .ef = 150, .has_min_score = true, .min_score = s};
+        struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 100, .ef = 150, .has_min_score = true, .min_score = s};
         assert_true(recall(h, query, NQ, &p) >= 0.98);
     }
     hnsw_free(h);
@@ -150,8 +150,8 @@ static void an_empty_index_answers(void **state)
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit hit[3];
     struct hnsw_err err = {0};
-    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.k = 3}, ws, hit, &err), 0);
-    assert_int_equal(hnsw_search_exact(h, query, &(struct hnsw_query){.k = 3}, ws, hit, &err), 0);
+    assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 3}, ws, hit, &err), 0);
+    assert_int_equal(hnsw_search_exact(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 3}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_OK);
     assert_sound(h, 0);
     hnsw_ws_free(ws);
@@ -172,7 +172,7 @@ static void ties_go_to_the_lower_label(void **state)
     }
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit a[5], b[5];
-    struct hnsw_query p = {.k = 5, .ef = M};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 5, .ef = M};
     float q[2] = {1, 0};
     assert_int_equal(hnsw_search(h, q, &p, ws, a, &err), 5);
     assert_int_equal(hnsw_search_exact(h, q, &p, ws, b, &err), 5);

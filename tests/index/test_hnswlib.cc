@@ -71,6 +71,7 @@ struct theirs {
 std::vector<size_t> search(const hnsw *h, const float *q, hnsw_ws *ws, bool exact)
 {
     hnsw_query p = {};
+    p.plan = HNSW_PLAN_WALK;
     p.k = K;
     p.ef = EF;
     hnsw_hit hit[K];

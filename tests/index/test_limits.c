@@ -96,7 +96,7 @@ static void visits_are_counted_and_capped(void **state)
             for (size_t c = 0; c < 5; c++) {
                 struct hnsw_report r;
                 struct hnsw_query p = {
-                    .k = K, .ef = 400, .filter = way == 1 ? even : NULL, .max_visits = cap[c], .report = &r};
+                    .plan = HNSW_PLAN_WALK, .k = K, .ef = 400, .filter = way == 1 ? even : NULL, .max_visits = cap[c], .report = &r};
                 size_t n = sound(way == 3 ? hnsw_search_exact : hnsw_search, way == 2 ? fast : plain, query + i * DIM,
                                  &p, hit);
                 size_t block = way == 2 ? fast->fast->width : 1;
@@ -128,7 +128,7 @@ static void a_search_of_everything_visits_everything(void **state)
     } while (s.max_level > 0);
     struct hnsw_hit hit[FEW];
     struct hnsw_report r;
-    struct hnsw_query p = {.k = 5, .ef = FEW, .report = &r};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 5, .ef = FEW, .report = &r};
     assert_int_equal(hnsw_search(h, query, &p, ws, hit, &err), 5);
     assert_int_equal(r.visited, FEW);
     assert_true(r.exact && r.cut == HNSW_CUT_NONE);
@@ -158,7 +158,7 @@ static void limits_that_are_not_met_change_nothing(void **state)
         for (size_t i = 0; i < NQ; i++) {
             const struct hnsw *h = way == 2 ? fast : plain;
             search_fn *search = way == 3 ? hnsw_search_exact : hnsw_search;
-            struct hnsw_query p = {.k = K, .ef = 100, .filter = way == 1 ? even : NULL};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 100, .filter = way == 1 ? even : NULL};
             assert_int_equal(sound(search, h, query + i * DIM, &p, a), K);
             p.max_visits = 1000000;
             p.deadline_ns = now_ns() + 3600 * (uint64_t)1000000000;
@@ -176,7 +176,7 @@ static void a_deadline_in_the_past_ends_it_at_once(void **state)
     (void)state;
     struct hnsw_hit hit[K];
     struct hnsw_report r;
-    struct hnsw_query p = {.k = K, .deadline_ns = now_ns(), .report = &r};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .deadline_ns = now_ns(), .report = &r};
     assert_int_equal(sound(hnsw_search, plain, query, &p, hit), 0);
     assert_true(r.visited == 0 && r.cut == HNSW_CUT_DEADLINE);
     assert_int_equal(sound(hnsw_search, fast, query, &p, hit), 0);
@@ -212,7 +212,7 @@ static void a_deadline_on_the_way_is_seen(void **state)
     struct hnsw_report r;
     for (int exact = 0; exact < 2; exact++) {
         struct sleeper s = {.slow = 1500, .until_ns = now_ns() + 50000000, .answer = true};
-        struct hnsw_query p = {.k = K, .ef = N, .filter = sleeps, .filter_ctx = &s, .report = &r};
+        struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = N, .filter = sleeps, .filter_ctx = &s, .report = &r};
         p.deadline_ns = s.until_ns;
         struct hnsw_err err = {0};
         size_t n = (exact ? hnsw_search_exact : hnsw_search)(plain, query, &p, ws, hit, &err);
@@ -229,7 +229,7 @@ static void a_deadline_on_the_way_is_seen(void **state)
     many->n = 20000;
     memset(many->block, 0, many->n * many->stride);
     struct sleeper s = {.slow = 200, .until_ns = now_ns() + 50000000};
-    struct hnsw_query p = {.k = K, .filter = sleeps, .filter_ctx = &s, .deadline_ns = s.until_ns, .report = &r};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .filter = sleeps, .filter_ctx = &s, .deadline_ns = s.until_ns, .report = &r};
     assert_int_equal(hnsw_search_exact(many, query, &p, ws, hit, NULL), 0);
     assert_int_equal(r.cut, HNSW_CUT_DEADLINE);
     assert_true(s.asked <= 200 + 4096);
@@ -246,8 +246,8 @@ static void a_bit_set_is_a_filter(void **state)
     for (int exact = 0; exact < 2; exact++)
         for (size_t i = 0; i < NQ; i++) {
             search_fn *search = exact ? hnsw_search_exact : hnsw_search;
-            struct hnsw_query p = {.k = K, .ef = 100, .allow = allow, .n_allow = N};
-            struct hnsw_query f = {.k = K, .ef = 100, .filter = even};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 100, .allow = allow, .n_allow = N};
+            struct hnsw_query f = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 100, .filter = even};
             assert_int_equal(sound(search, fast, query + i * DIM, &p, a), K);
             assert_int_equal(sound(search, plain, query + i * DIM, &f, b), K);
             for (size_t j = 0; j < K; j++)
@@ -271,7 +271,7 @@ static void a_bit_set_and_a_callback_must_both_agree(void **state)
     uint64_t allow[(N + 63) / 64];
     struct hnsw_hit hit[K];
     memset(allow, 0x55, sizeof(allow));
-    struct hnsw_query p = {.k = K, .ef = 100, .allow = allow, .n_allow = N, .filter = third};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 100, .allow = allow, .n_allow = N, .filter = third};
     assert_int_equal(sound(hnsw_search, plain, query, &p, hit), K);
     for (size_t j = 0; j < K; j++)
         assert_int_equal(hit[j].label % 6, 0);
@@ -286,7 +286,7 @@ static void min_score_costs_no_scan(void **state)
     for (int way = 0; way < 3; way++)
         for (size_t i = 0; i < NQ; i++) {
             struct hnsw_report r;
-            struct hnsw_query p = {.k = K, .ef = 100, .filter = way == 2 ? even : NULL, .report = &r};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 100, .filter = way == 2 ? even : NULL, .report = &r};
             const struct hnsw *h = way == 1 ? fast : plain;
             assert_int_equal(hnsw_search_exact(h, query + i * DIM, &p, ws, all, NULL), K);
             assert_int_equal(sound(hnsw_search, h, query + i * DIM, &p, hit), K);

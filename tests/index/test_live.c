@@ -114,10 +114,10 @@ static void does_what_a_table_does(void **state)
             if (step % 7)
                 continue;
             const float *query = q + step % 50 * DIM;
-            assert_agrees(l, &m, query, &(struct hnsw_query){.k = 10}, ws);
-            assert_agrees(l, &m, query, &(struct hnsw_query){.k = LABELS}, ws);
-            assert_agrees(l, &m, query, &(struct hnsw_query){.k = 20, .filter = even}, ws);
-            assert_agrees(l, &m, query, &(struct hnsw_query){.k = 20, .allow = allow, .n_allow = LABELS - 9}, ws);
+            assert_agrees(l, &m, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 10}, ws);
+            assert_agrees(l, &m, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = LABELS}, ws);
+            assert_agrees(l, &m, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 20, .filter = even}, ws);
+            assert_agrees(l, &m, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 20, .allow = allow, .n_allow = LABELS - 9}, ws);
             for (uint64_t i = 0; i < LABELS; i += 3) {
                 float v[DIM];
                 assert_true(hnsw_live_get_vector(l, i, v) == m.there[i]);
@@ -185,9 +185,9 @@ static void bad_arguments_are_refused(void **state)
     struct hnsw_ws *ws = hnsw_ws_new();
     v[3] = 0;
     err = (struct hnsw_err){0};
-    assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.k = 1}, ws, &hit, &err), 0);
+    assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 1}, ws, &hit, &err), 0);
     assert_int_equal(err.code, HNSW_OK);
-    assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.k = 0}, ws, &hit, &err), 0);
+    assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 0}, ws, &hit, &err), 0);
     assert_int_equal(err.code, HNSW_ARG);
     hnsw_ws_free(ws);
     hnsw_live_free(l);
@@ -235,7 +235,7 @@ static double live_recall(const struct hnsw_live *l, const float *q)
 {
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit a[CHURN_K], b[CHURN_K];
-    struct hnsw_query p = {.k = CHURN_K, .ef = 60};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = CHURN_K, .ef = 60};
     size_t same = 0;
     for (size_t i = 0; i < CHURN_Q; i++) {
         assert_int_equal(hnsw_live_search(l, q + i * CHURN_DIM, &p, ws, a, NULL), CHURN_K);
@@ -288,7 +288,7 @@ static void churn_costs_no_recall(void **state)
     index.capacity = CHURN_N;
     struct hnsw *fresh = hnsw_new(&index, &err);
     assert_ok(fresh && hnsw_add_batch(fresh, now, label, CHURN_N, 2, NULL, NULL, &err), err);
-    double of_fresh = recall(fresh, q, CHURN_Q, &(struct hnsw_query){.k = CHURN_K, .ef = 60});
+    double of_fresh = recall(fresh, q, CHURN_Q, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = CHURN_K, .ef = 60});
     double of_churned = live_recall(l, q);
     if (of_churned < of_fresh - 0.01)
         fail_msg("recall %.4f after churn, %.4f built afresh", of_churned, of_fresh);

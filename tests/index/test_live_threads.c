@@ -78,7 +78,7 @@ static void *search_some(void *arg)
         bool seen[LABELS] = {false};
         for (size_t i = 0; i < LABELS; i++)
             before[i] = atomic_load(&w->removed_since[i]);
-        struct hnsw_query p = {.k = LABELS, .ef = LABELS};
+        struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = LABELS, .ef = LABELS};
         size_t n = (turn % 2 ? hnsw_live_search : hnsw_live_search_exact)(w->l, one, &p, ws, hit, &err);
         assert_int_equal(err.code, HNSW_OK);
         assert_true(n >= STAY);

@@ -61,7 +61,7 @@ static bool use(struct hnsw **h, const float *v, struct hnsw_err *err)
         return false;
     struct hnsw_ws *ws = hnsw_ws_new();
     struct hnsw_hit hit[300];
-    struct hnsw_query q = {.k = 5}, f = {.k = 270, .filter = all};
+    struct hnsw_query q = {.plan = HNSW_PLAN_WALK, .k = 5}, f = {.plan = HNSW_PLAN_WALK, .k = 270, .filter = all};
     bool ok = ws && hnsw_search(*h, v, &q, ws, hit, err) == 5 && hnsw_search(*h, v, &f, ws, hit, err) > 0;
     if (!ws)
         hnsw_fail(err, HNSW_NOMEM, "workspace");
@@ -137,14 +137,14 @@ static void a_change_that_fails_changes_nothing(void **state)
         struct hnsw_ws *ws = hnsw_ws_new();
         struct hnsw_hit hit[50];
         if (done)
-            done = ws && hnsw_live_search(l, v, &(struct hnsw_query){.k = 50}, ws, hit, &err) == alive;
+            done = ws && hnsw_live_search(l, v, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, hit, &err) == alive;
         fail_at = -1;
         if (!done && err.code)
             assert_int_equal(err.code, HNSW_NOMEM);
         if (l)
             assert_int_equal(hnsw_live_count(l), alive);
         if (l && ws)
-            assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.k = 50}, ws, hit, NULL), alive);
+            assert_int_equal(hnsw_live_search(l, v, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 50}, ws, hit, NULL), alive);
         hnsw_ws_free(ws);
         hnsw_live_free(l);
     }

@@ -24,7 +24,7 @@ static const struct {
 static double found(const struct hnsw *h, const float *q, size_t ef, const struct hnsw_hit *truth)
 {
     struct hnsw_ws *ws = hnsw_ws_new();
-    struct hnsw_query p = {.k = K, .ef = ef};
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = ef};
     struct hnsw_hit hit[K];
     struct hnsw_err err = {0};
     size_t same = 0;
@@ -54,7 +54,7 @@ static void one(enum hnsw_metric metric, size_t w, const float *v, const float *
     assert_ok(h, err);
     assert_ok(hnsw_add_batch(h, v, NULL, N, way[w].threads, NULL, NULL, &err), err);
     for (size_t i = 0; i < NQ; i++)
-        assert_int_equal(hnsw_search_exact(h, q + i * DIM, &(struct hnsw_query){.k = K}, ws, truth + i * K, &err), K);
+        assert_int_equal(hnsw_search_exact(h, q + i * DIM, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = K}, ws, truth + i * K, &err), K);
     for (int l = HNSW_PLAIN; l <= HNSW_COMPACT; l++) {
         assert_ok(l == HNSW_PLAIN || hnsw_optimize(h, (enum hnsw_layout)l, way[w].threads, &err), err);
         double r = found(h, q, way[w].ef, truth);

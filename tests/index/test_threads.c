@@ -38,7 +38,7 @@ static void *search(void *arg)
     struct hnsw_hit hit[K];
     for (size_t round = 0; round < 5; round++)
         for (size_t i = 0; i < NQ; i++) {
-            struct hnsw_query p = {.k = K, .ef = 50};
+            struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = K, .ef = 50};
             size_t n = hnsw_search(s->h, s->query + i * DIM, &p, ws, hit, NULL);
             s->wrong += n != K || differ(hit, s->want + i * K);
             p.filter = odd;
@@ -61,7 +61,7 @@ static void search_by_many(bool fast)
     assert_ok(hnsw_add_batch(h, v, NULL, N, 2, NULL, NULL, &err), err);
     assert_ok(!fast || hnsw_optimize(h, HNSW_FAST, 2, &err), err);
     for (size_t i = 0; i < NQ; i++)
-        assert_int_equal(hnsw_search(h, q + i * DIM, &(struct hnsw_query){.k = K, .ef = 50}, ws, want + i * K, &err),
+        assert_int_equal(hnsw_search(h, q + i * DIM, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = K, .ef = 50}, ws, want + i * K, &err),
                          K);
     for (size_t i = 0; i < THREADS; i++) {
         s[i] = (struct searcher){h, q, want, 0};
