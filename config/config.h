@@ -62,6 +62,10 @@ struct config {
         uint64_t threads;
         bool check_memory;
     } load;
+    struct {
+        char *path; // "" = none
+        uint64_t max_bytes, keep, sample, items;
+    } exposure;
     char *state_path; // "" = no state file
     struct {
         char *level, *format;

@@ -168,9 +168,9 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     if (!(app->live = mem_array(1, sizeof(*app->live), err)))
         return false;
     pthread_mutex_init(&app->live->lock, NULL);
-    unsigned n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
-    struct admission_params p = {.n_shards = n_shards};
-    if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(n_shards, err)) ||
+    app->n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
+    struct admission_params p = {.n_shards = app->n_shards};
+    if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
         !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)))
         return false;
     if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)

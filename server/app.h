@@ -44,6 +44,8 @@ struct service {
     bool (*start)(struct app *app, struct err *err);
     /* SIGHUP: take models, experiments and whatever may change from `next` (main frees the old one afterwards, so copy), all or nothing. */
     bool (*apply)(struct app *app, const struct config *next, struct err *err);
+    /* SIGHUP, whatever the configuration says: open anew the files that a log rotation may have renamed. */
+    void (*reopen)(struct app *app);
     /* Is a validated generation serving? Otherwise false; `why` gets one short sentence either way for ?verbose ("loading dat: 40 %"). */
     bool (*ready)(struct app *app, struct buf *why);
     /* Has everything configured been loaded once (or finally failed)? */
@@ -71,6 +73,7 @@ struct app {
     uint64_t start_ns;       // CLOCK_MONOTONIC
     int64_t start_unix_s;
     _Atomic unsigned next_shard;
+    unsigned n_shards;       // of the metrics: one per loop, and shard 0
     bool service_started;    // service.start was called: app_fini owes it a stop
     _Atomic bool serving;    // service.start has returned true
     _Atomic bool draining;

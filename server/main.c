@@ -225,6 +225,8 @@ static void reload_config(struct app *app, const struct options *o)
     char state[64];
     snprintf(state, sizeof(state), "RELOADING=1\nMONOTONIC_USEC=%llu", (unsigned long long)(app_now_ns() / 1000));
     notify(state);
+    if (duet_service.reopen)
+        duet_service.reopen(app);
     struct config *next = read_config(o, &err);
     if (!next || !app_reconfigure(app, next, &frozen, &err))
         log_event(&app->log, LOG_ERROR, "config_refused", LOG_STR("error", err.msg),

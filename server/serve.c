@@ -30,6 +30,7 @@ void serve_state_free(struct app *app, struct serve_state *s)
     free(s->vec);
     free(s->known);
     buf_fini(&s->meta);
+    buf_fini(&s->line);
     free(s);
 }
 

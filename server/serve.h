@@ -23,7 +23,9 @@ struct serve_state {
     size_t cap_hit;
     float *vec; // p_u, then a_u; or scores
     size_t cap_vec;
+    struct retrieve_result result; // of the last serve_topk; its hits are in `hit`
     struct buf meta; // of a binary answer
+    struct buf line; // of the exposure log
     uint32_t *known; // item_idx
     size_t cap_known;
 };

@@ -106,21 +106,21 @@ bool serve_topk(struct app *app, const struct http_request *r, const struct serv
                 const struct retrieve_query *rq, struct http_response *resp)
 {
     const struct thread_state *t = r->thread_state;
-    struct retrieve_result res;
+    struct retrieve_result *res = &s->result;
     struct err err = {0};
     bool binary = wants_binary(r);
     if (binary && s->query.fields.n)
         return !problem_write(resp, r, 400, "invalid_value", "/fields", "attributes come in JSON answers only");
-    if (!run(s, c, rq, &res, &err))
+    if (!run(s, c, rq, res, &err))
         return !serve_failed(app, r, &err, resp);
-    if (res.late && res.n == 0)
+    if (res->late && res->n == 0)
         return !problem_write(resp, r, 504, "deadline_exceeded", NULL,
                               "the request's deadline passed before the search");
     if (binary)
-        write_binary(r, c, s, rq, &res, resp);
+        write_binary(r, c, s, rq, res, resp);
     else
-        write_json(r, c, s, rq, &res, resp);
-    serve_timing(resp, &res);
-    serve_count(app, t->shard, c, &res);
+        write_json(r, c, s, rq, res, resp);
+    serve_timing(resp, res);
+    serve_count(app, t->shard, c, res);
     return true;
 }

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/exposure.h"
 #include "server/route.h"
 #include "server/serve.h"
 
@@ -239,6 +240,23 @@ static bool start_loading(struct app *app, struct err *err)
     return app->reloads && reloads_start(app->reloads, err);
 }
 
+/* The exposure log, where one is configured. */
+static bool open_exposure(struct app *app, struct err *err)
+{
+    const struct config *c = app->config;
+    struct exposure_params p = {.path = c->exposure.path,
+                                .max_bytes = c->exposure.max_bytes,
+                                .keep = (unsigned)c->exposure.keep,
+                                .n_rings = app->n_shards,
+                                .sample = c->exposure.sample,
+                                .metrics = app->metrics,
+                                .log = &app->log};
+    if (!p.path[0])
+        return true;
+    app->parts->exposure = exposure_new(&p, err);
+    return app->parts->exposure != NULL;
+}
+
 static bool start(struct app *app, struct err *err)
 {
     const struct config *c = app->config;
@@ -246,7 +264,7 @@ static bool start(struct app *app, struct err *err)
     if (!(app->parts = mem_array(1, sizeof(*app->parts), err)))
         return false;
     pthread_mutex_init(&app->parts->experiments_lock, NULL);
-    if (!(app->parts->state = state_open(c->state_path, err)))
+    if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err))
         return false;
     struct experiment_table *t = table_for(app->parts->state, c, &app->parts->experiments_from_state, err);
     if (!t)
@@ -292,13 +310,20 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
     if (ok) {
         service_experiment_metrics(app, t);
         ok = apply_models(app, next, t, err);
-        if (ok)
+        if (ok) {
+            exposure_tune(app->parts->exposure, next->exposure.sample);
             tell_which_table(app, next, from_state);
-        else
+        } else {
             experiment_table_unref(t);
+        }
     }
     pthread_mutex_unlock(&app->parts->experiments_lock);
     return ok;
+}
+
+static void reopen(struct app *app)
+{
+    exposure_reopen(app->parts->exposure);
 }
 
 static bool ready(struct app *app, struct buf *why)
@@ -325,6 +350,7 @@ static void stop(struct app *app)
     app->generations = NULL;
     if (!app->parts)
         return;
+    exposure_free(app->parts->exposure);
     state_free(app->parts->state);
     pthread_mutex_destroy(&app->parts->experiments_lock);
     free(app->parts);
@@ -336,6 +362,7 @@ const struct service duet_service = {
     .check = check,
     .start = start,
     .apply = apply,
+    .reopen = reopen,
     .ready = ready,
     .started = started,
     .stop_accepting = stop_accepting,

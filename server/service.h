@@ -14,6 +14,7 @@
 
 struct service_parts {
     struct state *state;
+    struct exposure *exposure; // NULL: none is configured
     pthread_mutex_t experiments_lock;
     bool experiments_from_state; // guarded by it: set through the API, so the configuration's do not count
 };

@@ -1,0 +1,235 @@
+/* exposure.c - rings of bytes, one a loop, and the thread that empties them.
+ *
+ *     loop 1  [....lines....]  \
+ *     loop 2  [..lines......]   >  writer, ten times a second: batch of whole lines -> file
+ *     loop n  [.............]  /
+ *
+ * A ring's head is its loop's, its tail is the writer's; each only reads the other's. Both only grow. */
+#include "server/exposure.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "core/base/mem.h"
+#include "server/exposure_file.h"
+
+#define TICK_MS 100
+
+struct ring {
+    _Alignas(64) _Atomic uint64_t head; // bytes ever put
+    _Alignas(64) _Atomic uint64_t tail; // bytes ever taken
+    char *data;                         // [EXPOSURE_RING]
+};
+
+struct exposure {
+    struct metrics *metrics;
+    struct log *log;
+    unsigned n_rings;
+    struct ring *ring;   // [n_rings]
+    char *batch;         // [EXPOSURE_RING] the writer's
+    bool has_file;
+    bool failing;        // the writer's: the last write failed
+    struct exposure_file file; // the writer's
+    _Atomic uint64_t sample;
+    _Atomic bool reopen;
+    metric_id written, no_room, lost;
+    bool started;
+    pthread_t writer;
+    pthread_mutex_t lock; // guards stop
+    pthread_cond_t wake;
+    bool stop;
+};
+
+// ------------------------------------------------------------------------------------------------------- loops
+
+void exposure_tune(struct exposure *e, uint64_t sample)
+{
+    if (e)
+        atomic_store_explicit(&e->sample, sample, memory_order_relaxed);
+}
+
+bool exposure_wants(const struct exposure *e, uint64_t unit_hash)
+{
+    return unit_hash % atomic_load_explicit(&e->sample, memory_order_relaxed) == 0;
+}
+
+bool exposure_put(struct exposure *e, unsigned ring, const char *line, size_t n)
+{
+    struct ring *r = &e->ring[ring];
+    uint64_t head = atomic_load_explicit(&r->head, memory_order_relaxed),
+             tail = atomic_load_explicit(&r->tail, memory_order_acquire);
+    if (EXPOSURE_RING - (head - tail) < n) {
+        metrics_add(e->metrics, ring, e->no_room, 1);
+        return false;
+    }
+    size_t at = (size_t)(head % EXPOSURE_RING), first = n < EXPOSURE_RING - at ? n : EXPOSURE_RING - at;
+    memcpy(r->data + at, line, first);
+    memcpy(r->data, line + first, n - first);
+    atomic_store_explicit(&r->head, head + n, memory_order_release);
+    return true;
+}
+
+void exposure_reopen(struct exposure *e)
+{
+    if (e)
+        atomic_store(&e->reopen, true);
+}
+
+// ------------------------------------------------------------------------------------------------------- writer
+
+static uint64_t count_lines(const char *p, size_t n)
+{
+    uint64_t lines = 0;
+    for (const char *end = p + n; p < end && (p = memchr(p, '\n', (size_t)(end - p))) != NULL; p++)
+        lines++;
+    return lines;
+}
+
+/* One line in the log when it begins to fail, one when it works again. */
+static void tell(struct exposure *e, bool ok, const struct err *err)
+{
+    if (!ok && !e->failing)
+        log_event(e->log, LOG_ERROR, "exposure_log_failed", LOG_STR("error", err->msg),
+                  LOG_STR("note", "lines are dropped and counted until it works again"));
+    if (ok && e->failing)
+        log_event(e->log, LOG_INFO, "exposure_log_works", LOG_STR("path", e->file.path));
+    e->failing = !ok;
+}
+
+static void write_file(struct exposure *e, size_t n)
+{
+    struct err err = {0};
+    size_t written;
+    bool ok = exposure_file_write(&e->file, e->batch, n, &written, &err);
+    tell(e, ok, &err);
+    metrics_add(e->metrics, 0, e->written, count_lines(e->batch, written));
+    if (!ok)
+        metrics_add(e->metrics, 0, e->lost, count_lines(e->batch + written, n - written));
+}
+
+static void empty_ring(struct exposure *e, struct ring *r)
+{
+    uint64_t tail = atomic_load_explicit(&r->tail, memory_order_relaxed);
+    size_t n = (size_t)(atomic_load_explicit(&r->head, memory_order_acquire) - tail);
+    if (n == 0)
+        return;
+    size_t at = (size_t)(tail % EXPOSURE_RING), first = n < EXPOSURE_RING - at ? n : EXPOSURE_RING - at;
+    memcpy(e->batch, r->data + at, first);
+    memcpy(e->batch + first, r->data, n - first);
+    atomic_store_explicit(&r->tail, tail + n, memory_order_release); // room again, before the disk is waited for
+    if (e->has_file)
+        write_file(e, n);
+}
+
+static void turn(struct exposure *e)
+{
+    struct err err = {0};
+    if (atomic_exchange(&e->reopen, false) && e->has_file)
+        tell(e, exposure_file_reopen(&e->file, &err), &err);
+    for (unsigned i = 0; i < e->n_rings; i++)
+        empty_ring(e, &e->ring[i]);
+}
+
+/* Sleep for a tick. False: it is to end. */
+static bool wait_tick(struct exposure *e)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += TICK_MS * 1000000L;
+    until.tv_sec += until.tv_nsec / 1000000000;
+    until.tv_nsec %= 1000000000;
+    pthread_mutex_lock(&e->lock);
+    while (!e->stop && pthread_cond_timedwait(&e->wake, &e->lock, &until) == 0)
+        ;
+    bool stop = e->stop;
+    pthread_mutex_unlock(&e->lock);
+    return !stop;
+}
+
+static void *write_lines(void *arg)
+{
+    struct exposure *e = arg;
+    while (wait_tick(e))
+        turn(e);
+    turn(e); // what the loops put before they ended
+    return NULL;
+}
+
+// ------------------------------------------------------------------------------------------------------- life
+
+static void register_metrics(struct exposure *e)
+{
+    static const char dropped[] = "duet_exposure_dropped_total",
+                      dropped_help[] = "Lines of the exposure log that were lost, by reason.";
+    e->written = metrics_counter(e->metrics, "duet_exposure_lines_total", "Lines of the exposure log that were written.",
+                                 "sink=\"file\"");
+    e->no_room = metrics_counter(e->metrics, dropped, dropped_help, "reason=\"no_room\"");
+    e->lost = metrics_counter(e->metrics, dropped, dropped_help, "reason=\"file\"");
+}
+
+static bool make_rings(struct exposure *e, unsigned n, struct err *err)
+{
+    if (!(e->ring = mem_block(n * sizeof(*e->ring), err)))
+        return false;
+    for (e->n_rings = 0; e->n_rings < n; e->n_rings++)
+        if (!(e->ring[e->n_rings].data = mem_block(EXPOSURE_RING, err)))
+            return false;
+    return (e->batch = mem_block(EXPOSURE_RING, err)) != NULL;
+}
+
+static bool start_writer(struct exposure *e, struct err *err)
+{
+    int rc = pthread_create(&e->writer, NULL, write_lines, e);
+    e->started = rc == 0;
+    return e->started || err_set(err, ERR_NOMEM, "cannot start the exposure log's thread: %s", strerror(rc));
+}
+
+struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
+{
+    pthread_condattr_t attr;
+    struct exposure *e = mem_array(1, sizeof(*e), err);
+    if (!e)
+        return NULL;
+    e->metrics = p->metrics;
+    e->log = p->log;
+    e->file.fd = -1;
+    atomic_init(&e->sample, p->sample);
+    pthread_mutex_init(&e->lock, NULL);
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&e->wake, &attr);
+    pthread_condattr_destroy(&attr);
+    register_metrics(e);
+    e->has_file = p->path[0] != '\0';
+    if (!make_rings(e, p->n_rings, err) ||
+        (e->has_file && !exposure_file_open(&e->file, p->path, p->max_bytes, p->keep, err) &&
+         !err_prefix(err, "exposure.path")) ||
+        !start_writer(e, err)) {
+        exposure_free(e);
+        return NULL;
+    }
+    return e;
+}
+
+void exposure_free(struct exposure *e)
+{
+    if (!e)
+        return;
+    pthread_mutex_lock(&e->lock);
+    e->stop = true;
+    pthread_cond_signal(&e->wake);
+    pthread_mutex_unlock(&e->lock);
+    if (e->started)
+        pthread_join(e->writer, NULL);
+    exposure_file_close(&e->file);
+    for (unsigned i = 0; i < e->n_rings; i++)
+        mem_block_free(e->ring[i].data, EXPOSURE_RING);
+    mem_block_free(e->ring, e->n_rings * sizeof(*e->ring));
+    mem_block_free(e->batch, EXPOSURE_RING);
+    pthread_cond_destroy(&e->wake);
+    pthread_mutex_destroy(&e->lock);
+    free(e);
+}
