@@ -67,7 +67,7 @@ void calibrate_truth_fini(struct calibrate_truth *t)
 static double recall_at(const struct calibrate_truth *t, const struct hnsw *h, uint32_t j, uint32_t ef,
                         struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *e)
 {
-    const struct hnsw_query query = {.k = t->k[j], .ef = ef};
+    const struct hnsw_query query = {.k = t->k[j], .ef = ef, .plan = HNSW_PLAN_WALK};
     size_t hits = 0;
     for (uint32_t i = 0; i < t->n; i++) {
         const float *q = t->q + (size_t)i * t->d;

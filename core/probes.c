@@ -149,7 +149,7 @@ double probes_recall(const struct probes *p, const float *p_u, const struct hnsw
     struct hnsw_hit *hit = mem_array(p->k, sizeof(*hit), err);
     uint32_t *idx = mem_array(p->k, sizeof(*idx), err);
     float *score = mem_array(p->k, sizeof(*score), err);
-    struct hnsw_query query = {.k = p->k, .ef = ef};
+    struct hnsw_query query = {.k = p->k, .ef = ef, .plan = HNSW_PLAN_WALK};
     struct hnsw_err e = {0};
     bool ok = ws && hit && idx && score;
     for (uint32_t i = 0; ok && i < p->n; i++) {

@@ -51,7 +51,7 @@ struct retrieve_query {
     const struct filter_expr *filter;         // what else must hold; NULL = nothing
     bool has_min_score;
     float min_score;
-    uint64_t deadline_ns;                     // CLOCK_MONOTONIC; 0 = none. Looked at before the search and during a scan, not during a walk
+    uint64_t deadline_ns;                     // CLOCK_MONOTONIC; 0 = none. Looked at before and during the search
 };
 
 struct retrieve_hit {
@@ -68,7 +68,7 @@ struct retrieve_result {
     bool exact_used;
     uint32_t unknown_feature[RETRIEVE_UNKNOWN_MAX]; // indices into query->feature whose value was out of vocabulary
     size_t n_unknown;
-    bool late;                                // the deadline passed: before the search (n = 0), or n of what a scan met until then
+    bool late;                                // the deadline passed: before the search (n = 0), or n of what it met until then
     size_t n_vectors;                         // query vectors that were searched, 0 without any
     uint64_t embed_ns, search_ns;             // time spent, monotonic
 };

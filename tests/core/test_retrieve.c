@@ -564,7 +564,7 @@ static void few_and_many_are_dropped(void **state)
     close_world(&f);
 }
 
-/* A deadline that passed before the search, one during a scan, and one that is kept. */
+/* A deadline that passed before the search, one during a scan or a walk, and one that is kept. */
 static void deadlines(void **state)
 {
     (void)state;
@@ -577,17 +577,25 @@ static void deadlines(void **state)
     struct retrieve_query q = {.user_id = text("u3"), .k = 10000, .exact = true, .deadline_ns = 1};
     assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
     assert_true(r.late && r.n == 0);
-    bool cut = false;
-    for (uint64_t us = 10; us < 1000000 && (r.late || !cut); us += us / 50 + 1) {
-        clock_gettime(CLOCK_MONOTONIC, &t);
-        q.deadline_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + us * 1000;
-        assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
-        cut = cut || (r.late && r.n > 0);
-        assert_true(r.late || r.n == 10000);
+    for (int walk = 0; walk < 2; walk++) {
+        bool cut = false;
+        q.exact = !walk;
+        q.ef = walk ? 10000 : 0;
+        q.k = walk ? 5000 : 10000;
+        for (uint64_t us = 10; us < 1000000 && (r.late || !cut); us += us / 50 + 1) {
+            clock_gettime(CLOCK_MONOTONIC, &t);
+            q.deadline_ns = (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec + us * 1000;
+            assert_ok(retrieve_topk(f.b, &q, f.ws, hit, &r, &e), &e);
+            cut = cut || (r.late && r.n > 0);
+            assert_true(r.late || r.n == q.k);
+            for (size_t i = 1; i < r.n; i++)
+                assert_true(hit[i - 1].score >= hit[i].score);
+        }
+        assert_true(cut);
+        q.deadline_ns = 0;
+        check_answer(&f, &q, "no deadline, after some that passed");
+        r.late = true;
     }
-    assert_true(cut);
-    q.deadline_ns = 0;
-    check_answer(&f, &q, "no deadline, after some that passed");
     close_world(&f);
 }
 
