@@ -20,4 +20,7 @@ pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 pkg_check_modules(BLAS REQUIRED IMPORTED_TARGET openblas)
 pkg_check_modules(MHD REQUIRED IMPORTED_TARGET libmicrohttpd)
 pkg_check_modules(CURL REQUIRED IMPORTED_TARGET libcurl)
+if(DUET_KAFKA)
+    pkg_check_modules(RDKAFKA IMPORTED_TARGET rdkafka) # optional: exposures to Kafka
+endif()
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)

@@ -65,6 +65,7 @@ struct config {
     struct {
         char *path; // "" = none
         uint64_t max_bytes, keep, sample, items;
+        char *kafka_brokers, *kafka_topic, *kafka_config; // "" = none
     } exposure;
     char *state_path; // "" = no state file
     struct {

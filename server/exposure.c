@@ -1,7 +1,7 @@
 /* exposure.c - rings of bytes, one a loop, and the thread that empties them.
  *
  *     loop 1  [....lines....]  \
- *     loop 2  [..lines......]   >  writer, ten times a second: batch of whole lines -> file
+ *     loop 2  [..lines......]   >  writer, ten times a second: batch of whole lines -> file, Kafka
  *     loop n  [.............]  /
  *
  * A ring's head is its loop's, its tail is the writer's; each only reads the other's. Both only grow. */
@@ -31,6 +31,7 @@ struct exposure {
     struct ring *ring;   // [n_rings]
     char *batch;         // [EXPOSURE_RING] the writer's
     bool has_file;
+    struct exposure_kafka *kafka; // the writer's; NULL = none
     bool failing;        // the writer's: the last write failed
     struct exposure_file file; // the writer's
     _Atomic uint64_t sample;
@@ -122,6 +123,8 @@ static void empty_ring(struct exposure *e, struct ring *r)
     atomic_store_explicit(&r->tail, tail + n, memory_order_release); // room again, before the disk is waited for
     if (e->has_file)
         write_file(e, n);
+    if (e->kafka)
+        exposure_kafka_put(e->kafka, e->batch, n);
 }
 
 static void turn(struct exposure *e)
@@ -131,6 +134,7 @@ static void turn(struct exposure *e)
         tell(e, exposure_file_reopen(&e->file, &err), &err);
     for (unsigned i = 0; i < e->n_rings; i++)
         empty_ring(e, &e->ring[i]);
+    exposure_kafka_poll(e->kafka);
 }
 
 /* Sleep for a tick. False: it is to end. */
@@ -207,6 +211,7 @@ struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
     if (!make_rings(e, p->n_rings, err) ||
         (e->has_file && !exposure_file_open(&e->file, p->path, p->max_bytes, p->keep, err) &&
          !err_prefix(err, "exposure.path")) ||
+        (p->kafka.brokers[0] && !(e->kafka = exposure_kafka_new(&p->kafka, e->metrics, e->log, err))) ||
         !start_writer(e, err)) {
         exposure_free(e);
         return NULL;
@@ -224,6 +229,7 @@ void exposure_free(struct exposure *e)
     pthread_mutex_unlock(&e->lock);
     if (e->started)
         pthread_join(e->writer, NULL);
+    exposure_kafka_free(e->kafka);
     exposure_file_close(&e->file);
     for (unsigned i = 0; i < e->n_rings; i++)
         mem_block_free(e->ring[i].data, EXPOSURE_RING);

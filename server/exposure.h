@@ -1,5 +1,5 @@
 /* exposure.h - the exposure log: which unit was shown what by which variant, one JSON line an exposure (docs/operations.md, "Exposures").
- * Place:   handle_retrieve.c writes lines through exposure_log.c; a thread of this module's own carries them to a file.
+ * Place:   handle_retrieve.c writes lines through exposure_log.c; a thread of this module's own carries them to a file, to Kafka, or to both.
  * Never blocks: each event loop has a ring of EXPOSURE_RING bytes, which only that loop fills and only the writer empties. A line that
  *          finds no room is dropped and counted (duet_exposure_dropped_total).
  * Threads: exposure_put for ring i from one thread only; exposure_reopen and exposure_tune from any. */
@@ -12,6 +12,7 @@
 
 #include "core/base/err.h"
 #include "core/base/log.h"
+#include "server/exposure_kafka.h"
 #include "server/metrics.h"
 
 #define EXPOSURE_RING (4u << 20) // bytes of a loop's ring, a power of two: a second of 20,000 lines of 200 bytes
@@ -20,6 +21,7 @@ struct exposure_params {
     const char *path; // "" = no file
     uint64_t max_bytes;
     unsigned keep;    // rotated files beside it
+    struct exposure_kafka_params kafka;
     unsigned n_rings; // one per shard of the metrics: ring i is loop i's
     uint64_t sample;  // one unit in so many
     struct metrics *metrics;

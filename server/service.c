@@ -193,9 +193,17 @@ static void tell_which_table(struct app *app, const struct config *c, bool from_
 
 // ------------------------------------------------------------------------------------------------------- the service
 
+static struct exposure_kafka_params kafka_params(const struct config *c)
+{
+    return (struct exposure_kafka_params){c->exposure.kafka_brokers, c->exposure.kafka_topic, c->exposure.kafka_config};
+}
+
 static bool check(const struct config *c, struct err *err)
 {
     bool from_state;
+    struct exposure_kafka_params kafka = kafka_params(c);
+    if (!exposure_kafka_check(&kafka, err))
+        return false;
     if (c->n_models > GENERATION_MODELS_MAX)
         return err_set(err, ERR_LIMIT, "%zu models are configured, at most %d can be served", c->n_models,
                        GENERATION_MODELS_MAX);
@@ -247,11 +255,12 @@ static bool open_exposure(struct app *app, struct err *err)
     struct exposure_params p = {.path = c->exposure.path,
                                 .max_bytes = c->exposure.max_bytes,
                                 .keep = (unsigned)c->exposure.keep,
+                                .kafka = kafka_params(c),
                                 .n_rings = app->n_shards,
                                 .sample = c->exposure.sample,
                                 .metrics = app->metrics,
                                 .log = &app->log};
-    if (!p.path[0])
+    if (!p.path[0] && !p.kafka.brokers[0])
         return true;
     app->parts->exposure = exposure_new(&p, err);
     return app->parts->exposure != NULL;

@@ -6,9 +6,10 @@ import json
 import os
 import re
 import signal
+import subprocess
 import time
 
-from daemon import Daemon, check, fail, publish, run
+from daemon import BIN, TESTS, Daemon, check, fail, publish, run
 
 MAIN = "[{name: main, salt: s1, variants: [{name: a, model: dat, weight: 50}, {name: b, model: tt, weight: 50, ef: 90}]}]"
 
@@ -95,5 +96,77 @@ def exposures_rotate(work):
         fail(f"sampled: {seen}")
 
 
+class Kafka:
+    """librdkafka's mock cluster."""
+
+    def __init__(self):
+        self.process = subprocess.Popen([os.path.join(TESTS, "kafka_mock")], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.brokers = self.process.stdout.readline().strip()
+
+    def tell(self, text):
+        self.process.stdin.write(text + "\n")
+        self.process.stdin.flush()
+
+    def take(self, n):
+        """The next n messages: partition, key, value."""
+        self.tell(str(n))
+        parts = [self.process.stdout.readline().split(" ", 2) for _ in range(n)]
+        return [(int(p), key, json.loads(value)) for p, key, value in parts]
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.process.stdin.close()
+        self.process.wait(30)
+
+
+def kafka(brokers, *more):
+    return ("--set", f"exposure.kafka_brokers={brokers}", "--set", "exposure.kafka_topic=exposures", *more)
+
+
+def exposures_reach_kafka(work):
+    """Kafka gets other lines than the file, or a broker that is away stops the service."""
+    world(work)
+    path = f"{work}/x"
+    if not os.path.exists(os.path.join(TESTS, "kafka_mock")):
+        p = subprocess.run([os.path.join(BIN, "duetd"), "--check-config", *kafka("localhost:9092")], capture_output=True, text=True)
+        check("built without", (p.returncode, "was built without librdkafka" in p.stderr), (1, True))
+        return
+    with Kafka() as k:
+        with Daemon(work, ["dat", "tt"], MAIN, extra=kafka(k.brokers, "--set", f"exposure.path={path}")) as d:
+            for n in range(60):
+                d.data.post("/v1/retrieve", {"user_id": f"u{n % 20}", "k": 5})
+            d.data.post("/v1/retrieve", {"k": 2}, headers={"X-Experiment-Override": "main=b"})
+            found = k.take(61)
+            by_id = lambda x: x["request_id"]
+            d.until(lambda: len(lines_of(path)) == 61, "61 lines")
+            check("the same lines", sorted((v for _, _, v in found), key=by_id), sorted(lines_of(path), key=by_id))
+            check("keys", [key for _, key, _ in found], [v["unit_hash"] or "-" for _, _, v in found])
+            homes = {key: {p for p, other, _ in found if other == key} for _, key, _ in found if key != "-"}
+            if any(len(p) != 1 for p in homes.values()) or len(set.union(*homes.values())) < 2:
+                fail(f"a unit's lines are in several partitions, or all are in one: {homes}")
+            d.until(lambda: metric(d, "duet_exposure_lines_total", 'sink="kafka"') == 61, "the count")
+            k.tell("down")
+            time.sleep(0.3)
+            begin = time.monotonic()
+            for n in range(50):
+                check("answer", d.data.post("/v1/retrieve", {"user_id": f"u{n}", "k": 5})[0], 200)
+            if time.monotonic() - begin > 2:
+                fail("requests wait for Kafka")
+            d.until(lambda: "exposure_kafka_failed" in d.logged(), "a word about it")
+            k.tell("up")
+            check("later", len(k.take(50)), 50)
+            k.tell("down")
+            for n in range(5):
+                d.data.post("/v1/retrieve", {"user_id": f"u{n}", "k": 5})
+    p = subprocess.run([os.path.join(BIN, "duetd"), "--check-config", "--set", "exposure.kafka_brokers=x:1"], capture_output=True, text=True)
+    check("no topic", (p.returncode, "exposure.kafka_topic" in p.stderr), (1, True))
+    with open(f"{work}/kafka.conf", "w", encoding="utf-8") as f:
+        f.write("# credentials\nsasl.username=duet\nno.such=1\n")
+    p = subprocess.run([os.path.join(BIN, "duetd"), "--check-config", *kafka("x:1", "--set", f"exposure.kafka_config={work}/kafka.conf")], capture_output=True, text=True)
+    check(p.stderr, (p.returncode, f"{work}/kafka.conf:3" in p.stderr, "no.such" in p.stderr), (1, True, True))
+
+
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka])

@@ -21,6 +21,7 @@
 
 static char dir[64], path[96];
 static struct log quiet;
+static const struct exposure_kafka_params no_kafka = {"", "", ""};
 
 static int make_dir(void **state)
 {
@@ -155,7 +156,7 @@ static void lines_arrive_or_are_counted(void **state)
 {
     (void)state;
     struct metrics *m = metrics_new(LOOPS, NULL);
-    struct exposure_params p = {.path = path, .max_bytes = 1u << 30, .keep = 1, .n_rings = LOOPS, .sample = 1, .metrics = m, .log = &quiet};
+    struct exposure_params p = {.path = path, .max_bytes = 1u << 30, .keep = 1, .kafka = no_kafka, .n_rings = LOOPS, .sample = 1, .metrics = m, .log = &quiet};
     struct err err = {0};
     struct exposure *e = exposure_new(&p, &err);
     if (!e)
@@ -206,7 +207,7 @@ static void sampling_keeps_whole_units(void **state)
 {
     (void)state;
     struct metrics *m = metrics_new(1, NULL);
-    struct exposure_params p = {.path = path, .max_bytes = 1u << 20, .n_rings = 1, .sample = 10, .metrics = m, .log = &quiet};
+    struct exposure_params p = {.path = path, .max_bytes = 1u << 20, .kafka = no_kafka, .n_rings = 1, .sample = 10, .metrics = m, .log = &quiet};
     struct exposure *e = exposure_new(&p, NULL);
     assert_true(exposure_wants(e, 70));
     assert_false(exposure_wants(e, 71));
