@@ -6,6 +6,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "server/tally.h"
 
 struct experiment_table {
     size_t n;
@@ -160,6 +161,8 @@ struct experiment_table *experiment_table_build(const struct experiment *e, size
         goto fail;
     if (n)
         memcpy(t->e, e, n * sizeof(*t->e));
+    for (size_t i = 0; i < n; i++)
+        t->e[i].tally = NULL; // of another table, if it is a copy
     for (size_t i = 0; i < n; i++) {
         if (!check_name("experiment", t->e[i].name, err) || !check_variants(&t->e[i], err) ||
             !settle_owners(&t->e[i], err) || !check_conflicts(t->e, i, err)) {
@@ -189,6 +192,8 @@ void experiment_table_unref(struct experiment_table *t)
 {
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
+    for (size_t i = 0; t->e && i < t->n; i++)
+        tally_unref(t->e[i].tally);
     free(t->e);
     free(t);
 }
@@ -206,6 +211,42 @@ const struct experiment *experiment_table_get(const struct experiment_table *t, 
 void experiment_table_set_metric(struct experiment_table *t, size_t experiment, size_t variant, uint32_t id)
 {
     t->e[experiment].variant[variant].metric = id;
+}
+
+static bool same_variant(const struct experiment_variant *a, const struct experiment_variant *b)
+{
+    return strcmp(a->name, b->name) == 0 && strcmp(a->model, b->model) == 0 && a->buckets == b->buckets &&
+           a->ef == b->ef && a->k == b->k;
+}
+
+/* Would what was counted of the one say something of the other? */
+static bool same_experiment(const struct experiment *a, const struct experiment *b)
+{
+    bool same = strcmp(a->name, b->name) == 0 && strcmp(a->salt, b->salt) == 0 && a->n_variants == b->n_variants &&
+                memcmp(a->owner, b->owner, sizeof(a->owner)) == 0;
+    for (size_t v = 0; same && v < a->n_variants; v++)
+        same = same_variant(&a->variant[v], &b->variant[v]);
+    return same;
+}
+
+static struct tally *tally_for(const struct experiment *e, const struct experiment_table *before, struct err *err)
+{
+    uint32_t share[EXPERIMENT_VARIANTS_MAX];
+    int i = before ? experiment_table_find(before, e->name, strlen(e->name)) : -1;
+    if (i >= 0 && before->e[i].tally && same_experiment(e, &before->e[i]))
+        return tally_ref(before->e[i].tally);
+    for (size_t v = 0; v < e->n_variants; v++)
+        share[v] = e->variant[v].buckets;
+    return tally_new(share, e->n_variants, err);
+}
+
+bool experiment_table_tally(struct experiment_table *t, const struct experiment_table *before, bool *fresh, struct err *err)
+{
+    *fresh = t->n == 0 || !t->e[0].tally;
+    for (size_t i = 0; i < t->n; i++)
+        if (!t->e[i].tally && !(t->e[i].tally = tally_for(&t->e[i], before, err)))
+            return false;
+    return true;
 }
 
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n)

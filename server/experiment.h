@@ -33,12 +33,15 @@ struct experiment_variant {
     uint32_t metric;                     // id of its counter (metrics.h); set before the table is published
 };
 
+struct tally; // tally.h
+
 struct experiment {
     char name[EXPERIMENT_NAME_MAX + 1];
     char salt[EXPERIMENT_SALT_MAX + 1]; // default: the name
     size_t n_variants;
     struct experiment_variant variant[EXPERIMENT_VARIANTS_MAX];
     uint8_t owner[EXPERIMENT_BUCKETS]; // variant of each bucket
+    struct tally *tally;               // the table's count of it; NULL until experiment_table_tally
 };
 
 struct experiment_table; // n experiments, counted
@@ -56,6 +59,9 @@ size_t experiment_table_n(const struct experiment_table *t);
 const struct experiment *experiment_table_get(const struct experiment_table *t, size_t i);
 /* While the table has one owner: before it is published. */
 void experiment_table_set_metric(struct experiment_table *t, size_t experiment, size_t variant, uint32_t id);
+/* While the table has one owner: each experiment gets a tally (tally.h), that of `before` (may be NULL) where the same experiment is
+ * there, else a new one. *fresh: false if the table has its tallies already, and nothing was done. */
+bool experiment_table_tally(struct experiment_table *t, const struct experiment_table *before, bool *fresh, struct err *err);
 /* Index or -1. */
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n);
 

@@ -8,6 +8,7 @@
 #include "server/exposure.h"
 #include "server/jsonw.h"
 #include "server/service.h"
+#include "server/tally.h"
 
 /* One exposure, and who it was: the user's id is hashed (XXH64, as for buckets but without salt). */
 struct exposed {
@@ -120,6 +121,8 @@ void exposure_log(struct app *app, unsigned shard, const struct http_request *r,
         x.bucket = c->a.bucket[i];
         x.overridden = c->a.overridden[i];
         metrics_add(app->metrics, shard, x.v->metric, 1);
+        if (unit.n && !x.overridden)
+            tally_unit(x.e->tally, hash, c->a.variant[i]);
         if (wanted)
             write_down(app, shard, &x, s);
     }

@@ -6,6 +6,7 @@
 
 #include "config/yaml.h"
 #include "core/base/utf8.h"
+#include "server/experiment_report.h"
 #include "server/problem.h"
 #include "server/serve.h"
 #include "server/service.h"
@@ -184,6 +185,7 @@ static bool answer_experiments(struct app *app, const struct http_request *r, st
     uint64_t revision = state_revision(s->state);
     json_t *o = experiment_table_to_json(g->experiments, NULL);
     json_object_set_new(o, "revision", json_integer((json_int_t)revision));
+    json_object_set_new(o, "observed", experiment_report_json(g->experiments));
     json_object_set_new(o, "source", json_string(s->experiments_from_state ? "state" : "config"));
     pthread_mutex_unlock(&s->experiments_lock);
     generation_release(app->generations, g);
@@ -220,8 +222,7 @@ static bool change_experiments(struct app *app, struct service_parts *s, const j
     struct experiment_table *t = experiment_table_from_json(o, g->experiments, err);
     bool ok = t && experiment_table_check_models(t, names, g->n_models, err);
     if (ok) {
-        service_experiment_metrics(app, t);
-        ok = state_set_experiments(s->state, t, if_match, NULL, err) &&
+        ok = experiment_report_prepare(app, t, err) && state_set_experiments(s->state, t, if_match, NULL, err) &&
              generation_swap_experiments(app->generations, t, err);
     }
     if (!ok)
@@ -234,7 +235,7 @@ static bool change_experiments(struct app *app, struct service_parts *s, const j
 bool handle_admin_experiments_put(struct app *app, struct http_request *r, const struct route_match *m,
                                   struct http_response *resp)
 {
-    static const char *const known[] = {"experiments", "revision", "source"}; // what GET gives may be put back
+    static const char *const known[] = {"experiments", "revision", "source", "observed"}; // what GET gives may be put back
     struct service_parts *s = app->parts;
     struct err err = {0};
     uint64_t if_match;
@@ -243,7 +244,7 @@ bool handle_admin_experiments_put(struct app *app, struct http_request *r, const
         return problem_write(resp, r, 409, "state_read_only", NULL,
                              "state.path is not configured, so a change would be lost: set it, or change the "
                              "configuration file and send SIGHUP");
-    json_t *o = read_if_match(r, &if_match, resp) ? read_object(r, known, 3, false, resp) : NULL;
+    json_t *o = read_if_match(r, &if_match, resp) ? read_object(r, known, 4, false, resp) : NULL;
     if (!o)
         return true;
     pthread_mutex_lock(&s->experiments_lock);

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "server/experiment_report.h"
 #include "server/exposure.h"
 #include "server/route.h"
 #include "server/serve.h"
@@ -132,22 +133,6 @@ static const struct route routes[] = {
 };
 
 // ------------------------------------------------------------------------------------------------------- experiments
-
-void service_experiment_metrics(struct app *app, struct experiment_table *t)
-{
-    char e_name[EXPERIMENT_NAME_MAX * 2 + 1], v_name[EXPERIMENT_NAME_MAX * 2 + 1], labels[320];
-    for (size_t i = 0; i < experiment_table_n(t); i++) {
-        const struct experiment *e = experiment_table_get(t, i);
-        for (size_t v = 0; v < e->n_variants; v++) {
-            snprintf(labels, sizeof(labels), "experiment=\"%s\",variant=\"%s\"",
-                     metrics_label(e->name, e_name, sizeof(e_name)),
-                     metrics_label(e->variant[v].name, v_name, sizeof(v_name)));
-            experiment_table_set_metric(t, i, v,
-                                        metrics_counter(app->metrics, "duet_experiment_exposures_total",
-                                                        "Answers that exposed a user to a variant.", labels));
-        }
-    }
-}
 
 static size_t model_names(const struct config *c, const char **names)
 {
@@ -278,9 +263,8 @@ static bool start(struct app *app, struct err *err)
     struct experiment_table *t = table_for(app->parts->state, c, &app->parts->experiments_from_state, err);
     if (!t)
         return false;
-    service_experiment_metrics(app, t);
     tell_which_table(app, c, app->parts->experiments_from_state);
-    if (!(app->generations = generations_new(names, model_names(c, names), err)) ||
+    if (!experiment_report_prepare(app, t, err) || !(app->generations = generations_new(names, model_names(c, names), err)) ||
         !generation_swap_experiments(app->generations, t, err)) {
         experiment_table_unref(t);
         return false;
@@ -317,8 +301,7 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
     struct experiment_table *t = table_for(app->parts->state, next, &from_state, err);
     bool ok = t != NULL;
     if (ok) {
-        service_experiment_metrics(app, t);
-        ok = apply_models(app, next, t, err);
+        ok = experiment_report_prepare(app, t, err) && apply_models(app, next, t, err);
         if (ok) {
             exposure_tune(app->parts->exposure, next->exposure.sample);
             tell_which_table(app, next, from_state);
@@ -360,6 +343,7 @@ static void stop(struct app *app)
     if (!app->parts)
         return;
     exposure_free(app->parts->exposure);
+    experiment_gauges_free(app->parts->gauges);
     state_free(app->parts->state);
     pthread_mutex_destroy(&app->parts->experiments_lock);
     free(app->parts);

@@ -15,11 +15,9 @@
 struct service_parts {
     struct state *state;
     struct exposure *exposure; // NULL: none is configured
+    struct experiment_gauges *gauges; // guarded by experiments_lock; experiment_report.h
     pthread_mutex_t experiments_lock;
     bool experiments_from_state; // guarded by it: set through the API, so the configuration's do not count
 };
-
-/* Give each variant its counter. */
-void service_experiment_metrics(struct app *app, struct experiment_table *t);
 
 #endif

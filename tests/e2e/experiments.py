@@ -168,5 +168,43 @@ def exposures_reach_kafka(work):
     check(p.stderr, (p.returncode, f"{work}/kafka.conf:3" in p.stderr, "no.such" in p.stderr), (1, True, True))
 
 
+# ------------------------------------------------------------------------------------------------ the split
+
+
+def splits_are_tested(work):
+    """A split that is not as meant is not seen, or a sound one is called wrong."""
+    world(work)
+    p_value = lambda d: metric(d, "duet_experiment_srm_p_value", 'experiment="main"')
+    with Daemon(work, ["dat", "tt"], MAIN) as d:
+        check("nobody yet", p_value(d), 1)
+        home = {}
+        for n in range(400):
+            home[f"u{n}"] = d.data.post("/v1/retrieve", {"user_id": f"u{n}", "k": 1})[1]["experiment"]["main"]
+        for n in range(200):  # one busy user is one user, and one who was sent elsewhere is none
+            d.data.post("/v1/retrieve", {"user_id": "u1", "k": 1})
+            d.data.post("/v1/retrieve", {"user_id": f"new{n}", "k": 1}, headers={"X-Experiment-Override": "main=a"})
+        seen = d.admin.get("/v1/admin/experiments")[1]["observed"][0]
+        count = {v: list(home.values()).count(v) for v in "ab"}
+        check("units", {v["name"]: v["units"] for v in seen["variants"]}, count)
+        if not p_value(d) > 1e-3 or abs(p_value(d) - seen["srm_p_value"]) > 1e-9:
+            fail(f"a sound split: {seen}, {p_value(d)}")
+        for n in range(3000):
+            if d.data.get(f"/v1/experiments:assign?user_id=x{n}")[1]["assignments"][0]["variant"] == "b":
+                d.data.post("/v1/retrieve", {"user_id": f"x{n}", "k": 1})
+        if not p_value(d) < 1e-6:
+            fail(f"a split that lacks users of a: {p_value(d)}")
+        table = d.admin.get("/v1/admin/experiments")[1]
+        check("the same again", d.admin.call("PUT", "/v1/admin/experiments", table)[0], 200)
+        if not p_value(d) < 1e-6:
+            fail("counts are lost though nothing changed")
+        table["experiments"][0]["variants"][0]["weight"], table["experiments"][0]["variants"][1]["weight"] = 60, 40
+        for v in table["experiments"][0]["variants"]:
+            del v["ranges"]
+        check("another split", d.admin.call("PUT", "/v1/admin/experiments", table)[0], 200)
+        check("counted anew", p_value(d), 1)
+        check("none", d.admin.call("PUT", "/v1/admin/experiments", {"experiments": []})[0], 200)
+        check("gone", p_value(d), None)
+
+
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested])

@@ -1,0 +1,120 @@
+#include "server/experiment_report.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "server/service.h"
+#include "server/tally.h"
+
+/* One experiment's, by name: experiments come and go, series of a registry stay. */
+struct experiment_gauges {
+    struct app *app;
+    char name[EXPERIMENT_NAME_MAX + 1];
+    metric_id p_value;
+    struct experiment_gauges *next;
+};
+
+// ------------------------------------------------------------------------------------------------------- metrics
+
+static double read_p_value(void *ctx)
+{
+    const struct experiment_gauges *x = ctx;
+    const struct generation *g = generation_acquire(x->app->generations);
+    int i = experiment_table_find(g->experiments, x->name, strlen(x->name));
+    struct tally_units u = {.p = NAN};
+    if (i >= 0)
+        tally_units(experiment_table_get(g->experiments, (size_t)i)->tally, &u);
+    generation_release(x->app->generations, g);
+    return u.p;
+}
+
+static struct experiment_gauges *gauges_of(struct app *app, const char *name, struct err *err)
+{
+    struct experiment_gauges *x = app->parts->gauges;
+    while (x && strcmp(x->name, name) != 0)
+        x = x->next;
+    if (x || !(x = mem_array(1, sizeof(*x), err)))
+        return x;
+    x->app = app;
+    memcpy(x->name, name, strlen(name) + 1);
+    x->next = app->parts->gauges;
+    app->parts->gauges = x;
+    return x;
+}
+
+void experiment_gauges_free(struct experiment_gauges *g)
+{
+    while (g) {
+        struct experiment_gauges *next = g->next;
+        free(g);
+        g = next;
+    }
+}
+
+static bool register_gauges(struct app *app, const struct experiment_table *t, struct err *err)
+{
+    char labels[2 * EXPERIMENT_NAME_MAX];
+    for (const struct experiment_gauges *x = app->parts->gauges; x; x = x->next)
+        if (experiment_table_find(t, x->name, strlen(x->name)) < 0)
+            metrics_hide(app->metrics, x->p_value);
+    for (size_t i = 0; i < experiment_table_n(t); i++) {
+        struct experiment_gauges *x = gauges_of(app, experiment_table_get(t, i)->name, err);
+        if (!x)
+            return false;
+        snprintf(labels, sizeof(labels), "experiment=\"%s\"", x->name); // names hold nothing to escape
+        x->p_value = metrics_gauge_fn(app->metrics, "duet_experiment_srm_p_value",
+                                      "Chi-squared p-value of the distinct users of the variants under their weights.",
+                                      labels, read_p_value, x);
+    }
+    return true;
+}
+
+static void register_counters(struct app *app, struct experiment_table *t)
+{
+    char labels[2 * EXPERIMENT_NAME_MAX + 40];
+    for (size_t i = 0; i < experiment_table_n(t); i++) {
+        const struct experiment *e = experiment_table_get(t, i);
+        for (size_t v = 0; v < e->n_variants; v++) {
+            snprintf(labels, sizeof(labels), "experiment=\"%s\",variant=\"%s\"", e->name, e->variant[v].name);
+            experiment_table_set_metric(t, i, v,
+                                        metrics_counter(app->metrics, "duet_experiment_exposures_total",
+                                                        "Answers that exposed a user to a variant.", labels));
+        }
+    }
+}
+
+bool experiment_report_prepare(struct app *app, struct experiment_table *t, struct err *err)
+{
+    bool fresh;
+    const struct generation *g = app->generations ? generation_acquire(app->generations) : NULL;
+    bool ok = experiment_table_tally(t, g ? g->experiments : NULL, &fresh, err);
+    if (g)
+        generation_release(app->generations, g);
+    if (ok && fresh)
+        register_counters(app, t);
+    return ok && register_gauges(app, t, err);
+}
+
+// ------------------------------------------------------------------------------------------------------- people
+
+static json_t *one(const struct experiment *e)
+{
+    struct tally_units u;
+    json_t *variants = json_array();
+    tally_units(e->tally, &u);
+    for (size_t v = 0; v < e->n_variants; v++)
+        json_array_append_new(variants, json_pack("{s:s, s:I}", "name", e->variant[v].name, "units",
+                                                  (json_int_t)u.count[v]));
+    return json_pack("{s:s, s:f, s:f, s:o}", "experiment", e->name, "srm_p_value", u.p, "sampled", u.sampled,
+                     "variants", variants);
+}
+
+json_t *experiment_report_json(const struct experiment_table *t)
+{
+    json_t *a = json_array();
+    for (size_t i = 0; i < experiment_table_n(t); i++)
+        json_array_append_new(a, one(experiment_table_get(t, i)));
+    return a;
+}
