@@ -271,12 +271,14 @@ static bool run_probes(struct loader *l)
                    manifest_file_name[MF_INDEX], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
 }
 
-/* Last of all, when what was read is given back already; the probes then search what requests will. */
+/* Last of all, when what was read is given back already; the probes then search what requests will. Embeddings that the fast layout
+ * cannot hold are searched in the plain one. */
 static bool make_layout(struct loader *l)
 {
     struct hnsw_err e = {0};
-    l->b->layout = l->layout;
-    return hnsw_optimize(l->b->hnsw, l->layout, l->threads, &e) || hnsw_failed(&e, l->err);
+    bool ok = hnsw_optimize(l->b->hnsw, l->layout, l->threads, &e) || (l->layout == HNSW_FAST && e.code == HNSW_ARG);
+    l->b->layout = hnsw_get_layout(l->b->hnsw);
+    return ok || hnsw_failed(&e, l->err);
 }
 
 /* Mapped files: not cut while we were reading their contents. */

@@ -38,9 +38,6 @@ struct retrieve_ws {
     float *p;                    // [n_interest][d]
     size_t n_p;                  // query vectors in p
     float *fold;                 // scratch of stored_from_history
-    uint64_t *taken;             // n_interest > 1: bit set: item is among the hits; all 0 between queries
-    struct retrieve_hit *merged; // [merged_cap] n_interest > 1: hits of all vectors
-    size_t merged_cap;
     struct sieve sieve;
     struct hnsw_hit *found; // [found_cap]
     size_t found_cap;
@@ -59,16 +56,15 @@ struct retrieve_ws *retrieve_ws_new(const struct bundle *b, struct err *err)
     if (!ws)
         return NULL;
     const struct stored *s = b->model->stored;
-    size_t n_p = b->manifest.n_interest, words = (size_t)b->items->n / 64 + 1;
+    size_t n_p = b->manifest.n_interest;
     ws->tower = s ? NULL : tower_ws_new(&b->model->user, 1, err);
     ws->fold = mem_array(s ? stored_scratch(s) : 0, sizeof(*ws->fold), err);
-    ws->taken = n_p > 1 ? mem_array(words, sizeof(*ws->taken), err) : NULL;
     ws->hnsw = hnsw_ws_new();
     ws->x = mem_array(b->model->schema->user.n_slots, sizeof(*ws->x), err);
     ws->a = mem_array(b->model->user.shape.d_aug, sizeof(*ws->a), err);
     ws->p = mem_array(n_p * b->manifest.d, sizeof(*ws->p), err);
     bool sieve = sieve_init(&ws->sieve, b->items, err);
-    if ((s || ws->tower) && ws->fold && (ws->taken || n_p == 1) && ws->hnsw && ws->x && ws->a && ws->p && sieve)
+    if ((s || ws->tower) && ws->fold && ws->hnsw && ws->x && ws->a && ws->p && sieve)
         return ws;
     err_set(err, ERR_NOMEM, "retrieve: out of memory");
     retrieve_ws_free(ws);
@@ -85,8 +81,6 @@ void retrieve_ws_free(struct retrieve_ws *ws)
     free(ws->a);
     free(ws->p);
     free(ws->fold);
-    free(ws->taken);
-    free(ws->merged);
     sieve_fini(&ws->sieve);
     free(ws->found);
     free(ws);
@@ -350,65 +344,40 @@ static bool grow_found(struct retrieve_ws *ws, size_t k, struct err *err)
     return true;
 }
 
-/* One vector's hits to `hit`, their number to *n. */
-static bool search_one(const struct bundle *b, const struct hnsw_query *query, const float *p, struct retrieve_ws *ws,
-                       struct retrieve_hit *hit, size_t *n, struct err *err)
+static bool search_graph(const struct bundle *b, const struct hnsw_query *query, struct retrieve_ws *ws, size_t *n, struct err *err)
 {
     struct hnsw_err e = {0};
-    *n = hnsw_search(b->hnsw, p, query, ws->hnsw, ws->found, &e);
-    if (e.code)
-        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
-    for (size_t i = 0; i < *n; i++)
-        hit[i] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
-    return true;
+    *n = hnsw_search_multi(b->hnsw, ws->p, ws->n_p, query, ws->hnsw, ws->found, &e);
+    return e.code == HNSW_OK || err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
 }
 
-/* The k best of all vectors' hits, each item once, with the best of its scores. */
-static size_t merge(struct retrieve_ws *ws, size_t n_all, size_t k, struct retrieve_hit *hit)
-{
-    size_t n = 0;
-    best_sort(ws->merged, n_all);
-    for (size_t i = 0; i < n_all && n < k; i++) {
-        uint32_t item = ws->merged[i].item_idx;
-        if (ws->taken[item >> 6] >> (item & 63) & 1)
-            continue;
-        ws->taken[item >> 6] |= (uint64_t)1 << (item & 63);
-        hit[n++] = ws->merged[i];
-    }
-    for (size_t i = 0; i < n; i++)
-        ws->taken[hit[i].item_idx >> 6] = 0;
-    return n;
-}
-
-/* One vector's hits. A filter costs the fast layout and a call for each candidate, a third of a search; where few items
+/* Hits of the query's vectors. A filter costs the fast layout and a call for each candidate, a third of a search; where few items
  * are dropped, asking for that many more and leaving them out afterwards is as good. Measured (100,000 items, d = 32,
  * AVX-512): k = 100, ef = 200: 27 us without any dropped, 38 to 40 us with 1 to 10 by filter and 27 to 28 us this way;
  * 50: 44 and 36; 100: 50 and 54. Recall is the same or better. So up to a quarter of ef. */
-static bool walk(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, const float *p,
-                 struct retrieve_ws *ws, struct retrieve_hit *hit, size_t *n, struct err *err)
+static bool walk(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, struct retrieve_ws *ws,
+                 struct retrieve_hit *hit, size_t *n, struct err *err)
 {
     struct hnsw_query more = *query;
-    struct hnsw_err e = {0};
-    if (f->filters || query->has_min_score || f->n_dropped == 0 || f->n_dropped > query->ef / 4)
-        return search_one(b, query, p, ws, hit, n, err);
-    more.k += f->n_dropped;
-    more.ef += f->n_dropped;
-    more.filter = NULL;
-    if (!grow_found(ws, more.k, err))
+    size_t found;
+    bool drop_later = !f->filters && !query->has_min_score && f->n_dropped > 0 && f->n_dropped <= query->ef / 4;
+    if (drop_later) {
+        more.k += f->n_dropped;
+        more.ef += f->n_dropped;
+        more.filter = NULL;
+    }
+    if (!grow_found(ws, more.k, err) || !search_graph(b, &more, ws, &found, err))
         return false;
-    size_t found = hnsw_search(b->hnsw, p, &more, ws->hnsw, ws->found, &e);
-    if (e.code)
-        return err_set(err, e.code == HNSW_NOMEM ? ERR_NOMEM : ERR_ARG, "search: %s", e.msg);
     *n = 0;
     for (size_t i = 0; i < found && *n < query->k; i++)
-        if (!sieve_drops(f, (uint32_t)ws->found[i].label))
+        if (!drop_later || !sieve_drops(f, (uint32_t)ws->found[i].label))
             hit[(*n)++] = (struct retrieve_hit){.item_idx = (uint32_t)ws->found[i].label, .score = ws->found[i].score};
     return true;
 }
 
 /* Exact scores, and by them the order, which was right but for last digits, and the bound. Returns how many stay. */
-static size_t rescore(const struct bundle *b, const struct hnsw_query *query, const float *p, struct retrieve_hit *hit,
-                      size_t n)
+static size_t rescore(const struct bundle *b, const struct hnsw_query *query, const struct retrieve_ws *ws,
+                      struct retrieve_hit *hit, size_t n)
 {
     uint32_t idx[BLOCK];
     float score[BLOCK];
@@ -417,7 +386,7 @@ static size_t rescore(const struct bundle *b, const struct hnsw_query *query, co
         size_t some = n - i < BLOCK ? n - i : BLOCK;
         for (size_t j = 0; j < some; j++)
             idx[j] = hit[i + j].item_idx;
-        hnsw_scores(HNSW_IP, b->manifest.d, p, b->emb, idx, some, score);
+        best_scores(b, ws, b->emb, idx, some, score);
         for (size_t j = 0; j < some; j++) {
             size_t at = kept;
             if (query->has_min_score && score[j] < query->min_score)
@@ -435,38 +404,16 @@ static size_t rescore(const struct bundle *b, const struct hnsw_query *query, co
 
 /* The compact layout rounds scores: with it, a bound is first a little lower, and hits are scored again, so that
  * answers are the same from every layout. */
-static bool search_vector(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, const float *p,
-                          struct retrieve_ws *ws, struct retrieve_hit *hit, size_t *n, struct err *err)
+static bool search_vectors(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, struct retrieve_ws *ws,
+                           struct retrieve_hit *hit, size_t *n, struct err *err)
 {
     struct hnsw_query lower = *query;
     if (b->layout != HNSW_COMPACT)
-        return walk(b, query, f, p, ws, hit, n, err);
+        return walk(b, query, f, ws, hit, n, err);
     lower.min_score -= 1e-4f * (1 + fabsf(lower.min_score));
-    if (!walk(b, &lower, f, p, ws, hit, n, err))
+    if (!walk(b, &lower, f, ws, hit, n, err))
         return false;
-    *n = rescore(b, query, p, hit, *n);
-    return true;
-}
-
-static bool search_all(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f,
-                       struct retrieve_ws *ws, struct retrieve_hit *hit, size_t *n, bool *late, struct err *err)
-{
-    size_t room = ws->n_p * query->k, n_all = 0;
-    if (room > ws->merged_cap) {
-        struct retrieve_hit *grown = mem_grow(ws->merged, room, sizeof(*grown), err);
-        if (!grown)
-            return false;
-        ws->merged = grown;
-        ws->merged_cap = room;
-    }
-    for (size_t v = 0; v < ws->n_p; v++) {
-        size_t found;
-        if (!search_vector(b, query, f, ws->p + v * b->manifest.d, ws, ws->merged + n_all, &found, err))
-            return false;
-        *late = *late || query->report->cut == HNSW_CUT_DEADLINE;
-        n_all += found;
-    }
-    *n = merge(ws, n_all, query->k, hit);
+    *n = rescore(b, query, ws, hit, *n);
     return true;
 }
 
@@ -486,11 +433,8 @@ static bool search_index(const struct bundle *b, const struct retrieve_query *q,
                                .deadline_ns = q->deadline_ns,
                                .plan = q->exact ? HNSW_PLAN_SCAN : HNSW_PLAN_WALK, // what ef brings was measured of walks
                                .report = &report};
-    if (!grow_found(ws, k, err))
-        return false;
-    bool ok = ws->n_p > 1 ? search_all(b, &query, f, ws, hit, &r->n, &r->late, err)
-                          : search_vector(b, &query, f, ws->p, ws, hit, &r->n, err);
-    r->late = r->late || report.cut == HNSW_CUT_DEADLINE;
+    bool ok = search_vectors(b, &query, f, ws, hit, &r->n, err);
+    r->late = report.cut == HNSW_CUT_DEADLINE;
     if (!r->exact_used)
         r->ef_used = ef;
     return ok;

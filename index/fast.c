@@ -220,7 +220,7 @@ static bool plain_labels(const struct hnsw *h)
     return true;
 }
 
-static struct fast *make(const struct hnsw *h, unsigned threads)
+struct fast *hnsw_fast_make(const struct hnsw *h, unsigned threads)
 {
     struct making m = {.h = h, .p = fast_new(h)};
     uint32_t *number = m.p ? hnsw_order(h, m.p->element) : NULL;
@@ -243,6 +243,49 @@ static struct fast *make(const struct hnsw *h, unsigned threads)
     return NULL;
 }
 
+// ------------------------------------------------------------------------------------------------------- trying out
+
+enum { TRIES = 32, TRY_K = 10, TRY_EF = 40 };
+
+/* Codes spread 256 steps over all that a dimension holds. Where that is powers of ten more than what neighbours differ by, a walk by
+ * codes finds little of what one by vectors finds: seen with L2 and vectors of very different lengths. */
+static bool codes_find_enough(struct hnsw *h, struct fast *p, struct hnsw_ws *ws)
+{
+    struct hnsw_hit plain[TRY_K], fast[TRY_K];
+    const struct hnsw_query q = {.k = TRY_K, .ef = TRY_EF, .plan = HNSW_PLAN_WALK};
+    size_t want = 0, found = 0;
+    for (size_t i = 0; i < TRIES; i++) {
+        const float *v = node_vec(h, (uint32_t)(i * h->n / TRIES));
+        h->fast = NULL;
+        size_t n = hnsw_search(h, v, &q, ws, plain, NULL);
+        h->fast = p;
+        size_t m = hnsw_search(h, v, &q, ws, fast, NULL);
+        for (size_t j = 0; j < m; j++)
+            found += n > 0 && fast[j].score >= plain[n - 1].score;
+        want += n;
+    }
+    h->fast = NULL;
+    return 10 * found >= 8 * want;
+}
+
+static bool make_fast(struct hnsw *h, unsigned threads, struct hnsw_err *err)
+{
+    struct fast *p = hnsw_fast_make(h, threads);
+    struct hnsw_ws *ws = p ? hnsw_ws_new() : NULL;
+    bool ok = ws != NULL;
+    if (!ok)
+        hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
+    else if (!(ok = h->n_removed > 0 || codes_find_enough(h, p, ws))) // with removals searches go by the graph anyway
+        hnsw_fail(err, HNSW_ARG, "optimize: codes of 8 bits do not tell these vectors apart: a dimension's values differ by far more than "
+                                 "neighbours do; wanted the plain layout");
+    hnsw_ws_free(ws);
+    if (ok)
+        h->fast = p;
+    else
+        hnsw_fast_free(p);
+    return ok;
+}
+
 bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, struct hnsw_err *err)
 {
     if (layout != HNSW_COMPACT && hnsw_compact_refuses(h, "optimize", err))
@@ -253,9 +296,7 @@ bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, st
         h->fast = NULL;
         return true;
     case HNSW_FAST:
-        if (!h->fast && h->n > 0 && !(h->fast = make(h, threads)))
-            return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
-        return true;
+        return h->fast || h->n == 0 || make_fast(h, threads, err);
     case HNSW_COMPACT:
         return h->compact || hnsw_compact_make(h, threads, err);
     }

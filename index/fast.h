@@ -48,6 +48,7 @@ extern hnsw_fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_avx2, hnsw_fast_hop_v
 /* Fold the query with the steps of the codes and round it to int8, code [4 words]; returns what turns sums of products into scores. */
 float hnsw_fast_encode_query(const struct hnsw *h, const float *q, int8_t *code);
 
+struct fast *hnsw_fast_make(const struct hnsw *h, unsigned threads); // NULL: no memory; whether it finds enough is not tried
 void hnsw_fast_free(struct fast *p);
 size_t hnsw_fast_bytes(const struct fast *p);
 

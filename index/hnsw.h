@@ -82,7 +82,8 @@ bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);
 enum hnsw_layout { HNSW_PLAIN, HNSW_FAST, HNSW_COMPACT };
 
 /* Make a layout from the finished graph (PLAIN: drop it) with `threads` threads (0 = 1); the result is the same for any number of them.
- * The next addition drops it. HNSW_ARG for an unknown layout; on failure the index is as before. */
+ * The next addition drops it. HNSW_ARG for an unknown layout, and for FAST
+ * where 8 bits cannot tell the vectors apart (lengths over powers of ten), which is tried out. On failure the index is as before. */
 bool hnsw_optimize(struct hnsw *h, enum hnsw_layout layout, unsigned threads, struct hnsw_err *err);
 
 // ----------------------------------------------------------------------------------------------------- searching
@@ -136,6 +137,11 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
 /* The same by scanning every element: the truth for recall, and the way for small or heavily filtered sets. */
 size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
                          struct hnsw_err *err);
+
+/* By several query vectors q[nq][dim], as models of several interests have: an element's score is its best over them. Each label at most
+ * once. Costs about nq searches; the report adds them up, limits hold for each search. HNSW_ARG for nq = 0. */
+size_t hnsw_search_multi(const struct hnsw *h, const float *q, size_t nq, const struct hnsw_query *p, struct hnsw_ws *ws,
+                         struct hnsw_hit *hit, struct hnsw_err *err);
 
 /* Scores of given vectors: score[i] = score of q against vec[idx[i]] (idx NULL: i), i < n. No index needed; vec [.][dim].
  * For COSINE neither side needs to be normalised. */

@@ -77,6 +77,8 @@ struct hnsw_ws {
 
     struct hnsw_hit *more; // live_search.c
     size_t more_cap;
+    struct hnsw_hit *many; // multi.c
+    size_t many_cap;
 
     uint64_t *scan; // scan.c
     size_t scan_cap;
@@ -130,6 +132,8 @@ static inline void hnsw_lock_drop(hnsw_lock *l)
 {
     atomic_store_explicit(l, 0, memory_order_release);
 }
+
+const float *hnsw_prepared_query(const struct hnsw *h, const float *q, struct hnsw_ws *ws); // q, or what is scored in its place
 
 uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws,
                       uint32_t at);

@@ -250,6 +250,17 @@ bool hnsw_finite(const float *vec, size_t dim)
     return !bad;
 }
 
+const float *hnsw_prepared_query(const struct hnsw *h, const float *q, struct hnsw_ws *ws)
+{
+    if (h->metric != HNSW_COSINE && !h->compact)
+        return q;
+    if (h->metric == HNSW_COSINE)
+        hnsw_metric_normalize(q, h->dim, ws->query);
+    if (h->compact)
+        hnsw_compact_query(h, h->metric == HNSW_COSINE ? ws->query : q, ws->query);
+    return ws->query;
+}
+
 /* Checks and scratch that both kinds of search need; the query to use, or NULL. */
 static const float *prepare(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
                             struct hnsw_ws *ws, struct hnsw_err *err)
@@ -271,13 +282,7 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
         return NULL;
     }
-    if (h->metric != HNSW_COSINE && !h->compact)
-        return q;
-    if (h->metric == HNSW_COSINE)
-        hnsw_metric_normalize(q, h->dim, ws->query);
-    if (h->compact)
-        hnsw_compact_query(h, h->metric == HNSW_COSINE ? ws->query : q, ws->query);
-    return ws->query;
+    return hnsw_prepared_query(h, q, ws);
 }
 
 /* The exact answer by scoring all that may be returned: by codes first, where there are any. */

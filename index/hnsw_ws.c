@@ -22,6 +22,7 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     free(ws->query);
     free(ws->tie);
     free(ws->more);
+    free(ws->many);
     hnsw_shelf_fini(&ws->shelf);
     free(ws->scan);
     free(ws->seen);

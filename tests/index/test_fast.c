@@ -242,6 +242,26 @@ static void every_kernel_walks_the_same_way(void **state)
     free(q);
 }
 
+/* Lengths over powers of ten: 8 bits over the whole range leave nothing of what neighbours differ by. */
+static void what_codes_cannot_hold_is_refused(void **state)
+{
+    (void)state;
+    enum { FEW = 2000, D = 8 };
+    float *v = clustered(FEW, D, 20, 1);
+    struct hnsw_err err = {0};
+    struct hnsw *h = new_index(HNSW_L2, D, FEW);
+    for (size_t i = 0; i < FEW; i++)
+        for (size_t j = 0; j < D; j++)
+            v[i * D + j] *= powf(10, (float)(i % 50) / 10);
+    assert_ok(hnsw_add_batch(h, v, NULL, FEW, 2, NULL, NULL, &err), err);
+    assert_false(hnsw_optimize(h, HNSW_FAST, 1, &err));
+    assert_int_equal(err.code, HNSW_ARG);
+    assert_non_null(strstr(err.msg, "8 bits"));
+    assert_int_equal(hnsw_get_layout(h), HNSW_PLAIN);
+    hnsw_free(h);
+    free(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -252,6 +272,7 @@ int main(void)
         cmocka_unit_test(odd_contents),
         cmocka_unit_test(every_kernel_is_plain_c),
         cmocka_unit_test(every_kernel_walks_the_same_way),
+        cmocka_unit_test(what_codes_cannot_hold_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
