@@ -7,8 +7,8 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 
+#include "bench/util.h"
 #include "index/hnsw.h"
 
 #define MAX_WAYS 16
@@ -21,25 +21,6 @@ struct way {
     double wall[MAX_ROUNDS], cpu[MAX_ROUNDS], search[MAX_ROUNDS]; // s, s, us of CPU a query
 };
 
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, size_t n)
-{
-    qsort(v, n, sizeof(*v), by_value);
-    return v[n / 2];
-}
-
 static double search(const struct hnsw *h)
 {
     struct hnsw_query p = {.k = 100, .ef = 150};
@@ -48,22 +29,22 @@ static double search(const struct hnsw *h)
     double start = 0;
     for (size_t i = 0; i < 2 * N_QUERIES; i++) { // elements all over as queries; the first half warms up
         if (i == N_QUERIES)
-            start = seconds(CLOCK_PROCESS_CPUTIME_ID);
+            start = bench_seconds(CLOCK_PROCESS_CPUTIME_ID);
         const float *q = hnsw_vector(h, i * 7919 % hnsw_count(h));
         if (!q || hnsw_search(h, q, &p, ws, hit, NULL) == 0)
             exit(1);
     }
     hnsw_ws_free(ws);
-    return (seconds(CLOCK_PROCESS_CPUTIME_ID) - start) / N_QUERIES * 1e6;
+    return (bench_seconds(CLOCK_PROCESS_CPUTIME_ID) - start) / N_QUERIES * 1e6;
 }
 
 static void round_of(struct way *w, const char *path, size_t round)
 {
     struct hnsw_err err = {0};
-    double wall = seconds(CLOCK_MONOTONIC), cpu = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    double wall = bench_seconds(CLOCK_MONOTONIC), cpu = bench_seconds(CLOCK_PROCESS_CPUTIME_ID);
     struct hnsw *h = hnsw_load_with(path, &w->opts, &err);
-    w->wall[round] = seconds(CLOCK_MONOTONIC) - wall;
-    w->cpu[round] = seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
+    w->wall[round] = bench_seconds(CLOCK_MONOTONIC) - wall;
+    w->cpu[round] = bench_seconds(CLOCK_PROCESS_CPUTIME_ID) - cpu;
     if (!h) {
         fprintf(stderr, "%s\n", err.msg);
         exit(1);
@@ -93,9 +74,9 @@ int main(int argc, char **argv)
     printf("%.1f MB, medians of %zu rounds\n| way | wall ms | CPU ms | wall s / GB | CPU us a query |\n|---|---|---|---|---|\n",
            (double)st.st_size * 1e-6, rounds);
     for (size_t i = 0; i < n; i++) {
-        double wall = median(way[i].wall, rounds);
-        printf("| %s | %.0f | %.0f | %.2f | %.1f |\n", way[i].name, wall * 1e3, median(way[i].cpu, rounds) * 1e3,
-               wall / ((double)st.st_size * 1e-9), median(way[i].search, rounds));
+        double wall = bench_median(way[i].wall, rounds);
+        printf("| %s | %.0f | %.0f | %.2f | %.1f |\n", way[i].name, wall * 1e3, bench_median(way[i].cpu, rounds) * 1e3,
+               wall / ((double)st.st_size * 1e-9), bench_median(way[i].search, rounds));
     }
     return 0;
 }

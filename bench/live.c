@@ -5,69 +5,13 @@
  *
  * n clustered unit vectors of 32 dimensions, k = 100, ef = 150, one thread, the fast layout. Each round takes all in turn.
  * Figures: bench/results.md. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
-#include <time.h>
 
+#include "bench/util.h"
 #include "index/hnsw_live.h"
 
-enum { DIM = 32, NQ = 500, K = 100, EF = 150, MAX_ROUNDS = 101, CENTERS = 4096 };
-
-static double seconds(clockid_t clock)
-{
-    struct timespec t;
-    clock_gettime(clock, &t);
-    return (double)t.tv_sec + (double)t.tv_nsec * 1e-9;
-}
-
-static float uniform(uint64_t *s) // splitmix64
-{
-    uint64_t x = (*s += 0x9e3779b97f4a7c15u);
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return (float)((x ^ (x >> 31)) >> 40) * 0x1p-24f;
-}
-
-static float normal(uint64_t *s)
-{
-    return sqrtf(-2 * logf(uniform(s) + 0x1p-25f)) * cosf(6.2831853f * uniform(s));
-}
-
-static float *generate(size_t n, uint64_t seed)
-{
-    float *v = malloc(n * DIM * sizeof(*v)), *c = malloc((size_t)CENTERS * DIM * sizeof(*c));
-    uint64_t fixed = 99;
-    if (!v || !c)
-        exit(1);
-    for (size_t i = 0; i < (size_t)CENTERS * DIM; i++)
-        c[i] = normal(&fixed);
-    for (size_t i = 0; i < n; i++) {
-        size_t at = (size_t)(uniform(&seed) * CENTERS);
-        float len = 0;
-        for (size_t j = 0; j < DIM; j++) {
-            v[i * DIM + j] = c[at * DIM + j] + 0.7f * normal(&seed);
-            len += v[i * DIM + j] * v[i * DIM + j];
-        }
-        for (size_t j = 0; j < DIM; j++)
-            v[i * DIM + j] /= sqrtf(len);
-    }
-    free(c);
-    return v;
-}
-
-static int by_value(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-static double median(double *v, size_t n)
-{
-    qsort(v, n, sizeof(*v), by_value);
-    return v[n / 2];
-}
+enum { DIM = 32, NQ = 500, K = 100, EF = 150, MAX_ROUNDS = 101 };
 
 static void need(bool ok, const struct hnsw_err *err)
 {
@@ -83,12 +27,12 @@ static double search(const struct hnsw_live *l, const struct hnsw *h, const floa
     struct hnsw_query p = {.k = K, .ef = EF};
     struct hnsw_hit hit[K];
     struct hnsw_err err = {0};
-    double start = seconds(CLOCK_PROCESS_CPUTIME_ID);
+    double start = bench_seconds(CLOCK_PROCESS_CPUTIME_ID);
     for (size_t i = 0; i < NQ; i++)
         need((l ? hnsw_live_search(l, q + i * DIM, &p, ws, hit, &err)
                 : hnsw_search(h, q + i * DIM, &p, ws, hit, &err)) == K,
              &err);
-    return (seconds(CLOCK_PROCESS_CPUTIME_ID) - start) * 1e6 / NQ;
+    return (bench_seconds(CLOCK_PROCESS_CPUTIME_ID) - start) * 1e6 / NQ;
 }
 
 static struct hnsw *build(const float *v, size_t n)
@@ -109,7 +53,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "live: want bench_live [n from 1000] [rounds up to %d]\n", MAX_ROUNDS);
         return 2;
     }
-    float *v = generate(n + n / 50, 1), *q = generate(NQ, 2);
+    float *v = bench_vectors(n + n / 50, DIM, 1), *q = bench_vectors(NQ, DIM, 2);
     struct hnsw_err err = {0};
     struct hnsw *bare = build(v, n);
     struct hnsw_live *live[WAYS] = {NULL};
@@ -120,26 +64,26 @@ int main(int argc, char **argv)
         live[w] = hnsw_live_open(build(v, n), &params, &err);
         need(live[w] != NULL, &err);
         size_t m = n * changed[w - 1] / 1000;
-        double start = seconds(CLOCK_MONOTONIC);
+        double start = bench_seconds(CLOCK_MONOTONIC);
         for (size_t i = 0; i < m; i++)
             need(hnsw_live_put(live[w], i * (n / (m ? m : 1)), v + (n + i) * DIM, &err), &err);
-        put_s += seconds(CLOCK_MONOTONIC) - start;
+        put_s += bench_seconds(CLOCK_MONOTONIC) - start;
         puts += m;
     }
     struct hnsw_ws *ws = hnsw_ws_new();
     for (size_t r = 0; r < rounds; r++)
         for (size_t w = 0; w < WAYS; w++)
             us[w][r] = search(live[w], bare, q, ws);
-    double first = median(us[0], rounds);
+    double first = bench_median(us[0], rounds);
     printf("bare graph: %.1f us a query\n", first);
     for (size_t w = 1; w < WAYS; w++) {
-        double m = median(us[w], rounds);
+        double m = bench_median(us[w], rounds);
         printf("live, %.1f %% replaced: %.1f us (%.2f)\n", changed[w - 1] / 10.0, m, m / first);
     }
     printf("puts: %.0f a second\n", (double)puts / put_s);
-    double start = seconds(CLOCK_MONOTONIC);
+    double start = bench_seconds(CLOCK_MONOTONIC);
     need(hnsw_live_merge(live[WAYS - 1], 2, &err), &err);
-    printf("merge of 2 %% into %zu, 2 threads, fast layout included: %.2f s\n", n, seconds(CLOCK_MONOTONIC) - start);
+    printf("merge of 2 %% into %zu, 2 threads, fast layout included: %.2f s\n", n, bench_seconds(CLOCK_MONOTONIC) - start);
     for (size_t w = 1; w < WAYS; w++)
         hnsw_live_free(live[w]);
     hnsw_free(bare);
