@@ -30,11 +30,19 @@ struct config_variant {
     int line;
 };
 
+/* Limits on a variant; 0 = none. */
+struct config_guardrails {
+    bool given;
+    double error_share, empty_share, p99_ms;
+    uint64_t window_s, min_requests; // 0 = default
+};
+
 struct config_experiment {
     char *name, *salt;
     char *unit; // "user_id"
     struct config_variant *variant;
     size_t n_variants;
+    struct config_guardrails guardrails;
     int line;
 };
 

@@ -16,12 +16,14 @@
 /* One member of a list's entry: where it goes, and how it is read. */
 struct member {
     const char *name;
-    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS } kind;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS } kind;
     void *out;
     bool needed;
 };
 
 static bool read_variants(struct config_experiment *e, const struct ynode *list, const char *name, struct err *err);
+
+static bool read_guardrails(struct config_guardrails *g, const struct ynode *map, const char *name, struct err *err);
 
 static bool read_text(const struct ynode *v, const char *name, char **out, struct err *err)
 {
@@ -84,6 +86,13 @@ static bool read_recall(const struct ynode *v, const char *name, double *out, st
     return (*out >= 0.5 && *out <= 1) || ynode_error(v, name, err, "found %g, want a recall from 0.5 to 1", *out);
 }
 
+static bool read_limit(const struct ynode *v, const char *name, double *out, struct err *err)
+{
+    if (!ynode_double(v, name, out, err))
+        return false;
+    return *out > 0 || ynode_error(v, name, err, "found %g, want a positive number", *out);
+}
+
 static bool read_member(const struct member *m, const struct ynode *v, const char *name, struct err *err)
 {
     switch (m->kind) {
@@ -101,6 +110,10 @@ static bool read_member(const struct member *m, const struct ynode *v, const cha
         return read_layout(v, name, m->out, err);
     case M_RECALL:
         return read_recall(v, name, m->out, err);
+    case M_LIMIT:
+        return read_limit(v, name, m->out, err);
+    case M_GUARDRAILS:
+        return read_guardrails(m->out, v, name, err);
     case M_VARIANTS:
         return read_variants(m->out, v, name, err);
     }
@@ -118,9 +131,9 @@ static const struct member *find_member(const struct member *m, const char *key)
 static bool unknown_member(const struct member *m, const struct ynode *key, const char *name, const char *what,
                            struct err *err)
 {
-    const char *known[8];
+    const char *known[12];
     size_t n = 0;
-    for (; m->name && n < 8; m++)
+    for (; m->name && n < 12; m++)
         known[n++] = m->name;
     const char *near = ynode_nearest(key->text, known, n);
     return ynode_error(key, name, err, "unknown key %s of %s%s%s%s", key->text, what, near ? "; did you mean " : "",
@@ -197,6 +210,22 @@ static bool read_variants(struct config_experiment *e, const struct ynode *list,
     return true;
 }
 
+static bool read_guardrails(struct config_guardrails *g, const struct ynode *map, const char *name, struct err *err)
+{
+    const struct member members[] = {{"error_share", M_LIMIT, &g->error_share, false},
+                                     {"p99_ms", M_LIMIT, &g->p99_ms, false},
+                                     {"empty_share", M_LIMIT, &g->empty_share, false},
+                                     {"window_s", M_UINT, &g->window_s, false},
+                                     {"min_requests", M_UINT, &g->min_requests, false},
+                                     {NULL, M_TEXT, NULL, false}};
+    g->given = true;
+    if (!read_entry(map, members, name, "guardrails", err))
+        return false;
+    return (g->window_s <= 86400 && g->min_requests <= UINT32_MAX) ||
+           ynode_error(map, name, err, "window_s %llu, min_requests %llu: at most 86400 and 4294967295 are allowed",
+                       (unsigned long long)g->window_s, (unsigned long long)g->min_requests);
+}
+
 bool lists_read_experiments(struct config *c, const struct ynode *list, const char *name, struct err *err)
 {
     if (!open_list(list, name, "experiments", EXPERIMENTS_MAX, sizeof(c->experiment[0]), &c->experiment, err))
@@ -207,6 +236,7 @@ bool lists_read_experiments(struct config *c, const struct ynode *list, const ch
                                          {"salt", M_TEXT, &e->salt, true},
                                          {"unit", M_TEXT, &e->unit, false},
                                          {"variants", M_VARIANTS, e, true},
+                                         {"guardrails", M_GUARDRAILS, &e->guardrails, false},
                                          {NULL, M_TEXT, NULL, false}};
         e->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "an experiment", err))
@@ -278,6 +308,22 @@ static void dump_pair(struct buf *out, const char *key, const char *value)
     key_quote(out, value);
 }
 
+static void dump_guardrails(const struct config_guardrails *g, struct buf *out)
+{
+    const struct {
+        const char *key;
+        double value;
+    } pair[] = {{"error_share", g->error_share}, {"p99_ms", g->p99_ms}, {"empty_share", g->empty_share},
+                {"window_s", (double)g->window_s}, {"min_requests", (double)g->min_requests}};
+    const char *sep = "\n    guardrails: {";
+    for (size_t i = 0; i < sizeof(pair) / sizeof(pair[0]); i++)
+        if (pair[i].value > 0) {
+            buf_printf(out, "%s%s: %.17g", sep, pair[i].key, pair[i].value);
+            sep = ", ";
+        }
+    buf_puts(out, "}");
+}
+
 static void dump_variant(const struct config_variant *v, struct buf *out)
 {
     dump_pair(out, "      - {name", v->name);
@@ -311,6 +357,8 @@ void lists_dump(const struct config *c, struct buf *out)
         dump_pair(out, "  - name", e->name);
         dump_pair(out, "\n    salt", e->salt);
         dump_pair(out, "\n    unit", e->unit);
+        if (e->guardrails.given)
+            dump_guardrails(&e->guardrails, out);
         buf_puts(out, "\n    variants:\n");
         for (size_t j = 0; j < e->n_variants; j++)
             dump_variant(&e->variant[j], out);

@@ -53,6 +53,7 @@ void config_sample(struct buf *out)
         "experiments: []\n"
         "#  - name: main\n"
         "#    salt: main-2024\n"
+        "#    guardrails: {error_share: 0.02, p99_ms: 50, empty_share: 0.1, window_s: 60, min_requests: 200}\n"
         "#    variants:\n"
         "#      - {name: control, model: two_tower, weight: 50}\n"
         "#      - {name: treatment, model: dat, weight: 50, ef: 200}\n");

@@ -223,6 +223,7 @@ static bool same_variant(const struct experiment_variant *a, const struct experi
 static bool same_experiment(const struct experiment *a, const struct experiment *b)
 {
     bool same = strcmp(a->name, b->name) == 0 && strcmp(a->salt, b->salt) == 0 && a->n_variants == b->n_variants &&
+                memcmp(&a->guardrails, &b->guardrails, sizeof(a->guardrails)) == 0 &&
                 memcmp(a->owner, b->owner, sizeof(a->owner)) == 0;
     for (size_t v = 0; same && v < a->n_variants; v++)
         same = same_variant(&a->variant[v], &b->variant[v]);

@@ -25,11 +25,28 @@
 
 #define EXPERIMENT_NO_OWNER 255
 
+/* Limits on a variant's answers over a window; 0 = no limit. Of an experiment without any, all are 0. */
+struct experiment_guardrails {
+    double error_share, empty_share; // 0 to 1
+    double p99_ms;
+    uint32_t window_s, min_requests;
+};
+#define EXPERIMENT_WINDOW_S 60 // unless it says another
+
+/* A variant that broke one: its traffic went to the control. */
+struct experiment_stop {
+    char reason[16]; // "error_share", "p99_ms", "empty_share"; "" = it was not stopped
+    double value, limit;
+    int64_t at_s;     // seconds since 1970
+    uint32_t buckets; // what it had
+};
+
 struct experiment_variant {
     char name[EXPERIMENT_NAME_MAX + 1];
     uint32_t buckets;                    // weight in hundredths of a percent; a table's sum to 10,000
     char model[EXPERIMENT_NAME_MAX + 1]; // "" = does not set it
     uint32_t ef, k;                      // 0 = does not set it
+    struct experiment_stop stopped;      // only while buckets is 0
     uint32_t metric;                     // id of its counter (metrics.h); set before the table is published
 };
 
@@ -41,6 +58,7 @@ struct experiment {
     size_t n_variants;
     struct experiment_variant variant[EXPERIMENT_VARIANTS_MAX];
     uint8_t owner[EXPERIMENT_BUCKETS]; // variant of each bucket
+    struct experiment_guardrails guardrails;
     struct tally *tally;               // the table's count of it; NULL until experiment_table_tally
 };
 
@@ -57,6 +75,9 @@ void experiment_table_unref(struct experiment_table *t); // NULL is fine
 
 size_t experiment_table_n(const struct experiment_table *t);
 const struct experiment *experiment_table_get(const struct experiment_table *t, size_t i);
+size_t experiment_control(const struct experiment *e); // index of the variant named "control", else 0
+void experiment_give(struct experiment *e, size_t from, size_t to); // all buckets of one variant to another
+
 /* While the table has one owner: before it is published. */
 void experiment_table_set_metric(struct experiment_table *t, size_t experiment, size_t variant, uint32_t id);
 /* While the table has one owner: each experiment gets a tally (tally.h), that of `before` (may be NULL) where the same experiment is

@@ -6,10 +6,10 @@
 
 #include "core/base/mem.h"
 #include "config/yaml.h"
-#include "server/experiment.h"
+#include "server/experiment_priv.h"
 
 /* A weight in percent as buckets: hundredths of a percent are as fine as it goes. */
-static bool weight_buckets(double weight, uint32_t *out, struct err *err)
+bool experiment_buckets(double weight, uint32_t *out, struct err *err)
 {
     double b = weight * 100;
     if (!(b >= 0 && b <= EXPERIMENT_BUCKETS) || fabs(b - nearbyint(b)) > 1e-6)
@@ -32,12 +32,12 @@ static bool check_unit(const char *unit, struct err *err)
     return strcmp(unit, "user_id") == 0 || err_set(err, ERR_ARG, "unit '%.64s': the only one known is user_id", unit);
 }
 
-static const char *const experiment_keys[] = {"name", "salt", "unit", "variants"};
-static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges"};
+static const char *const experiment_keys[] = {"name", "salt", "unit", "variants", "guardrails"};
+static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges", "stopped"};
 #define EF_MAX 20000
 #define K_MAX 10000
 
-static bool known_key(const char *key, const char *const *known, size_t n, struct err *err)
+bool experiment_known_key(const char *key, const char *const *known, size_t n, struct err *err)
 {
     for (size_t i = 0; i < n; i++)
         if (strcmp(key, known[i]) == 0)
@@ -61,7 +61,7 @@ static bool config_variant(const struct config_variant *v, struct experiment_var
 {
     return copy_text(out->name, EXPERIMENT_NAME_MAX, "name", v->name, err) &&
            copy_text(out->model, EXPERIMENT_NAME_MAX, "model", v->model ? v->model : "", err) &&
-           weight_buckets(v->weight, &out->buckets, err) &&
+           experiment_buckets(v->weight, &out->buckets, err) &&
            (v->ef == 0 || in_range(v->ef, EF_MAX, "ef", &out->ef, err)) &&
            (v->k == 0 || in_range(v->k, K_MAX, "k", &out->k, err));
 }
@@ -81,6 +81,10 @@ static bool config_one(const struct config_experiment *c, struct experiment *e, 
         if (!config_variant(&c->variant[i], &e->variant[i], err))
             return err_prefix(err, "line %d", c->variant[i].line);
     e->n_variants = c->n_variants;
+    const struct config_guardrails *g = &c->guardrails;
+    e->guardrails = (struct experiment_guardrails){g->error_share, g->empty_share, g->p99_ms, (uint32_t)g->window_s, (uint32_t)g->min_requests};
+    if (g->given && !experiment_set_guardrails(&e->guardrails, err))
+        return err_prefix(err, "line %d", c->line);
     return true;
 }
 
@@ -120,7 +124,7 @@ static bool json_text_into(const json_t *v, const char *key, char *out, size_t m
     return s && copy_text(out, max, key, s, err);
 }
 
-static bool json_uint_into(const json_t *v, const char *key, uint64_t max, uint32_t *out, struct err *err)
+bool experiment_json_uint(const json_t *v, const char *key, uint64_t max, uint32_t *out, struct err *err)
 {
     if (!json_is_integer(v) || json_integer_value(v) < 0)
         return err_set(err, ERR_ARG, "'%s' must be a positive integer", key);
@@ -149,7 +153,7 @@ static bool json_ranges(const json_t *v, size_t variant, uint8_t *owner, struct 
     return true;
 }
 
-static bool json_variant_key(const char *key, const json_t *v, size_t i, struct experiment *e, struct err *err)
+static bool json_variant_key(const char *key, json_t *v, size_t i, struct experiment *e, struct err *err)
 {
     struct experiment_variant *out = &e->variant[i];
     if (strcmp(key, "name") == 0)
@@ -157,12 +161,14 @@ static bool json_variant_key(const char *key, const json_t *v, size_t i, struct 
     if (strcmp(key, "model") == 0)
         return json_text_into(v, key, out->model, EXPERIMENT_NAME_MAX, err);
     if (strcmp(key, "weight") == 0)
-        return json_is_number(v) ? weight_buckets(json_number_value(v), &out->buckets, err)
+        return json_is_number(v) ? experiment_buckets(json_number_value(v), &out->buckets, err)
                                  : err_set(err, ERR_ARG, "'weight' must be a number");
     if (strcmp(key, "ef") == 0)
-        return json_uint_into(v, key, EF_MAX, &out->ef, err);
+        return experiment_json_uint(v, key, EF_MAX, &out->ef, err);
     if (strcmp(key, "k") == 0)
-        return json_uint_into(v, key, K_MAX, &out->k, err);
+        return experiment_json_uint(v, key, K_MAX, &out->k, err);
+    if (strcmp(key, "stopped") == 0)
+        return experiment_stop_from_json(v, &out->stopped, err);
     return json_ranges(v, i, e->owner, err);
 }
 
@@ -172,10 +178,12 @@ static bool json_variant(json_t *v, size_t i, struct experiment *e, struct err *
     json_t *m;
     if (!json_is_object(v))
         return err_set(err, ERR_ARG, "a variant must be an object with name and weight");
-    json_object_foreach(v, key, m) if (!known_key(key, variant_keys, 6, err) ||
+    json_object_foreach(v, key, m) if (!experiment_known_key(key, variant_keys, 7, err) ||
                                        !json_variant_key(key, m, i, e, err)) return err_prefix(err, "variant %zu", i);
     if (!e->variant[i].name[0] || !json_object_get(v, "weight"))
         return err_set(err, ERR_ARG, "variant %zu needs name and weight", i);
+    if (e->variant[i].buckets > 0)
+        e->variant[i].stopped = (struct experiment_stop){0}; // somebody gave it traffic again
     return true;
 }
 
@@ -220,11 +228,13 @@ static bool json_experiment_keys(json_t *v, struct experiment *e, struct err *er
     json_t *m;
     json_object_foreach(v, key, m)
     {
-        if (!known_key(key, experiment_keys, 4, err))
+        if (!experiment_known_key(key, experiment_keys, 5, err))
             return false;
         if (strcmp(key, "name") == 0 && !json_text_into(m, key, e->name, EXPERIMENT_NAME_MAX, err))
             return false;
         if (strcmp(key, "salt") == 0 && !json_text_into(m, key, e->salt, EXPERIMENT_SALT_MAX, err))
+            return false;
+        if (strcmp(key, "guardrails") == 0 && !experiment_guardrails_from_json(m, &e->guardrails, err))
             return false;
         if (strcmp(key, "unit") == 0) {
             const char *unit = json_text_of(m, key, err);
@@ -300,6 +310,8 @@ static json_t *variant_to_json(const struct experiment *e, size_t i)
         json_object_set_new(o, "ef", json_integer(v->ef));
     if (v->k)
         json_object_set_new(o, "k", json_integer(v->k));
+    if (v->stopped.reason[0])
+        json_object_set_new(o, "stopped", experiment_stop_to_json(&v->stopped));
     json_object_set_new(o, "ranges", ranges_to_json(e, i));
     return o;
 }
@@ -312,8 +324,10 @@ json_t *experiment_table_to_json(const struct experiment_table *t, struct err *e
         json_t *variants = json_array();
         for (size_t v = 0; v < e->n_variants; v++)
             json_array_append_new(variants, variant_to_json(e, v));
-        json_array_append_new(list, json_pack("{s:s, s:s, s:s, s:o}", "name", e->name, "salt", e->salt, "unit",
-                                              "user_id", "variants", variants));
+        json_t *one = json_pack("{s:s, s:s, s:s, s:o}", "name", e->name, "salt", e->salt, "unit", "user_id", "variants", variants);
+        if (e->guardrails.window_s)
+            json_object_set_new(one, "guardrails", experiment_guardrails_to_json(&e->guardrails));
+        json_array_append_new(list, one);
     }
     json_t *o = json_pack("{s:o}", "experiments", list);
     if (!o)

@@ -81,6 +81,10 @@ static void register_counters(struct app *app, struct experiment_table *t)
             experiment_table_set_metric(t, i, v,
                                         metrics_counter(app->metrics, "duet_experiment_exposures_total",
                                                         "Answers that exposed a user to a variant.", labels));
+            metrics_set(app->metrics,
+                        metrics_gauge(app->metrics, "duet_experiment_variant_stopped",
+                                      "1: the variant broke a limit, and the control has its traffic.", labels),
+                        e->variant[v].stopped.reason[0] != '\0');
         }
     }
 }
@@ -99,14 +103,22 @@ bool experiment_report_prepare(struct app *app, struct experiment_table *t, stru
 
 // ------------------------------------------------------------------------------------------------------- people
 
+static json_t *variant(const struct experiment *e, size_t v, uint64_t units)
+{
+    struct outcome_window w;
+    outcome_window(tally_outcomes(e->tally), v, &w);
+    double n = w.n ? (double)w.n : 1;
+    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", e->variant[v].name, "units", (json_int_t)units, "requests",
+                     (json_int_t)w.n, "error_share", (double)w.errors / n, "empty_share", (double)w.empty / n, "p99_ms", w.p99_ms);
+}
+
 static json_t *one(const struct experiment *e)
 {
     struct tally_units u;
     json_t *variants = json_array();
     tally_units(e->tally, &u);
     for (size_t v = 0; v < e->n_variants; v++)
-        json_array_append_new(variants, json_pack("{s:s, s:I}", "name", e->variant[v].name, "units",
-                                                  (json_int_t)u.count[v]));
+        json_array_append_new(variants, variant(e, v, u.count[v]));
     return json_pack("{s:s, s:f, s:f, s:o}", "experiment", e->name, "srm_p_value", u.p, "sampled", u.sampled,
                      "variants", variants);
 }

@@ -15,7 +15,7 @@ struct experiment_gauges; // what /metrics asks for by the experiment's name
 bool experiment_report_prepare(struct app *app, struct experiment_table *t, struct err *err);
 void experiment_gauges_free(struct experiment_gauges *g); // after the last /metrics; NULL is fine
 
-/* [{"experiment","srm_p_value","sampled","variants":[{"name","units"}]}] */
+/* [{"experiment","srm_p_value","sampled","variants":[{"name","units","requests","error_share","empty_share","p99_ms"}]}] */
 json_t *experiment_report_json(const struct experiment_table *t);
 
 #endif

@@ -7,14 +7,13 @@
  * A ring's head is its loop's, its tail is the writer's; each only reads the other's. Both only grow. */
 #include "server/exposure.h"
 
-#include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/base/mem.h"
 #include "server/exposure_file.h"
+#include "server/ticker.h"
 
 #define TICK_MS 100
 
@@ -37,11 +36,7 @@ struct exposure {
     _Atomic uint64_t sample;
     _Atomic bool reopen;
     metric_id written, no_room, lost;
-    bool started;
-    pthread_t writer;
-    pthread_mutex_t lock; // guards stop
-    pthread_cond_t wake;
-    bool stop;
+    struct ticker *writer;
 };
 
 // ------------------------------------------------------------------------------------------------------- loops
@@ -127,39 +122,15 @@ static void empty_ring(struct exposure *e, struct ring *r)
         exposure_kafka_put(e->kafka, e->batch, n);
 }
 
-static void turn(struct exposure *e)
+static void turn(void *ctx)
 {
+    struct exposure *e = ctx;
     struct err err = {0};
     if (atomic_exchange(&e->reopen, false) && e->has_file)
         tell(e, exposure_file_reopen(&e->file, &err), &err);
     for (unsigned i = 0; i < e->n_rings; i++)
         empty_ring(e, &e->ring[i]);
     exposure_kafka_poll(e->kafka);
-}
-
-/* Sleep for a tick. False: it is to end. */
-static bool wait_tick(struct exposure *e)
-{
-    struct timespec until;
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_nsec += TICK_MS * 1000000L;
-    until.tv_sec += until.tv_nsec / 1000000000;
-    until.tv_nsec %= 1000000000;
-    pthread_mutex_lock(&e->lock);
-    while (!e->stop && pthread_cond_timedwait(&e->wake, &e->lock, &until) == 0)
-        ;
-    bool stop = e->stop;
-    pthread_mutex_unlock(&e->lock);
-    return !stop;
-}
-
-static void *write_lines(void *arg)
-{
-    struct exposure *e = arg;
-    while (wait_tick(e))
-        turn(e);
-    turn(e); // what the loops put before they ended
-    return NULL;
 }
 
 // ------------------------------------------------------------------------------------------------------- life
@@ -184,16 +155,8 @@ static bool make_rings(struct exposure *e, unsigned n, struct err *err)
     return (e->batch = mem_block(EXPOSURE_RING, err)) != NULL;
 }
 
-static bool start_writer(struct exposure *e, struct err *err)
-{
-    int rc = pthread_create(&e->writer, NULL, write_lines, e);
-    e->started = rc == 0;
-    return e->started || err_set(err, ERR_NOMEM, "cannot start the exposure log's thread: %s", strerror(rc));
-}
-
 struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
 {
-    pthread_condattr_t attr;
     struct exposure *e = mem_array(1, sizeof(*e), err);
     if (!e)
         return NULL;
@@ -201,18 +164,13 @@ struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
     e->log = p->log;
     e->file.fd = -1;
     atomic_init(&e->sample, p->sample);
-    pthread_mutex_init(&e->lock, NULL);
-    pthread_condattr_init(&attr);
-    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
-    pthread_cond_init(&e->wake, &attr);
-    pthread_condattr_destroy(&attr);
     register_metrics(e);
     e->has_file = p->path[0] != '\0';
     if (!make_rings(e, p->n_rings, err) ||
         (e->has_file && !exposure_file_open(&e->file, p->path, p->max_bytes, p->keep, err) &&
          !err_prefix(err, "exposure.path")) ||
         (p->kafka.brokers[0] && !(e->kafka = exposure_kafka_new(&p->kafka, e->metrics, e->log, err))) ||
-        !start_writer(e, err)) {
+        !(e->writer = ticker_new(TICK_MS, turn, e, "the exposure log", err))) {
         exposure_free(e);
         return NULL;
     }
@@ -223,19 +181,15 @@ void exposure_free(struct exposure *e)
 {
     if (!e)
         return;
-    pthread_mutex_lock(&e->lock);
-    e->stop = true;
-    pthread_cond_signal(&e->wake);
-    pthread_mutex_unlock(&e->lock);
-    if (e->started)
-        pthread_join(e->writer, NULL);
+    if (e->writer) {
+        ticker_free(e->writer);
+        turn(e); // what the loops put before they ended
+    }
     exposure_kafka_free(e->kafka);
     exposure_file_close(&e->file);
     for (unsigned i = 0; i < e->n_rings; i++)
         mem_block_free(e->ring[i].data, EXPOSURE_RING);
     mem_block_free(e->ring, e->n_rings * sizeof(*e->ring));
     mem_block_free(e->batch, EXPOSURE_RING);
-    pthread_cond_destroy(&e->wake);
-    pthread_mutex_destroy(&e->lock);
     free(e);
 }

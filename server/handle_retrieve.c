@@ -10,15 +10,18 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     struct serve_state *s = t->serve;
     struct serve_choice c;
     struct retrieve_query rq;
+    uint64_t begun_ns = app_now_ns();
     (void)m;
-    if (!serve_read(app, r, QUERY_RETRIEVE, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!serve_read(app, r, QUERY_RETRIEVE, s, resp) ||
+        !serve_choose_observed(app, r, &s->query, begun_ns, &c, resp))
         return true;
     if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
         if (serve_topk(app, r, &c, s, &rq, resp))
             exposure_log(app, t->shard, r, &c, s);
     }
-    serve_choice_done(app, &c);
     if (resp->body.failed)
-        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+        problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+    serve_observe(&c, resp, s->result.n == 0, begun_ns);
+    serve_choice_done(app, &c);
     return true;
 }

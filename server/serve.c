@@ -8,6 +8,7 @@
 #include "config/yaml.h"
 #include "server/jsonw.h"
 #include "server/problem.h"
+#include "server/tally.h"
 
 // ------------------------------------------------------------------------------------------------------- scratch
 
@@ -145,7 +146,6 @@ static bool choose_model(const struct http_request *r, const struct query *q, st
                          struct http_response *resp)
 {
     struct err err = {0};
-    c->a.n = 0;
     if (q->model.p) { // named: experiments have no say, and nothing is exposed
         int i = generation_find(c->g, q->model.p, q->model.n);
         if (i < 0)
@@ -161,13 +161,26 @@ static bool choose_model(const struct http_request *r, const struct query *q, st
     return true;
 }
 
-bool serve_choose(struct app *app, const struct http_request *r, const struct query *q, struct serve_choice *c,
-                  struct http_response *resp)
+void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool empty, uint64_t begun_ns)
+{
+    bool error = resp->status >= 500;
+    if (resp->status != 200 && !error)
+        return; // the client's fault says nothing of a variant
+    uint64_t ns = app_now_ns() - begun_ns;
+    for (size_t i = 0; i < c->a.n; i++)
+        if (c->a.variant[i] != EXPERIMENT_NO_OWNER && !c->a.overridden[i])
+            outcome_add(tally_outcomes(experiment_table_get(c->g->experiments, i)->tally), c->a.variant[i], error, !error && empty, ns);
+}
+
+/* observed_ns: begin of a request that the guardrails look at, 0 = they do not. */
+static bool choose(struct app *app, const struct http_request *r, const struct query *q, uint64_t observed_ns, struct serve_choice *c,
+                   struct http_response *resp)
 {
     struct err err = {0};
     c->g = generation_acquire(app->generations);
     c->loaded = NULL;
     c->ws = NULL;
+    c->a.n = 0;
     if (app_now_ns() > r->deadline_ns) {
         problem_write(resp, r, 504, "deadline_exceeded", NULL, "the request's deadline passed before it was begun");
     } else if (c->g->n_models == 0) {
@@ -183,8 +196,22 @@ bool serve_choose(struct app *app, const struct http_request *r, const struct qu
         else
             return true;
     }
+    if (observed_ns)
+        serve_observe(c, resp, false, observed_ns);
     generation_release(app->generations, c->g);
     return false;
+}
+
+bool serve_choose(struct app *app, const struct http_request *r, const struct query *q, struct serve_choice *c,
+                  struct http_response *resp)
+{
+    return choose(app, r, q, 0, c, resp);
+}
+
+bool serve_choose_observed(struct app *app, const struct http_request *r, const struct query *q, uint64_t begun_ns, struct serve_choice *c,
+                           struct http_response *resp)
+{
+    return choose(app, r, q, begun_ns, c, resp);
 }
 
 void serve_choice_done(struct app *app, struct serve_choice *c)

@@ -50,6 +50,11 @@ bool serve_read(struct app *app, const struct http_request *r, enum query_kind k
  * problem is in *resp and nothing is held. */
 bool serve_choose(struct app *app, const struct http_request *r, const struct query *q, struct serve_choice *c,
                   struct http_response *resp);
+/* The same, for answers that the experiments' guardrails look at; serve_observe tells how the answer was, before serve_choice_done. A
+ * variant whose model cannot answer is told here. begun_ns: when the request was. */
+bool serve_choose_observed(struct app *app, const struct http_request *r, const struct query *q, uint64_t begun_ns, struct serve_choice *c,
+                           struct http_response *resp);
+void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool empty, uint64_t begun_ns);
 void serve_choice_done(struct app *app, struct serve_choice *c);
 
 /* query_resolve with the variant's defaults, which `limits` bounds too. False: the problem is in *resp. */

@@ -8,6 +8,7 @@
 
 #include "server/experiment_report.h"
 #include "server/exposure.h"
+#include "server/guardrail.h"
 #include "server/route.h"
 #include "server/serve.h"
 
@@ -271,7 +272,7 @@ static bool start(struct app *app, struct err *err)
     }
     metrics_gauge_fn(app->metrics, "duet_state_revision", "Revision of the state file.", NULL, read_revision,
                      app->parts->state);
-    return start_loading(app, err);
+    return start_loading(app, err) && (app->parts->guardrails = guardrail_watch(app, err)) != NULL;
 }
 
 static bool apply_models(struct app *app, const struct config *next, struct experiment_table *t, struct err *err)
@@ -336,6 +337,8 @@ static void stop_accepting(struct app *app)
 
 static void stop(struct app *app)
 {
+    if (app->parts)
+        ticker_free(app->parts->guardrails);
     reloads_free(app->reloads);
     generations_free(app->generations);
     app->reloads = NULL;

@@ -18,6 +18,7 @@ struct tally {
     pthread_mutex_t lock;       // guards changes of the slots, and these two
     size_t used;
     uint64_t count[TALLY_VARIANTS_MAX];
+    struct outcomes *outcomes;
     _Atomic uint64_t *slot; // [SLOTS] hash, its low bits replaced by the variant; 0 = free
 };
 
@@ -32,7 +33,7 @@ struct tally *tally_new(const uint32_t *share, size_t n, struct err *err)
     t->n = n;
     for (size_t v = 0; v < n; v++)
         t->share[v] = share[v];
-    if (!(t->slot = mem_array(SLOTS, sizeof(*t->slot), err))) {
+    if (!(t->outcomes = outcomes_new(n, err)) || !(t->slot = mem_array(SLOTS, sizeof(*t->slot), err))) {
         tally_unref(t);
         return NULL;
     }
@@ -51,8 +52,14 @@ void tally_unref(struct tally *t)
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
     pthread_mutex_destroy(&t->lock);
+    outcomes_free(t->outcomes);
     free(t->slot);
     free(t);
+}
+
+struct outcomes *tally_outcomes(struct tally *t)
+{
+    return t->outcomes;
 }
 
 // ------------------------------------------------------------------------------------------------------- units

@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
+#include "server/outcome.h"
 
 #define TALLY_VARIANTS_MAX 16
 #define TALLY_UNITS 65536 // kept at most: a split of 51 to 49 gives p = 3e-7
@@ -28,6 +29,9 @@ void tally_unref(struct tally *t);        // NULL is fine
 
 /* A unit was assigned to a variant: hash_xxh64 of its id. */
 void tally_unit(struct tally *t, uint64_t hash, unsigned variant);
+
+/* How the answers of its variants were. */
+struct outcomes *tally_outcomes(struct tally *t);
 
 struct tally_units {
     uint64_t count[TALLY_VARIANTS_MAX]; // distinct units, of those whose hash is sampled

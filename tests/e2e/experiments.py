@@ -206,5 +206,75 @@ def splits_are_tested(work):
         check("gone", p_value(d), None)
 
 
+# ------------------------------------------------------------------------------------------------ guardrails
+
+
+def guarded(limits):
+    return f"[{{name: main, salt: s1, guardrails: {limits}, variants: [{{name: a, model: dat, weight: 50}}, {{name: b, model: tt, weight: 50}}]}}]"
+
+
+def ask(d, n, **body):
+    """The statuses of n users' requests."""
+    return {u: d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 1, **body})[0] for u in range(n)}
+
+
+def variant(d, name):
+    return next(v for v in d.admin.get("/v1/admin/experiments")[1]["experiments"][0]["variants"] if v["name"] == name)
+
+
+def a_faulty_variant_loses_its_traffic(work):
+    """A variant that errs goes on erring for half of the users, or comes back with a restart."""
+    publish(f"{work}/models", "dat", 1, 1)
+    os.mkdir(f"{work}/models/tt")
+    with Daemon(work, ["dat", "tt"], guarded("{error_share: 0.2, window_s: 10, min_requests: 40}"), wait_ready=False) as d:
+        d.until(lambda: d.data.get("/v1/models/dat")[1].get("ready"), "the model that is there")
+        check("both variants", set(ask(d, 30).values()), {200, 503})
+        for u in range(40):  # forced, or of another model: no word on the variant
+            d.data.post("/v1/retrieve", {"user_id": f"u{u}"}, headers={"X-Experiment-Override": "main=b"})
+            d.data.post("/v1/retrieve", {"user_id": f"u{u}", "model": "tt"})
+        time.sleep(0.6)
+        check("too few to say", variant(d, "b")["weight"], 50)
+        seen = {v["name"]: v for v in d.admin.get("/v1/admin/experiments")[1]["observed"][0]["variants"]}
+        check("seen", (seen["a"]["error_share"], seen["b"]["error_share"], seen["a"]["requests"] + seen["b"]["requests"]), (0, 1, 30))
+        ask(d, 120)
+        d.until(lambda: variant(d, "b")["weight"] == 0, "the end of the variant")
+        check("all is well", set(ask(d, 120).values()), {200})
+        stopped = variant(d, "b")["stopped"]
+        check("why", (stopped["reason"], stopped["value"], stopped["limit"], stopped["weight"]), ("error_share", 1, 0.2, 50))
+        check("the control has it", variant(d, "a")["ranges"], [[0, 9999]])
+        check("metrics", (metric(d, "duet_experiment_guardrail_total", 'experiment="main",variant="b",reason="error_share"'),
+                          metric(d, "duet_experiment_variant_stopped", 'experiment="main",variant="b"')), (1, 1))
+        if '"event":"guardrail_broken"' not in d.logged() or '"persisted":true' not in d.logged():
+            fail("nothing in the log")
+    publish(f"{work}/models", "tt", 3, 103, "two_tower")
+    with Daemon(work, ["dat", "tt"], guarded("{error_share: 0.2}")) as d:
+        check("after a restart", (variant(d, "b")["weight"], variant(d, "b")["stopped"]["reason"]), (0, "error_share"))
+        check("metric", metric(d, "duet_experiment_variant_stopped", 'experiment="main",variant="b"'), 1)
+        table = d.admin.get("/v1/admin/experiments")[1]
+        check("as it is", d.admin.call("PUT", "/v1/admin/experiments", table)[1]["experiments"], table["experiments"])
+        for v in table["experiments"][0]["variants"]:
+            v["weight"] = 50
+            del v["ranges"]
+        check("lifted", d.admin.call("PUT", "/v1/admin/experiments", table)[0], 200)
+        check("it has traffic", ("stopped" in variant(d, "b"), variant(d, "b")["weight"]), (False, 50))
+        check("metric", metric(d, "duet_experiment_variant_stopped", 'experiment="main",variant="b"'), 0)
+        for bad in ({"error_share": 2}, {"p99_ms": 0}, {"window_s": 5}, {"error_shar": 0.1}, []):
+            table["experiments"][0]["guardrails"] = bad
+            check(f"{bad}", d.admin.call("PUT", "/v1/admin/experiments", table)[1]["code"], "invalid_experiments")
+
+
+def slow_and_empty_variants_too(work):
+    """Only errors count; or the control is stopped, and nobody is left."""
+    world(work)
+    for limits, body, reason in (("{p99_ms: 0.001, min_requests: 40}", {}, "p99_ms"), ("{empty_share: 0.5, min_requests: 40}", {"filter": {"field": "category", "in": ["zoo"]}}, "empty_share")):
+        with Daemon(work, ["dat", "tt"], guarded(limits), state=False) as d:
+            ask(d, 300, **body)
+            d.until(lambda: variant(d, "b")["weight"] == 0, reason)
+            check("why", variant(d, "b")["stopped"]["reason"], reason)
+            ask(d, 300, **body)
+            time.sleep(0.6)
+            check("the control stays", (variant(d, "a")["weight"], "stopped" in variant(d, "a")), (100, False))
+
+
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
