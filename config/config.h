@@ -27,6 +27,7 @@ struct config_variant {
     double weight; // percent of the experiment's traffic
     uint64_t ef;   // 0 = not overridden
     uint64_t k;    // 0 = not overridden
+    char *filter;  // JSON, as a request's; NULL = none
     int line;
 };
 

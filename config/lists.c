@@ -16,7 +16,7 @@
 /* One member of a list's entry: where it goes, and how it is read. */
 struct member {
     const char *name;
-    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS } kind;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS, M_JSON } kind;
     void *out;
     bool needed;
 };
@@ -93,6 +93,39 @@ static bool read_limit(const struct ynode *v, const char *name, double *out, str
     return *out > 0 || ynode_error(v, name, err, "found %g, want a positive number", *out);
 }
 
+/* As JSON, which is a way to write YAML too: what is not quoted and reads as a number is one. */
+static void put_json(const struct ynode *v, struct buf *out)
+{
+    double number;
+    if (v->kind == YNODE_SCALAR) {
+        if (!v->quoted && ynode_double(v, "", &number, NULL))
+            buf_printf(out, "%.17g", number);
+        else
+            key_quote(out, v->text);
+        return;
+    }
+    buf_puts(out, v->kind == YNODE_MAP ? "{" : "[");
+    for (size_t i = 0; i < v->n; i++) {
+        buf_puts(out, i ? ", " : "");
+        if (v->kind == YNODE_MAP) {
+            key_quote(out, v->key[i].text);
+            buf_puts(out, ": ");
+        }
+        put_json(&v->child[i], out);
+    }
+    buf_puts(out, v->kind == YNODE_MAP ? "}" : "]");
+}
+
+static bool read_json(const struct ynode *v, const char *name, char **out, struct err *err)
+{
+    struct buf text = {0};
+    if (v->kind != YNODE_MAP)
+        return ynode_error(v, name, err, "want a mapping of keys, as the JSON of a request");
+    put_json(v, &text);
+    *out = text.data; // given away, or NULL
+    return !text.failed || err_set(err, ERR_NOMEM, "out of memory");
+}
+
 static bool read_member(const struct member *m, const struct ynode *v, const char *name, struct err *err)
 {
     switch (m->kind) {
@@ -110,6 +143,8 @@ static bool read_member(const struct member *m, const struct ynode *v, const cha
         return read_layout(v, name, m->out, err);
     case M_RECALL:
         return read_recall(v, name, m->out, err);
+    case M_JSON:
+        return read_json(v, name, m->out, err);
     case M_LIMIT:
         return read_limit(v, name, m->out, err);
     case M_GUARDRAILS:
@@ -198,10 +233,11 @@ static bool read_variants(struct config_experiment *e, const struct ynode *list,
     for (size_t i = 0; i < list->n; i++) {
         struct config_variant *v = &e->variant[e->n_variants++];
         const struct member members[] = {{"name", M_NAME, &v->name, true},
-                                         {"model", M_NAME, &v->model, true},
+                                         {"model", M_NAME, &v->model, false},
                                          {"weight", M_WEIGHT, &v->weight, true},
                                          {"ef", M_UINT, &v->ef, false},
                                          {"k", M_UINT, &v->k, false},
+                                         {"filter", M_JSON, &v->filter, false},
                                          {NULL, M_TEXT, NULL, false}};
         v->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "a variant", err))
@@ -273,7 +309,7 @@ static bool check_experiment(const struct config *c, const struct config_experim
         for (size_t j = 0; j < i; j++)
             if (strcmp(v->name, e->variant[j].name) == 0)
                 return at(err, name, v->line, "variant", v->name, "stands here for the second time");
-        if (!known_model(c, v->model))
+        if (v->model && !known_model(c, v->model))
             return at(err, name, v->line, "model", v->model, "of a variant is not in models");
         sum += v->weight;
     }
@@ -327,12 +363,15 @@ static void dump_guardrails(const struct config_guardrails *g, struct buf *out)
 static void dump_variant(const struct config_variant *v, struct buf *out)
 {
     dump_pair(out, "      - {name", v->name);
-    dump_pair(out, ", model", v->model);
+    if (v->model)
+        dump_pair(out, ", model", v->model);
     buf_printf(out, ", weight: %.17g", v->weight);
     if (v->ef)
         buf_printf(out, ", ef: %llu", (unsigned long long)v->ef);
     if (v->k)
         buf_printf(out, ", k: %llu", (unsigned long long)v->k);
+    if (v->filter)
+        buf_printf(out, ", filter: %s", v->filter); // JSON is YAML
     buf_puts(out, "}\n");
 }
 
@@ -378,6 +417,7 @@ void lists_free(struct config *c)
         for (size_t j = 0; j < e->n_variants; j++) {
             free(e->variant[j].name);
             free(e->variant[j].model);
+            free(e->variant[j].filter);
         }
         free(e->variant);
         free(e->name);

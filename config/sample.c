@@ -49,7 +49,7 @@ void config_sample(struct buf *out)
         "#  - {name: two_tower, path: /var/lib/duet/models/two_tower, version: 7, index_layout: plain, target_recall: 0.98}\n"
         "\n"
         "# Who gets which model. Weights are percentages and sum to 100; `ef` and `k` override the request's "
-        "defaults.\n"
+        "defaults, `filter` holds beside its own.\n"
         "experiments: []\n"
         "#  - name: main\n"
         "#    salt: main-2024\n"

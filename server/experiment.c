@@ -6,6 +6,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "server/query.h"
 #include "server/tally.h"
 
 struct experiment_table {
@@ -87,6 +88,8 @@ static bool check_variants(const struct experiment *e, struct err *err)
         for (size_t j = 0; j < i; j++)
             if (strcmp(e->variant[j].name, v->name) == 0)
                 return err_set(err, ERR_ARG, "variant '%s' is there twice", v->name);
+        if (v->filter[0] && !query_check_filter(v->filter, err))
+            return err_prefix(err, "variant '%s'", v->name);
         sum += v->buckets;
     }
     if (sum != EXPERIMENT_BUCKETS)
@@ -216,7 +219,7 @@ void experiment_table_set_metric(struct experiment_table *t, size_t experiment, 
 static bool same_variant(const struct experiment_variant *a, const struct experiment_variant *b)
 {
     return strcmp(a->name, b->name) == 0 && strcmp(a->model, b->model) == 0 && a->buckets == b->buckets &&
-           a->ef == b->ef && a->k == b->k;
+           a->ef == b->ef && a->k == b->k && strcmp(a->filter, b->filter) == 0;
 }
 
 /* Would what was counted of the one say something of the other? */
@@ -329,6 +332,8 @@ static void apply_variant(const struct experiment_variant *v, struct experiment_
         a->ef = v->ef;
     if (v->k)
         a->k = v->k;
+    if (v->filter[0])
+        a->filter[a->n_filters++] = (struct str){v->filter, strlen(v->filter)};
 }
 
 bool experiment_assign(const struct experiment_table *t, const char *unit, size_t n, const char *override,

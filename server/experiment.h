@@ -16,12 +16,15 @@
 #include "config/config.h"
 #include "core/base/err.h"
 #include "core/base/json.h"
+#include "core/base/strtab.h"
 
 #define EXPERIMENT_BUCKETS 10000
 #define EXPERIMENT_MAX 16 // experiments at once
 #define EXPERIMENT_VARIANTS_MAX 16
 #define EXPERIMENT_NAME_MAX 64 // [A-Za-z0-9._-]{1,64}
 #define EXPERIMENT_SALT_MAX 64
+
+#define EXPERIMENT_FILTER_MAX 1023 // bytes
 
 #define EXPERIMENT_NO_OWNER 255
 
@@ -46,6 +49,7 @@ struct experiment_variant {
     uint32_t buckets;                    // weight in hundredths of a percent; a table's sum to 10,000
     char model[EXPERIMENT_NAME_MAX + 1]; // "" = does not set it
     uint32_t ef, k;                      // 0 = does not set it
+    char filter[EXPERIMENT_FILTER_MAX + 1]; // JSON, as a request's; "" = does not set it
     struct experiment_stop stopped;      // only while buckets is 0
     uint32_t metric;                     // id of its counter (metrics.h); set before the table is published
 };
@@ -112,6 +116,8 @@ struct experiment_assignment {
     bool overridden[EXPERIMENT_MAX]; // by the header
     const char *model;               // borrowed from the table; NULL = none sets it
     uint32_t ef, k;                  // 0 = none sets it
+    struct str filter[EXPERIMENT_MAX]; // [n_filters] of all variants, borrowed too: all must hold
+    size_t n_filters;
 };
 
 /* Variants of unit[n] (n = 0: no unit is known, so no experiment applies). `override`: text of X-Experiment-Override,

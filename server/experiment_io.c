@@ -33,7 +33,7 @@ static bool check_unit(const char *unit, struct err *err)
 }
 
 static const char *const experiment_keys[] = {"name", "salt", "unit", "variants", "guardrails"};
-static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges", "stopped"};
+static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges", "stopped", "filter"};
 #define EF_MAX 20000
 #define K_MAX 10000
 
@@ -61,6 +61,7 @@ static bool config_variant(const struct config_variant *v, struct experiment_var
 {
     return copy_text(out->name, EXPERIMENT_NAME_MAX, "name", v->name, err) &&
            copy_text(out->model, EXPERIMENT_NAME_MAX, "model", v->model ? v->model : "", err) &&
+           copy_text(out->filter, EXPERIMENT_FILTER_MAX, "filter", v->filter ? v->filter : "", err) &&
            experiment_buckets(v->weight, &out->buckets, err) &&
            (v->ef == 0 || in_range(v->ef, EF_MAX, "ef", &out->ef, err)) &&
            (v->k == 0 || in_range(v->k, K_MAX, "k", &out->k, err));
@@ -153,6 +154,15 @@ static bool json_ranges(const json_t *v, size_t variant, uint8_t *owner, struct 
     return true;
 }
 
+static bool filter_into(const json_t *v, char *out, struct err *err)
+{
+    char *text = json_is_object(v) ? json_dumps(v, JSON_COMPACT | JSON_SORT_KEYS) : NULL;
+    bool ok = text ? copy_text(out, EXPERIMENT_FILTER_MAX, "filter", text, err)
+                   : err_set(err, ERR_ARG, "'filter' must be an object, as that of a request");
+    free(text);
+    return ok;
+}
+
 static bool json_variant_key(const char *key, json_t *v, size_t i, struct experiment *e, struct err *err)
 {
     struct experiment_variant *out = &e->variant[i];
@@ -167,6 +177,8 @@ static bool json_variant_key(const char *key, json_t *v, size_t i, struct experi
         return experiment_json_uint(v, key, EF_MAX, &out->ef, err);
     if (strcmp(key, "k") == 0)
         return experiment_json_uint(v, key, K_MAX, &out->k, err);
+    if (strcmp(key, "filter") == 0)
+        return filter_into(v, out->filter, err);
     if (strcmp(key, "stopped") == 0)
         return experiment_stop_from_json(v, &out->stopped, err);
     return json_ranges(v, i, e->owner, err);
@@ -178,7 +190,7 @@ static bool json_variant(json_t *v, size_t i, struct experiment *e, struct err *
     json_t *m;
     if (!json_is_object(v))
         return err_set(err, ERR_ARG, "a variant must be an object with name and weight");
-    json_object_foreach(v, key, m) if (!experiment_known_key(key, variant_keys, 7, err) ||
+    json_object_foreach(v, key, m) if (!experiment_known_key(key, variant_keys, 8, err) ||
                                        !json_variant_key(key, m, i, e, err)) return err_prefix(err, "variant %zu", i);
     if (!e->variant[i].name[0] || !json_object_get(v, "weight"))
         return err_set(err, ERR_ARG, "variant %zu needs name and weight", i);
@@ -310,6 +322,8 @@ static json_t *variant_to_json(const struct experiment *e, size_t i)
         json_object_set_new(o, "ef", json_integer(v->ef));
     if (v->k)
         json_object_set_new(o, "k", json_integer(v->k));
+    if (v->filter[0])
+        json_object_set_new(o, "filter", json_parse(v->filter, strlen(v->filter), NULL));
     if (v->stopped.reason[0])
         json_object_set_new(o, "stopped", experiment_stop_to_json(&v->stopped));
     json_object_set_new(o, "ranges", ranges_to_json(e, i));

@@ -21,7 +21,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     }
     if (resp->body.failed)
         problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
-    serve_observe(&c, resp, s->result.n == 0, begun_ns);
+    serve_observe(&c, resp, s->query.without_variant_filter, s->result.n == 0, begun_ns);
     serve_choice_done(app, &c);
     return true;
 }

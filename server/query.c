@@ -21,6 +21,7 @@ void query_fini(struct query *q)
     free(q->idx);
     free(q->vector);
     free(q->text);
+    free(q->and_text);
     memset(q, 0, sizeof(*q));
 }
 
@@ -373,10 +374,10 @@ void query_reset(struct query *q)
     q->user_id = q->model = q->item_id = (struct str){0};
     q->n_features = 0;
     q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
-    q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = false;
+    q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = q->without_variant_filter = false;
     q->k = q->ef = 0;
     q->target_recall = 0;
-    q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = 0;
+    q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = q->n_and = 0;
     q->unknown_include = q->unknown_item = 0;
     q->n_str = q->n_vector = 0;
 }

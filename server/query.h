@@ -57,6 +57,8 @@ struct query {
     struct query_list exclude_ids, include_ids, item_ids, history, fields;
     bool has_include;
     struct query_filter filter[FILTER_NODES_MAX]; // in prefix order
+    bool without_variant_filter; // one did not fit the bundle
+    size_t n_and, n_own_filter; // filters of variants in it (0: it is the request's as read), and the request's own nodes
     size_t n_filter;                               // 0 = none given
     bool has_min_score, exact, exclude_seen, columns;
     uint64_t k, ef; // 0 = not given
@@ -79,6 +81,8 @@ struct query {
     bool has_vector;
     uint32_t *idx; // [cap_idx] resolved exclude, include, history, items
     size_t cap_idx;
+    char *and_text; // [cap_and_text] decoded strings of query_and_filters
+    size_t cap_and_text;
     char *text; // [cap_text] decoded strings and joined values
     size_t cap_text, text_used;
     struct wire wire;
@@ -91,6 +95,13 @@ void query_fini(struct query *q);
 /* Body of n bytes, NUL behind it. False: *e says why. `q` borrows from `body`. */
 bool query_parse(struct query *q, enum query_kind kind, const char *body, size_t n, const struct query_limits *lim,
                  struct wire_error *e);
+
+/* After query_parse: and-ed with the request's own filter, n >= 1 filters as JSON texts, NUL-terminated, from which `q` borrows. False:
+ * too many nodes together, or one that query_check_filter would refuse. */
+bool query_and_filters(struct query *q, const struct str *text, size_t n, const struct query_limits *lim, struct wire_error *e);
+void query_drop_and(struct query *q); // back to the request's own
+/* Is it a filter? ERR_ARG says why not, with the place. Attributes are a bundle's affair. */
+bool query_check_filter(const char *text, struct err *err);
 
 /* out->k and out->ef are set from the query, or from the defaults given (ef 0 = the bundle's); a target_recall of the query becomes an
  * ef, or a scan. `out` borrows from `q`

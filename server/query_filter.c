@@ -111,10 +111,15 @@ static bool read_node(struct reader *r, size_t parent, size_t child)
     return wire_ok(r->w) && check_whole(r, self, seen);
 }
 
-bool query_read_filter(struct query *q, struct wire *w, const struct query_limits *lim)
+bool query_read_node(struct query *q, struct wire *w, const struct query_limits *lim, size_t child)
 {
     struct reader r = {q, w, lim};
-    return read_node(&r, 0, 0);
+    return read_node(&r, 0, child);
+}
+
+bool query_read_filter(struct query *q, struct wire *w, const struct query_limits *lim)
+{
+    return query_read_node(q, w, lim, 0);
 }
 
 // ------------------------------------------------------------------------------------------------------- resolving

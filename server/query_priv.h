@@ -15,6 +15,7 @@ bool query_unknown_field(struct wire *w, struct str key, const char *const *know
 bool query_duplicate(struct wire *w, struct str key);
 bool query_refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...) __attribute__((format(printf, 4, 5)));
 
+bool query_read_node(struct query *q, struct wire *w, const struct query_limits *lim, size_t child); // a child of the first node
 bool query_read_filter(struct query *q, struct wire *w, const struct query_limits *lim);
 /* *out = NULL if none was given. */
 bool query_resolve_filter(struct query *q, const struct items *it, const struct filter_expr **out, struct wire_error *e);

@@ -161,9 +161,9 @@ static bool choose_model(const struct http_request *r, const struct query *q, st
     return true;
 }
 
-void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool empty, uint64_t begun_ns)
+void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns)
 {
-    bool error = resp->status >= 500;
+    bool error = faulty || resp->status >= 500;
     if (resp->status != 200 && !error)
         return; // the client's fault says nothing of a variant
     uint64_t ns = app_now_ns() - begun_ns;
@@ -197,7 +197,7 @@ static bool choose(struct app *app, const struct http_request *r, const struct q
             return true;
     }
     if (observed_ns)
-        serve_observe(c, resp, false, observed_ns);
+        serve_observe(c, resp, false, false, observed_ns);
     generation_release(app->generations, c->g);
     return false;
 }
@@ -247,13 +247,30 @@ static bool within_limit(const struct app *app, const struct query *q, const str
     return false;
 }
 
+/* A variant's filter may ask for an attribute that this version does not have: then the request is answered without it, and says so. */
+static bool resolve(const struct app *app, struct query *q, const struct serve_choice *c, uint64_t k, uint64_t ef, struct retrieve_query *rq,
+                    struct wire_error *e)
+{
+    k = at_most(k, app->config->limits.k);
+    ef = at_most(ef, app->config->limits.ef);
+    if (query_resolve(q, c->loaded->bundle, k, ef, rq, e))
+        return true;
+    if (q->n_and == 0)
+        return false;
+    query_drop_and(q);
+    *e = (struct wire_error){0};
+    return (q->without_variant_filter = query_resolve(q, c->loaded->bundle, k, ef, rq, e));
+}
+
 bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c,
                    struct retrieve_query *rq, struct http_response *resp)
 {
     struct wire_error e;
     uint64_t k = c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, ef = c->a.n ? c->a.ef : 0;
-    if (query_resolve(q, c->loaded->bundle, at_most(k, app->config->limits.k), at_most(ef, app->config->limits.ef), rq,
-                      &e) &&
+    struct query_limits lim = limits_of(app);
+    if (c->a.n && c->a.n_filters && !query_and_filters(q, c->a.filter, c->a.n_filters, &lim, &e))
+        return !serve_wire_problem(r, &e, resp);
+    if (resolve(app, q, c, k, ef, rq, &e) &&
         within_limit(app, q, rq, &e)) {
         set_target(q, c->loaded, rq);
         rq->deadline_ns = r->deadline_ns;
@@ -316,6 +333,8 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
         put_degraded(b, &first, "older_version", none);
     if (res->late)
         put_degraded(b, &first, "deadline", none);
+    if (q->without_variant_filter)
+        put_degraded(b, &first, "variant_filter", none);
     for (size_t i = 0; i < res->n_unknown; i++)
         put_degraded(b, &first, "unknown_value", rq->feature[res->unknown_feature[i]].name);
     put_count(b, &first, "unknown_history_ids", q->unknown_history);

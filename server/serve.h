@@ -54,7 +54,8 @@ bool serve_choose(struct app *app, const struct http_request *r, const struct qu
  * variant whose model cannot answer is told here. begun_ns: when the request was. */
 bool serve_choose_observed(struct app *app, const struct http_request *r, const struct query *q, uint64_t begun_ns, struct serve_choice *c,
                            struct http_response *resp);
-void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool empty, uint64_t begun_ns);
+/* faulty: an error of the variant, whatever the status. */
+void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns);
 void serve_choice_done(struct app *app, struct serve_choice *c);
 
 /* query_resolve with the variant's defaults, which `limits` bounds too. False: the problem is in *resp. */

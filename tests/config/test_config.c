@@ -200,7 +200,7 @@ static void unknown_keys_and_shapes(void **state)
         {"models: [{name: m, path: /m}]\nexperiments:\n  - {name: e, salt: s, variants: [{name: a, model: m, weight: "
          "101}]}\n",
          "want a percentage from 0 to 100"},
-        {"experiments:\n  - {name: e, salt: s, variants: [{name: a, weight: 100}]}\n", "a variant without model"},
+        {"experiments:\n  - {name: e, salt: s, variants: [{model: dat, weight: 100}]}\n", "a variant without name"},
     };
     for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++)
         expect_error(cases[i].text, cases[i].message);

@@ -206,6 +206,53 @@ def splits_are_tested(work):
         check("gone", p_value(d), None)
 
 
+# ------------------------------------------------------------------------------------------------ filters
+
+
+def variants_filter(work):
+    """A variant's filter is not applied, or takes the place of the request's own."""
+    world(work)
+    table = ("[{name: main, salt: s1, variants: [{name: a, weight: 50, model: dat}, {name: b, weight: 50, model: dat, filter: {field: category, in: [food, \"movie\"]}}]},"
+             " {name: other, salt: s2, variants: [{name: x, weight: 100, filter: {field: price, lt: 150.5}}]}]")
+    both = {"X-Experiment-Override": "main=b"}
+    with Daemon(work, ["dat", "tt"], table, state=True) as d:
+        def ask(headers, **body):
+            status, answer, _ = d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "fields": ["class", "price"], **body}, headers=headers)
+            check(f"{answer}", status, 200)
+            check("degraded", answer["degraded"], [])
+            return {i["id"]: i["attributes"] for i in answer["items"]}
+
+        everything = {i["id"]: i["attributes"] for i in d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat", "k": 300, "fields": ["class", "price"]})[1]["items"]}
+        check("all", len(everything), 300)
+        cheap = {i for i, a in everything.items() if a["price"] is not None and float(a["price"]) < 150.5}
+        some = {i for i, a in everything.items() if a["class"] in ("food", "movie")}
+        check("worth a test", (0 < len(cheap & some) < min(len(cheap), len(some)), len(cheap) < 300), (True, True))
+        check("one", set(ask({"X-Experiment-Override": "main=a"})), cheap)
+        check("two", set(ask(both)), cheap & some)
+        own = {"or": [{"field": "category", "in": ["food"]}, {"not": {"field": "price", "gte": 50}}]}
+        mine = {i for i, a in everything.items() if a["class"] == "food" or not (a["price"] is not None and float(a["price"]) >= 50)}
+        check("and the request's", set(ask(both, filter=own)), cheap & some & mine)
+        status, answer, _ = d.data.post("/v1/retrieve", {"user_id": "u1", "filter": {"and": [{"field": "colour", "in": ["red"]}]}}, headers=both)
+        check("the client's fault", (status, answer["code"], answer["errors"][0]["pointer"]), (422, "unknown_attribute", "/filter/and/0/field"))
+        wide = {"or": [{"field": "category", "in": ["food"]}] * 62}
+        check("nodes", d.data.post("/v1/retrieve", {"user_id": "u1", "filter": wide}, headers=both)[1]["code"], "limit_exceeded")
+        check("alone", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat", "filter": wide})[0], 200)
+        found = d.admin.get("/v1/admin/experiments")[1]
+        check("shown", found["experiments"][0]["variants"][1]["filter"], {"field": "category", "in": ["food", "movie"]})
+        p = subprocess.run([os.path.join(BIN, "duetd"), "--config", d.config, "--dump-config"], capture_output=True, text=True)
+        with open(f"{work}/dump.yaml", "w", encoding="utf-8") as f:
+            f.write(p.stdout)
+        q = subprocess.run([os.path.join(BIN, "duetd"), "--config", f"{work}/dump.yaml", "--dump-config"], capture_output=True, text=True)
+        check("dump", ("filter:" in p.stdout, q.returncode, q.stdout), (True, 0, p.stdout))
+        found["experiments"][0]["variants"][1]["filter"] = {"field": "colour", "in": ["red"]}
+        check("no such attribute, as yet", d.admin.call("PUT", "/v1/admin/experiments", found)[0], 200)
+        status, answer, _ = d.data.post("/v1/retrieve", {"user_id": "u1", "k": 5}, headers=both)
+        check("answered without", (status, answer["returned"], answer["degraded"]), (200, 5, ["variant_filter"]))
+        for bad in ({"field": "class"}, {"fild": "class"}, "food", {"field": "class", "in": ["x" * 1100]}):
+            found["experiments"][0]["variants"][1]["filter"] = bad
+            check(f"{bad}"[:80], d.admin.call("PUT", "/v1/admin/experiments", found)[1]["code"], "invalid_experiments")
+
+
 # ------------------------------------------------------------------------------------------------ guardrails
 
 
@@ -277,4 +324,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
