@@ -62,7 +62,7 @@ struct hnsw {
     struct compact *compact;      // or NULL; with it there is nothing above but shape, counts and, if any are removed, `removed`
 };
 
-/* Everything a search needs besides the index. `id` and `score` hold one list of links. */
+/* Everything a search needs besides the index. `id`, `id_next` and `score` hold one list of links. */
 struct hnsw_ws {
     struct limit limit; // of this search; none while building
     struct visited visited;
@@ -72,7 +72,7 @@ struct hnsw_ws {
     size_t query_cap;
     struct hnsw_hit *tie; // [tie_cap]
     size_t tie_cap;
-    uint32_t id[ROW_MAX];
+    uint32_t id[ROW_MAX], id_next[ROW_MAX];
     float score[ROW_MAX];
 
     struct hnsw_hit *more; // live_search.c

@@ -48,21 +48,21 @@ static void prefetch_open(const struct hnsw *h, const struct pool *pool, int lev
         }
 }
 
-/* Neighbours of `id` not seen before in this walk, into ws->id, their vectors on the way to the cache. Which are new
- * cannot be guessed, so they are sorted out without a branch. */
-static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, struct hnsw_ws *ws)
+/* Neighbours of `id` not seen before in this walk, into out, their vectors on the way to the cache. Which are new cannot be guessed, so
+ * they are sorted out without a branch. */
+static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t id, int level, struct hnsw_ws *ws, uint32_t *out)
 {
     size_t n = 0;
-    unsigned all = read_links(h, lock, id, level, ws->id);
+    unsigned all = read_links(h, lock, id, level, out);
     for (unsigned i = 0; i < all; i++)
-        __builtin_prefetch(ws->visited.tag + ws->id[i], 1);
+        __builtin_prefetch(ws->visited.tag + out[i], 1);
     for (unsigned i = 0; i < all; i++) {
-        uint32_t to = ws->id[i];
-        ws->id[n] = to;
+        uint32_t to = out[i];
+        out[n] = to;
         n += visited_mark(&ws->visited, to);
     }
     for (size_t i = 0; i < n; i++)
-        ask_for_vector(h, ws->id[i]);
+        ask_for_vector(h, out[i]);
     return n;
 }
 
@@ -87,23 +87,31 @@ uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int
     return at;
 }
 
-/* Alg. 2: the ef best reachable from `from`, into ws->pool. */
+/* Alg. 2: the ef best reachable from `from`, into ws->pool. Two hops are under way at a time: while the vectors of one come from memory,
+ * the next candidate's list is read, so what a hop finds takes part in the choice of the candidate after next. */
 void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
                struct hnsw_ws *ws)
 {
     struct pool *pool = &ws->pool;
-    uint32_t id;
+    uint32_t id, *now = ws->id, *next = ws->id_next;
+    size_t n = 0, n_next;
     hnsw_visited_begin(&ws->visited);
     visited_mark(&ws->visited, from);
     pool_begin(pool, ef);
     pool_insert(pool, score_id(h, q, from), from);
-    while (!ws->limit.cut && pool_take(pool, &id)) {
-        size_t n = limit_take(&ws->limit, fresh_neighbours(h, lock, id, level, ws));
-        score_ids(h, q, ws->id, n, ws->score);
+    do {
+        n_next = 0;
+        if (!ws->limit.cut && pool_take(pool, &id))
+            n_next = limit_take(&ws->limit, fresh_neighbours(h, lock, id, level, ws, next));
+        score_ids(h, q, now, n, ws->score);
         for (size_t i = 0; i < n; i++)
-            pool_insert(pool, ws->score[i], ws->id[i]);
+            pool_insert(pool, ws->score[i], now[i]);
         prefetch_open(h, pool, level);
-    }
+        uint32_t *free = now;
+        now = next;
+        next = free;
+        n = n_next;
+    } while (n > 0 || (!ws->limit.cut && pool_has_open(pool)));
 }
 
 // ------------------------------------------------------------------------------------------------- filtered search
@@ -145,7 +153,7 @@ static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_
         uint64_t key = ~hnsw_heap_pop(&ws->open);
         if (ws->best.n == ef && key < ws->best.key[0])
             break;
-        size_t n = limit_take(&ws->limit, fresh_neighbours(h, NULL, key_id(key), 0, ws));
+        size_t n = limit_take(&ws->limit, fresh_neighbours(h, NULL, key_id(key), 0, ws, ws->id));
         score_ids(h, q, ws->id, n, ws->score);
         for (size_t i = 0; i < n; i++)
             if (!offer(h, p, ef, ws, ws->id[i], ws->score[i]))

@@ -94,12 +94,17 @@ static inline void pool_insert(struct pool *p, float score, uint32_t id)
         pool_put(p, pool_make_room(p, key), key);
 }
 
-/* The best open entry, now done; false when there is none. */
-static inline bool pool_take(struct pool *p, uint32_t *id)
+static inline bool pool_has_open(struct pool *p)
 {
     while (p->next < p->n && !(p->key[p->next] & 1))
         p->next++;
-    if (p->next == p->n)
+    return p->next < p->n;
+}
+
+/* The best open entry, now done; false when there is none. */
+static inline bool pool_take(struct pool *p, uint32_t *id)
+{
+    if (!pool_has_open(p))
         return false;
     *id = key_id(p->key[p->next]);
     p->key[p->next] &= ~(uint64_t)1;
