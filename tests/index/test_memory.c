@@ -69,13 +69,21 @@ static bool use(struct hnsw **h, const float *v, struct hnsw_err *err)
     return ok;
 }
 
-static bool files(const struct hnsw *h, struct hnsw_err *err)
+static bool files(const struct hnsw *h, const float *v, struct hnsw_err *err)
 {
-    struct hnsw *a = NULL, *b = NULL;
+    struct hnsw *a = NULL, *b = NULL, *c = NULL;
+    struct hnsw_ws *ws = NULL;
+    struct hnsw_hit hit[20];
     bool ok = hnsw_save(h, path, err) && (a = hnsw_load(path, err)) && hnsw_export(h, path, err) &&
               (b = hnsw_import(path, HNSW_COSINE, 8, err)) && hnsw_check(b, NULL, err);
+    ok = ok && hnsw_optimize(a, HNSW_COMPACT, 2, err) && hnsw_save(a, path, err) && (c = hnsw_load(path, err));
+    ok = ok && ((ws = hnsw_ws_new()) || hnsw_fail(err, HNSW_NOMEM, "workspace"));
+    ok = ok && hnsw_search_multi(c, v, 3, &(struct hnsw_query){.k = 20}, ws, hit, err) == 20 &&
+         hnsw_search_exact(h, v, &(struct hnsw_query){.k = 20}, ws, hit, err) == 20;
+    hnsw_ws_free(ws);
     hnsw_free(a);
     hnsw_free(b);
+    hnsw_free(c);
     return ok;
 }
 
@@ -90,7 +98,7 @@ static void every_failed_allocation_is_survived(void **state)
         struct hnsw_err err = {0};
         assert_true(n < 2000);
         fail_at = n;
-        done = use(&h, v, &err) && files(h, &err);
+        done = use(&h, v, &err) && files(h, v, &err);
         fail_at = -1;
         if (!done)
             assert_int_equal(err.code, HNSW_NOMEM);

@@ -49,7 +49,7 @@ static void *search(void *arg)
     return NULL;
 }
 
-static void search_by_many(bool fast)
+static void search_by_many(enum hnsw_layout layout)
 {
     float *v = clustered(N, DIM, 30, 1), *q = clustered(NQ, DIM, 30, 2);
     struct hnsw *h = new_index(HNSW_COSINE, DIM, N);
@@ -59,7 +59,7 @@ static void search_by_many(bool fast)
     struct searcher s[THREADS];
     pthread_t t[THREADS];
     assert_ok(hnsw_add_batch(h, v, NULL, N, 2, NULL, NULL, &err), err);
-    assert_ok(!fast || hnsw_optimize(h, HNSW_FAST, 2, &err), err);
+    assert_ok(hnsw_optimize(h, layout, 2, &err), err);
     for (size_t i = 0; i < NQ; i++)
         assert_int_equal(hnsw_search(h, q + i * DIM, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = K, .ef = 50}, ws, want + i * K, &err),
                          K);
@@ -81,8 +81,9 @@ static void search_by_many(bool fast)
 static void many_search_one_index(void **state)
 {
     (void)state;
-    search_by_many(false);
-    search_by_many(true);
+    search_by_many(HNSW_PLAIN);
+    search_by_many(HNSW_FAST);
+    search_by_many(HNSW_COMPACT);
 }
 
 /* Small m and many threads on few elements: every list is contended. */
