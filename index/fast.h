@@ -43,7 +43,7 @@ typedef size_t hnsw_fast_hop_fn(const struct fast *p, const unsigned char *block
                            const uint32_t *seen, uint32_t mask, uint32_t *id, float *score);
 
 hnsw_fast_hop_fn *hnsw_fast_hop_get(void); // by the picked kernel
-extern hnsw_fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_avx2, hnsw_fast_hop_vnni;
+extern hnsw_fast_hop_fn hnsw_fast_hop_plain, hnsw_fast_hop_sse, hnsw_fast_hop_avx2, hnsw_fast_hop_vnni;
 
 /* Fold the query with the steps of the codes and round it to int8, code [4 words]; returns what turns sums of products into scores. */
 float hnsw_fast_encode_query(const struct hnsw *h, const float *q, int8_t *code);

@@ -1,4 +1,4 @@
-/* fast_hop.c - scoring one block of fast.h: AVX-512 with VNNI, AVX2, and plain C, which the others are tested against.
+/* fast_hop.c - scoring one block of fast.h: AVX-512 with VNNI, AVX2, SSE4.1, and plain C, which the others are tested against.
  * Sums of products of bytes are exact, so all give the same floats and the same graph walk. */
 #include "index/hnsw_priv.h"
 #include "index/fast.h"
@@ -76,6 +76,51 @@ AVX2 size_t hnsw_fast_hop_avx2(const struct fast *p, const unsigned char *block,
     return n;
 }
 
+#define SSE4 __attribute__((target("sse4.1")))
+
+SSE4 static inline __m128i pairs4(const unsigned char *code, __m128i qw)
+{
+    __m128i wide = _mm_cvtepu8_epi16(_mm_loadl_epi64((const __m128i *)(const void *)code)); // 2 neighbours x 4 dims
+    return _mm_madd_epi16(wide, qw);
+}
+
+SSE4 static inline __m128i sums4(const unsigned char *code, const int8_t *q, unsigned words)
+{
+    __m128i lo = _mm_setzero_si128(), hi = lo;
+    for (unsigned w = 0; w < words; w++) {
+        int32_t word;
+        __builtin_memcpy(&word, q + 4 * w, sizeof(word));
+        __m128i qw = _mm_cvtepi8_epi16(_mm_set1_epi32(word));
+        lo = _mm_add_epi32(lo, pairs4(code + 64 * w, qw));
+        hi = _mm_add_epi32(hi, pairs4(code + 64 * w + 8, qw));
+    }
+    return _mm_hadd_epi32(lo, hi);
+}
+
+SSE4 size_t hnsw_fast_hop_sse(const struct fast *p, const unsigned char *block, const int8_t *q, float scale, float above,
+                              const uint32_t *seen, uint32_t mask, uint32_t *id, float *score)
+{
+    const uint32_t *to = (const uint32_t *)(const void *)block;
+    const unsigned char *code = fast_codes(p, block);
+    size_t n = 0;
+    for (unsigned g = 0; g < p->width; g += 4) {
+        const unsigned char *at = code + (size_t)(g / FAST_GROUP) * p->words * 64 + (g % FAST_GROUP) * 4;
+        __m128 s = _mm_mul_ps(_mm_cvtepi32_ps(sums4(at, q, p->words)), _mm_set1_ps(scale));
+        if (p->has_bias)
+            s = _mm_sub_ps(s, _mm_loadu_ps(fast_bias(p, block) + g));
+        unsigned better = (unsigned)_mm_movemask_ps(_mm_cmpgt_ps(s, _mm_set1_ps(above)));
+        float all[4];
+        _mm_storeu_ps(all, s);
+        for (; better; better &= better - 1) {
+            unsigned i = (unsigned)__builtin_ctz(better);
+            id[n] = to[g + i];
+            score[n] = all[i];
+            n += to[g + i] != NO_ID && seen[to[g + i] & mask] != to[g + i];
+        }
+    }
+    return n;
+}
+
 #define VNNI __attribute__((target("avx512f,avx512bw,avx512vl,avx512vnni")))
 
 VNNI static inline __m512i sums16(const unsigned char *code, const int8_t *q, unsigned words)
@@ -126,7 +171,9 @@ static hnsw_fast_hop_fn *pick(const char *kernel)
     if (kernel[0] == 'a' && kernel[3] == '5' && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512vnni"))
         return hnsw_fast_hop_vnni;
-    return kernel[0] == 'a' ? hnsw_fast_hop_avx2 : hnsw_fast_hop_plain;
+    if (kernel[0] == 'a')
+        return hnsw_fast_hop_avx2;
+    return kernel[0] == 's' && __builtin_cpu_supports("sse4.1") ? hnsw_fast_hop_sse : hnsw_fast_hop_plain;
 }
 #else
 static hnsw_fast_hop_fn *pick(const char *kernel)
