@@ -57,6 +57,7 @@ struct config_listener {
 struct config {
     struct config_listener data, admin;
     char *admin_token_file; // "" = none
+    char *data_keys_file;   // "" = none: the data listener is open
     struct {
         uint64_t header_ms, body_ms, idle_ms, deadline_ms;
     } http;

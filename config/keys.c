@@ -34,6 +34,8 @@ const struct key keys[] = {
     NUM("data.threads", data.threads, 0, 256, "0", false, "event loops; 0 = one per core"),
     NUM("data.max_connections", data.max_connections, 16, 200000, "4096", false,
         "above it requests get 503; well above it clients wait"),
+    {.name = "data.keys_file", .kind = KEY_STR, .offset = AT(data_keys_file), .def = "", .live = true,
+     .help = "file of API keys and their quotas; empty: the data listener asks for none; read again at SIGHUP"},
     TEXT("admin.address", admin.address, "127.0.0.1",
          "health, /metrics and /v1/admin; off loopback a token is required"),
     NUM("admin.port", admin.port, 0, 65535, "8081", false, "0 takes any free port"),

@@ -14,6 +14,7 @@
 #include "core/base/fio.h"
 #include "server/access.h"
 #include "server/admission.h"
+#include "server/api_keys.h"
 #include "server/process.h"
 #include "server/route.h"
 
@@ -63,11 +64,13 @@ bool app_check_config(const struct config *c, struct err *err)
         if (!is_numeric(address[i]))
             return err_set(err, ERR_ARG, "%s.address: found \"%s\", want a numeric IPv4 or IPv6 address",
                            i ? "admin" : "data", address[i]);
-    if (c->admin_token_file[0] || is_loopback(c->admin.address))
-        return true;
-    return err_set(err, ERR_ARG,
-                   "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
-                   c->admin.address);
+    if (!c->admin_token_file[0] && !is_loopback(c->admin.address))
+        return err_set(err, ERR_ARG,
+                       "admin.address is %s, which others can reach: set admin.token_file, or listen on 127.0.0.1",
+                       c->admin.address);
+    struct api_key_table *keys = api_key_table_read(c->data_keys_file, err);
+    api_key_table_free(keys);
+    return keys != NULL;
 }
 
 static bool read_token(struct app *app, struct err *err)
@@ -160,6 +163,13 @@ static unsigned threads_of(const struct config_listener *l)
     return l->threads ? (unsigned)l->threads : cores > 0 ? (unsigned)cores : 1;
 }
 
+static bool read_keys(struct app *app, struct err *err)
+{
+    struct api_key_table *t = api_key_table_read(app->config->data_keys_file, err);
+    app->api_keys = t ? api_keys_new(t, app->n_shards, app->metrics, err) : NULL;
+    return app->api_keys != NULL;
+}
+
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err)
 {
     *app = (struct app){
@@ -171,7 +181,8 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     app->n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
     struct admission_params p = {.n_shards = app->n_shards};
     if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
-        !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)))
+        !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)) ||
+        !read_keys(app, err))
         return false;
     if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         return err_errno(err, "eventfd");
@@ -228,11 +239,15 @@ bool app_start_service(struct app *app, struct err *err)
 bool app_reconfigure(struct app *app, struct config *next, struct buf *frozen, struct err *err)
 {
     config_frozen_changes(app->config, next, frozen);
-    if (!config_keep_frozen(next, app->config, err) || (app->service->check && !app->service->check(next, err)) ||
+    struct api_key_table *keys = api_key_table_read(next->data_keys_file, err);
+    if (!keys || !config_keep_frozen(next, app->config, err) ||
+        (app->service->check && !app->service->check(next, err)) ||
         (app->service->apply && !app->service->apply(app, next, err))) {
+        api_key_table_free(keys);
         config_free(next);
         return false;
     }
+    api_keys_replace(app->api_keys, keys);
     tune(app, next);
     pthread_mutex_lock(&app->live->lock);
     struct config *old = app->live->config;
@@ -289,6 +304,7 @@ void app_fini(struct app *app)
         app->service->stop(app);
     access_free(app->access);
     admission_free(app->admission);
+    api_keys_free(app->api_keys);
     metrics_free(app->metrics);
     free(app->admin_token);
     if (app->live) {

@@ -17,6 +17,7 @@
 
 struct app;
 struct admission;
+struct api_keys;     // api_keys.h
 struct access;       // access.h: access log and request metrics
 struct app_live;
 struct generations;  // generation.h
@@ -63,6 +64,7 @@ struct app {
     struct log log;
     struct metrics *metrics;
     struct admission *admission;
+    struct api_keys *api_keys; // of the data listener
     struct access *access;
     const struct service *service;
     struct generations *generations; // the serving side sets and frees these three
@@ -99,7 +101,7 @@ uint64_t app_now_ns(void); // CLOCK_MONOTONIC
 // ------------------------------------------------------------------------------------- for main.c and tests
 
 /* What a configuration must keep beside each key's range: addresses are numeric, an admin listener that others can reach
- * has a token. */
+ * has a token, the file of API keys can be read. */
 bool app_check_config(const struct config *c, struct err *err);
 
 /* Metrics, admission, access log and token from `c`, which the app takes (freed on failure too). */

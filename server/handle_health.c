@@ -91,7 +91,8 @@ static bool metrics(struct app *app, struct http_request *r, const struct route_
 
 #define HEALTH(path, fn)                                                                                               \
     {                                                                                                                  \
-        .method = HTTP_GET, .pattern = path, .on = ROUTE_BOTH, .name = "health", .while_starting = true, .handler = fn \
+        .method = HTTP_GET, .pattern = path, .on = ROUTE_BOTH, .name = "health", .open = true, .while_starting = true, \
+        .handler = fn                                                                                                  \
     }
 
 const struct route health_routes[] = {

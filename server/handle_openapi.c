@@ -21,6 +21,7 @@ const struct route openapi_routes[] = {
      .pattern = "/openapi.json",
      .on = ROUTE_BOTH,
      .name = "openapi",
+     .open = true,
      .while_starting = true,
      .handler = openapi},
     {.handler = NULL},

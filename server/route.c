@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "server/admission.h"
+#include "server/api_keys.h"
 #include "server/app.h"
 #include "server/handle_health.h"
 #include "server/handle_openapi.h"
@@ -108,6 +109,8 @@ bool route_dispatch(void *ctx, struct http_request *r, struct http_response *res
     r->note = m.route->name;
     if (m.route->needs_token && !app_admin_allowed(app, r))
         return no_token(r, resp);
+    if (!r->is_admin && !m.route->open && !api_keys_admit(app->api_keys, ts->shard, r, app_now_ns(), resp))
+        return true;
     if (!serving && !m.route->while_starting) {
         admission_refuse(app->admission, r, resp, "starting", "the service is starting");
         return true;

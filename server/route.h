@@ -33,6 +33,7 @@ struct route {
     enum route_on on;
     const char *name;    // label of metrics and logs: "retrieve"
     bool needs_token;    // /v1/admin/*
+    bool open;           // needs no API key on the data listener (health)
     bool sheds;          // computes: may be refused with 503 under overload (admission.h)
     bool while_starting; // answers before service.start has returned (health)
     route_handler handler; // NULL ends a table
@@ -44,7 +45,7 @@ enum route_found { ROUTE_FOUND, ROUTE_NO_PATH, ROUTE_NO_METHOD };
 enum route_found route_find(const struct route *const *tables, size_t n, const struct http_request *r, struct route_match *m, char *allow,
                             size_t cap);
 
-/* The http_handler of both listeners; ctx is the struct app. Checks token and admission, then calls the route's handler. */
+/* The http_handler of both listeners; ctx is the struct app. Checks token or API key, and admission, then calls the route's handler. */
 bool route_dispatch(void *ctx, struct http_request *r, struct http_response *resp);
 
 #endif

@@ -3,6 +3,7 @@
 Checks that want a tool (promtool, systemd-analyze, helm, kubectl, haproxy) are left out where it is not installed, and say so.
     python3 deploy.py [test ...]
 """
+import hashlib
 import json
 import os
 import re
@@ -255,9 +256,11 @@ def chart(work):
 
 def live_metrics(work):
     publish(f"{work}/models", "dat", 1, 1)
-    with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}]}]") as d:
+    with open(f"{work}/keys", "w", encoding="utf-8") as f:
+        f.write(f"keys: [{{name: k, sha256: '{hashlib.sha256(b'key').hexdigest()}'}}]\n")
+    with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}]}]", extra=("--set", f"data.keys_file={work}/keys")) as d:
         for user in ("u1", "stranger"):
-            check("retrieve", d.data.post("/v1/retrieve", {"user_id": user})[0], 200)
+            check("retrieve", d.data.post("/v1/retrieve", {"user_id": user}, headers={"X-Api-Key": "key"})[0], 200)
         text = d.admin.get("/metrics", raw=True)[1].decode()
     labels = {}
     for name, inside in re.findall(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ", text, re.M):

@@ -3,6 +3,7 @@ status is reached, and every answer's body is checked by its schema. A member of
 
     python3 openapi.py [test ...]
 """
+import hashlib
 import json
 import os
 import re
@@ -276,7 +277,7 @@ def token_and_drain(work):
     allowed = {"Authorization": "Bearer 0123456789abcdef"}
     for pattern, operations_ in DOC["paths"].items():
         for method, operation in operations_.items():
-            if method != "servers" and "security" in operation:
+            if method != "servers" and {"token": []} in operation.get("security", []):
                 call(d.admin, 401, method.upper(), pattern.replace("{m}", "dat").replace("{id}", "1-1"))
     call(d.admin, 409, "PUT", "/v1/admin/experiments", {"experiments": []}, allowed)
     for path in ("/readyz", "/startupz"):
@@ -284,6 +285,22 @@ def token_and_drain(work):
     call(d.admin, 202, "POST", "/v1/admin/drain", None, allowed)
     d.told = True
     d.stop()
+
+
+def keys(work):
+    with open(f"{work}/keys", "w", encoding="utf-8") as f:
+        f.write(f"keys: [{{name: spent, sha256: '{hashlib.sha256(b'spent').hexdigest()}', requests_per_s: 0.001}}]\n")
+    spent = {"X-Api-Key": "spent"}
+    with Daemon(work, ["dat", "tt"], state=False, extra=("--set", f"data.keys_file={work}/keys")) as d:
+        call(d.data, 200, "GET", "/v1/models", None, spent)
+        for pattern, operations_ in DOC["paths"].items():
+            for method, operation in operations_.items():
+                path = pattern.replace("{m}", "dat").replace("{id}", "i1")
+                if method != "servers" and {"key": []} in operation.get("security", []):
+                    call(d.data, 401, method.upper(), path)
+                    call(d.data, 429, method.upper(), path, None, spent)
+                elif method != "servers" and "servers" not in operations_:  # the others need none
+                    check(path, d.data.call(method.upper(), path, raw=True)[0], 200)
 
 
 def document_and_daemon_agree(work):
@@ -305,6 +322,7 @@ def document_and_daemon_agree(work):
         table(d)
         itself(d)
     token_and_drain(work)
+    keys(work)
     want = {(m.upper(), p, int(s)) for p, o in DOC["paths"].items() for m in o if m != "servers" for s in o[m]["responses"]}
     check("documented, and not reached", want - reached, NOT_REACHED)
 
