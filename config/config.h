@@ -27,6 +27,8 @@ struct config_variant {
     double weight; // percent of the experiment's traffic
     uint64_t ef;   // 0 = not overridden
     uint64_t k;    // 0 = not overridden
+    bool shadow;   // compared, never chosen
+    double share;  // percent of the answers that a shadow is compared with; 0 = not given
     char *filter;  // JSON, as a request's; NULL = none
     int line;
 };

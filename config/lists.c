@@ -16,7 +16,7 @@
 /* One member of a list's entry: where it goes, and how it is read. */
 struct member {
     const char *name;
-    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS, M_JSON } kind;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS, M_JSON, M_BOOL } kind;
     void *out;
     bool needed;
 };
@@ -143,6 +143,8 @@ static bool read_member(const struct member *m, const struct ynode *v, const cha
         return read_layout(v, name, m->out, err);
     case M_RECALL:
         return read_recall(v, name, m->out, err);
+    case M_BOOL:
+        return ynode_bool(v, name, m->out, err);
     case M_JSON:
         return read_json(v, name, m->out, err);
     case M_LIMIT:
@@ -238,6 +240,8 @@ static bool read_variants(struct config_experiment *e, const struct ynode *list,
                                          {"ef", M_UINT, &v->ef, false},
                                          {"k", M_UINT, &v->k, false},
                                          {"filter", M_JSON, &v->filter, false},
+                                         {"shadow", M_BOOL, &v->shadow, false},
+                                         {"share", M_WEIGHT, &v->share, false},
                                          {NULL, M_TEXT, NULL, false}};
         v->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "a variant", err))
@@ -370,6 +374,10 @@ static void dump_variant(const struct config_variant *v, struct buf *out)
         buf_printf(out, ", ef: %llu", (unsigned long long)v->ef);
     if (v->k)
         buf_printf(out, ", k: %llu", (unsigned long long)v->k);
+    if (v->shadow)
+        buf_puts(out, ", shadow: true");
+    if (v->share > 0)
+        buf_printf(out, ", share: %.17g", v->share);
     if (v->filter)
         buf_printf(out, ", filter: %s", v->filter); // JSON is YAML
     buf_puts(out, "}\n");

@@ -56,7 +56,8 @@ void config_sample(struct buf *out)
         "#    guardrails: {error_share: 0.02, p99_ms: 50, empty_share: 0.1, window_s: 60, min_requests: 200}\n"
         "#    variants:\n"
         "#      - {name: control, model: two_tower, weight: 50}\n"
-        "#      - {name: treatment, model: dat, weight: 50, ef: 200}\n");
+        "#      - {name: treatment, model: dat, weight: 50, ef: 200}\n"
+        "#      - {name: next, model: dat, weight: 0, ef: 400, shadow: true, share: 10}  # computed aside, compared, never shown\n");
 }
 
 void config_table(struct buf *out)

@@ -12,6 +12,7 @@
 struct experiment_table {
     size_t n;
     struct experiment *e; // [n]
+    bool has_shadow;
     _Atomic unsigned refs;
 };
 
@@ -90,6 +91,8 @@ static bool check_variants(const struct experiment *e, struct err *err)
                 return err_set(err, ERR_ARG, "variant '%s' is there twice", v->name);
         if (v->filter[0] && !query_check_filter(v->filter, err))
             return err_prefix(err, "variant '%s'", v->name);
+        if (v->shadow ? v->buckets > 0 || v->share == 0 : v->share > 0)
+            return err_set(err, ERR_ARG, "variant '%s': a shadow has weight 0 and a share above 0, and only a shadow has a share", v->name);
         sum += v->buckets;
     }
     if (sum != EXPERIMENT_BUCKETS)
@@ -172,6 +175,8 @@ struct experiment_table *experiment_table_build(const struct experiment *e, size
             err_prefix(err, "experiment '%s'", t->e[i].name);
             goto fail;
         }
+        for (size_t v = 0; v < t->e[i].n_variants; v++)
+            t->has_shadow |= t->e[i].variant[v].shadow;
     }
     return t;
 fail:
@@ -201,6 +206,11 @@ void experiment_table_unref(struct experiment_table *t)
     free(t);
 }
 
+bool experiment_table_has_shadow(const struct experiment_table *t)
+{
+    return t->has_shadow;
+}
+
 size_t experiment_table_n(const struct experiment_table *t)
 {
     return t->n;
@@ -219,7 +229,8 @@ void experiment_table_set_metric(struct experiment_table *t, size_t experiment, 
 static bool same_variant(const struct experiment_variant *a, const struct experiment_variant *b)
 {
     return strcmp(a->name, b->name) == 0 && strcmp(a->model, b->model) == 0 && a->buckets == b->buckets &&
-           a->ef == b->ef && a->k == b->k && strcmp(a->filter, b->filter) == 0;
+           a->ef == b->ef && a->k == b->k && strcmp(a->filter, b->filter) == 0 &&
+           a->shadow == b->shadow && a->share == b->share;
 }
 
 /* Would what was counted of the one say something of the other? */

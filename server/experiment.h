@@ -50,6 +50,8 @@ struct experiment_variant {
     char model[EXPERIMENT_NAME_MAX + 1]; // "" = does not set it
     uint32_t ef, k;                      // 0 = does not set it
     char filter[EXPERIMENT_FILTER_MAX + 1]; // JSON, as a request's; "" = does not set it
+    bool shadow;    // never chosen (buckets is 0), but compared with what was: shadow.h
+    uint32_t share; // of the answers, in hundredths of a percent; shadows only
     struct experiment_stop stopped;      // only while buckets is 0
     uint32_t metric;                     // id of its counter (metrics.h); set before the table is published
 };
@@ -79,7 +81,7 @@ void experiment_table_unref(struct experiment_table *t); // NULL is fine
 
 size_t experiment_table_n(const struct experiment_table *t);
 const struct experiment *experiment_table_get(const struct experiment_table *t, size_t i);
-size_t experiment_control(const struct experiment *e); // index of the variant named "control", else 0
+size_t experiment_control(const struct experiment *e); // index of the variant named "control", else of the first; no shadow
 void experiment_give(struct experiment *e, size_t from, size_t to); // all buckets of one variant to another
 
 /* While the table has one owner: before it is published. */
@@ -87,6 +89,7 @@ void experiment_table_set_metric(struct experiment_table *t, size_t experiment, 
 /* While the table has one owner: each experiment gets a tally (tally.h), that of `before` (may be NULL) where the same experiment is
  * there, else a new one. *fresh: false if the table has its tallies already, and nothing was done. */
 bool experiment_table_tally(struct experiment_table *t, const struct experiment_table *before, bool *fresh, struct err *err);
+bool experiment_table_has_shadow(const struct experiment_table *t);
 /* Index or -1. */
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n);
 

@@ -11,9 +11,12 @@ static const char *const stop_keys[] = {"reason", "value", "limit", "at", "weigh
 size_t experiment_control(const struct experiment *e)
 {
     for (size_t v = 0; v < e->n_variants; v++)
-        if (strcmp(e->variant[v].name, "control") == 0)
+        if (strcmp(e->variant[v].name, "control") == 0 && !e->variant[v].shadow)
             return v;
-    return 0;
+    size_t first = 0;
+    while (e->variant[first].shadow) // not all are: weights sum to 100
+        first++;
+    return first;
 }
 
 void experiment_give(struct experiment *e, size_t from, size_t to)

@@ -33,7 +33,7 @@ static bool check_unit(const char *unit, struct err *err)
 }
 
 static const char *const experiment_keys[] = {"name", "salt", "unit", "variants", "guardrails"};
-static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges", "stopped", "filter"};
+static const char *const variant_keys[] = {"name", "weight", "model", "ef", "k", "ranges", "stopped", "filter", "shadow", "share"};
 #define EF_MAX 20000
 #define K_MAX 10000
 
@@ -59,10 +59,12 @@ static bool in_range(uint64_t v, uint64_t max, const char *key, uint32_t *out, s
 
 static bool config_variant(const struct config_variant *v, struct experiment_variant *out, struct err *err)
 {
+    out->shadow = v->shadow;
     return copy_text(out->name, EXPERIMENT_NAME_MAX, "name", v->name, err) &&
            copy_text(out->model, EXPERIMENT_NAME_MAX, "model", v->model ? v->model : "", err) &&
            copy_text(out->filter, EXPERIMENT_FILTER_MAX, "filter", v->filter ? v->filter : "", err) &&
            experiment_buckets(v->weight, &out->buckets, err) &&
+           experiment_buckets(v->share > 0 ? v->share : v->shadow ? 100 : 0, &out->share, err) &&
            (v->ef == 0 || in_range(v->ef, EF_MAX, "ef", &out->ef, err)) &&
            (v->k == 0 || in_range(v->k, K_MAX, "k", &out->k, err));
 }
@@ -177,6 +179,11 @@ static bool json_variant_key(const char *key, json_t *v, size_t i, struct experi
         return experiment_json_uint(v, key, EF_MAX, &out->ef, err);
     if (strcmp(key, "k") == 0)
         return experiment_json_uint(v, key, K_MAX, &out->k, err);
+    if (strcmp(key, "shadow") == 0)
+        return (out->shadow = json_is_true(v)) || json_is_boolean(v) || err_set(err, ERR_ARG, "'shadow' must be true or false");
+    if (strcmp(key, "share") == 0)
+        return json_is_number(v) ? experiment_buckets(json_number_value(v), &out->share, err)
+                                 : err_set(err, ERR_ARG, "'share' must be a number");
     if (strcmp(key, "filter") == 0)
         return filter_into(v, out->filter, err);
     if (strcmp(key, "stopped") == 0)
@@ -190,10 +197,12 @@ static bool json_variant(json_t *v, size_t i, struct experiment *e, struct err *
     json_t *m;
     if (!json_is_object(v))
         return err_set(err, ERR_ARG, "a variant must be an object with name and weight");
-    json_object_foreach(v, key, m) if (!experiment_known_key(key, variant_keys, 8, err) ||
+    json_object_foreach(v, key, m) if (!experiment_known_key(key, variant_keys, 10, err) ||
                                        !json_variant_key(key, m, i, e, err)) return err_prefix(err, "variant %zu", i);
     if (!e->variant[i].name[0] || !json_object_get(v, "weight"))
         return err_set(err, ERR_ARG, "variant %zu needs name and weight", i);
+    if (e->variant[i].shadow && !json_object_get(v, "share"))
+        e->variant[i].share = EXPERIMENT_BUCKETS;
     if (e->variant[i].buckets > 0)
         e->variant[i].stopped = (struct experiment_stop){0}; // somebody gave it traffic again
     return true;
@@ -322,6 +331,10 @@ static json_t *variant_to_json(const struct experiment *e, size_t i)
         json_object_set_new(o, "ef", json_integer(v->ef));
     if (v->k)
         json_object_set_new(o, "k", json_integer(v->k));
+    if (v->shadow) {
+        json_object_set_new(o, "shadow", json_true());
+        json_object_set_new(o, "share", json_real(v->share / 100.0));
+    }
     if (v->filter[0])
         json_object_set_new(o, "filter", json_parse(v->filter, strlen(v->filter), NULL));
     if (v->stopped.reason[0])

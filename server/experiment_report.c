@@ -108,8 +108,15 @@ static json_t *variant(const struct experiment *e, size_t v, uint64_t units)
     struct outcome_window w;
     outcome_window(tally_outcomes(e->tally), v, &w);
     double n = w.n ? (double)w.n : 1;
-    return json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", e->variant[v].name, "units", (json_int_t)units, "requests",
+    json_t *o = json_pack("{s:s, s:I, s:I, s:f, s:f, s:f}", "name", e->variant[v].name, "units", (json_int_t)units, "requests",
                      (json_int_t)w.n, "error_share", (double)w.errors / n, "empty_share", (double)w.empty / n, "p99_ms", w.p99_ms);
+    if (e->variant[v].shadow) {
+        struct tally_shadow s;
+        tally_shadow(e->tally, v, &s);
+        json_object_set_new(o, "shadow", json_pack("{s:I, s:f, s:f, s:f}", "compared", (json_int_t)s.n, "overlap", s.overlap, "rbo",
+                                                   s.rbo, "score_drift", s.drift));
+    }
+    return o;
 }
 
 static json_t *one(const struct experiment *e)

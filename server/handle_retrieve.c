@@ -3,6 +3,8 @@
 #include "server/exposure_log.h"
 #include "server/problem.h"
 #include "server/serve.h"
+#include "server/service.h"
+#include "server/shadow.h"
 
 bool handle_retrieve(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp)
 {
@@ -16,8 +18,10 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
         !serve_choose_observed(app, r, &s->query, begun_ns, &c, resp))
         return true;
     if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
-        if (serve_topk(app, r, &c, s, &rq, resp))
+        if (serve_topk(app, r, &c, s, &rq, resp)) {
             exposure_log(app, t->shard, r, &c, s);
+            shadow_offer(app->parts->shadow, t->shard, r, &c, s, rq.k);
+        }
     }
     if (resp->body.failed)
         problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");

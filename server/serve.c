@@ -116,10 +116,15 @@ static bool is_json(const struct http_request *r)
     return n == sizeof(json) - 1 && strncasecmp(type, json, n) == 0;
 }
 
+bool serve_parse(const struct app *app, enum query_kind kind, const char *body, size_t n, struct query *q, struct wire_error *e)
+{
+    struct query_limits lim = limits_of(app);
+    return query_parse(q, kind, body, n, &lim, e);
+}
+
 bool serve_read(struct app *app, const struct http_request *r, enum query_kind kind, struct serve_state *s,
                 struct http_response *resp)
 {
-    struct query_limits lim = limits_of(app);
     struct wire_error e;
     if (!s) {
         http_add_header(resp, "Retry-After", "1");
@@ -127,7 +132,7 @@ bool serve_read(struct app *app, const struct http_request *r, enum query_kind k
     }
     if (!is_json(r))
         return !problem_write(resp, r, 415, "unsupported_media_type", NULL, "Content-Type must be application/json");
-    if (!query_parse(&s->query, kind, r->body, r->body_len, &lim, &e))
+    if (!serve_parse(app, kind, r->body, r->body_len, &s->query, &e))
         return !serve_wire_problem(r, &e, resp);
     return true;
 }
@@ -248,35 +253,38 @@ static bool within_limit(const struct app *app, const struct query *q, const str
 }
 
 /* A variant's filter may ask for an attribute that this version does not have: then the request is answered without it, and says so. */
-static bool resolve(const struct app *app, struct query *q, const struct serve_choice *c, uint64_t k, uint64_t ef, struct retrieve_query *rq,
-                    struct wire_error *e)
+static bool resolve(struct query *q, const struct loaded *l, uint64_t k, uint64_t ef, struct retrieve_query *rq, struct wire_error *e)
 {
-    k = at_most(k, app->config->limits.k);
-    ef = at_most(ef, app->config->limits.ef);
-    if (query_resolve(q, c->loaded->bundle, k, ef, rq, e))
+    if (query_resolve(q, l->bundle, k, ef, rq, e))
         return true;
     if (q->n_and == 0)
         return false;
     query_drop_and(q);
     *e = (struct wire_error){0};
-    return (q->without_variant_filter = query_resolve(q, c->loaded->bundle, k, ef, rq, e));
+    return (q->without_variant_filter = query_resolve(q, l->bundle, k, ef, rq, e));
+}
+
+bool serve_resolve_as(const struct app *app, struct query *q, const struct experiment_assignment *a, const struct loaded *l,
+                      struct retrieve_query *rq, struct wire_error *e)
+{
+    struct query_limits lim = limits_of(app);
+    uint64_t k = a->n && a->k ? a->k : QUERY_K_DEFAULT, ef = a->n ? a->ef : 0;
+    if (a->n && a->n_filters && !query_and_filters(q, a->filter, a->n_filters, &lim, e))
+        return false;
+    if (!resolve(q, l, at_most(k, lim.k), at_most(ef, lim.ef), rq, e) || !within_limit(app, q, rq, e))
+        return false;
+    set_target(q, l, rq);
+    return true;
 }
 
 bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c,
                    struct retrieve_query *rq, struct http_response *resp)
 {
     struct wire_error e;
-    uint64_t k = c->a.n && c->a.k ? c->a.k : QUERY_K_DEFAULT, ef = c->a.n ? c->a.ef : 0;
-    struct query_limits lim = limits_of(app);
-    if (c->a.n && c->a.n_filters && !query_and_filters(q, c->a.filter, c->a.n_filters, &lim, &e))
+    if (!serve_resolve_as(app, q, &c->a, c->loaded, rq, &e))
         return !serve_wire_problem(r, &e, resp);
-    if (resolve(app, q, c, k, ef, rq, &e) &&
-        within_limit(app, q, rq, &e)) {
-        set_target(q, c->loaded, rq);
-        rq->deadline_ns = r->deadline_ns;
-        return true;
-    }
-    return !serve_wire_problem(r, &e, resp);
+    rq->deadline_ns = r->deadline_ns;
+    return true;
 }
 
 // ------------------------------------------------------------------------------------------------------- answers

@@ -26,6 +26,7 @@ struct serve_state {
     struct retrieve_result result; // of the last serve_topk; its hits are in `hit`
     struct buf meta; // of a binary answer
     struct buf line; // of the exposure log
+    uint64_t shadow_turn; // answers that shadow variants were offered
     uint32_t *known; // item_idx
     size_t cap_known;
 };
@@ -57,6 +58,12 @@ bool serve_choose_observed(struct app *app, const struct http_request *r, const 
 /* faulty: an error of the variant, whatever the status. */
 void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns);
 void serve_choice_done(struct app *app, struct serve_choice *c);
+
+/* The steps below without a request to answer, for shadow.c: a body, and a query with the defaults and filters of `a` (a->n = 0: none),
+ * within `limits`. */
+bool serve_parse(const struct app *app, enum query_kind kind, const char *body, size_t n, struct query *q, struct wire_error *e);
+bool serve_resolve_as(const struct app *app, struct query *q, const struct experiment_assignment *a, const struct loaded *l,
+                      struct retrieve_query *rq, struct wire_error *e);
 
 /* query_resolve with the variant's defaults, which `limits` bounds too. False: the problem is in *resp. */
 bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c, struct retrieve_query *rq,

@@ -11,6 +11,7 @@
 #include "server/guardrail.h"
 #include "server/route.h"
 #include "server/serve.h"
+#include "server/shadow.h"
 
 static const struct route routes[] = {
     {.method = HTTP_POST,
@@ -272,7 +273,8 @@ static bool start(struct app *app, struct err *err)
     }
     metrics_gauge_fn(app->metrics, "duet_state_revision", "Revision of the state file.", NULL, read_revision,
                      app->parts->state);
-    return start_loading(app, err) && (app->parts->guardrails = guardrail_watch(app, err)) != NULL;
+    return (app->parts->shadow = shadow_new(app, err)) != NULL && start_loading(app, err) &&
+           (app->parts->guardrails = guardrail_watch(app, err)) != NULL;
 }
 
 static bool apply_models(struct app *app, const struct config *next, struct experiment_table *t, struct err *err)
@@ -337,8 +339,10 @@ static void stop_accepting(struct app *app)
 
 static void stop(struct app *app)
 {
-    if (app->parts)
+    if (app->parts) {
+        shadow_free(app->parts->shadow);
         ticker_free(app->parts->guardrails);
+    }
     reloads_free(app->reloads);
     generations_free(app->generations);
     app->reloads = NULL;

@@ -16,6 +16,7 @@ struct service_parts {
     struct state *state;
     struct exposure *exposure; // NULL: none is configured
     struct ticker *guardrails;
+    struct shadow *shadow;
     struct experiment_gauges *gauges; // guarded by experiments_lock; experiment_report.h
     pthread_mutex_t experiments_lock;
     bool experiments_from_state; // guarded by it: set through the API, so the configuration's do not count

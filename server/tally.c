@@ -19,6 +19,9 @@ struct tally {
     size_t used;
     uint64_t count[TALLY_VARIANTS_MAX];
     struct outcomes *outcomes;
+    pthread_mutex_t shadow_lock; // guards shadow, n_drift
+    struct tally_shadow shadow[TALLY_VARIANTS_MAX];
+    uint64_t n_drift[TALLY_VARIANTS_MAX];
     _Atomic uint64_t *slot; // [SLOTS] hash, its low bits replaced by the variant; 0 = free
 };
 
@@ -30,6 +33,7 @@ struct tally *tally_new(const uint32_t *share, size_t n, struct err *err)
     atomic_init(&t->refs, 1);
     atomic_init(&t->threshold, UINT64_MAX);
     pthread_mutex_init(&t->lock, NULL);
+    pthread_mutex_init(&t->shadow_lock, NULL);
     t->n = n;
     for (size_t v = 0; v < n; v++)
         t->share[v] = share[v];
@@ -52,6 +56,7 @@ void tally_unref(struct tally *t)
     if (!t || atomic_fetch_sub_explicit(&t->refs, 1, memory_order_acq_rel) != 1)
         return;
     pthread_mutex_destroy(&t->lock);
+    pthread_mutex_destroy(&t->shadow_lock);
     outcomes_free(t->outcomes);
     free(t->slot);
     free(t);
@@ -134,4 +139,33 @@ void tally_units(struct tally *t, struct tally_units *out)
     out->sampled = ((double)atomic_load(&t->threshold) + 1) / 18446744073709551616.0;
     pthread_mutex_unlock(&t->lock);
     out->p = chi2_of_shares(out->count, t->share, t->n);
+}
+
+// ------------------------------------------------------------------------------------------------------- shadows
+
+#define MEAN_OF 1000
+
+static void move_mean(double *mean, double value, uint64_t n)
+{
+    *mean += (value - *mean) / (double)(n < MEAN_OF ? n : MEAN_OF);
+}
+
+void tally_shadow_add(struct tally *t, size_t variant, const struct agreement *g, struct tally_shadow *now)
+{
+    struct tally_shadow *s = &t->shadow[variant];
+    pthread_mutex_lock(&t->shadow_lock);
+    s->n++;
+    move_mean(&s->overlap, g->overlap, s->n);
+    move_mean(&s->rbo, g->rbo, s->n);
+    if (g->n_common)
+        move_mean(&s->drift, g->drift, ++t->n_drift[variant]);
+    *now = *s;
+    pthread_mutex_unlock(&t->shadow_lock);
+}
+
+void tally_shadow(struct tally *t, size_t variant, struct tally_shadow *now)
+{
+    pthread_mutex_lock(&t->shadow_lock);
+    *now = t->shadow[variant];
+    pthread_mutex_unlock(&t->shadow_lock);
 }

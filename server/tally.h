@@ -15,6 +15,7 @@
 #include <stdint.h>
 
 #include "core/base/err.h"
+#include "server/agreement.h"
 #include "server/outcome.h"
 
 #define TALLY_VARIANTS_MAX 16
@@ -32,6 +33,14 @@ void tally_unit(struct tally *t, uint64_t hash, unsigned variant);
 
 /* How the answers of its variants were. */
 struct outcomes *tally_outcomes(struct tally *t);
+
+/* Comparisons with a shadow variant, and their means: of all up to a thousand, then with a thousandth for each new one. */
+struct tally_shadow {
+    uint64_t n;
+    double overlap, rbo, drift; // drift: of comparisons that had common items
+};
+void tally_shadow_add(struct tally *t, size_t variant, const struct agreement *g, struct tally_shadow *now);
+void tally_shadow(struct tally *t, size_t variant, struct tally_shadow *now);
 
 struct tally_units {
     uint64_t count[TALLY_VARIANTS_MAX]; // distinct units, of those whose hash is sampled

@@ -7,9 +7,10 @@ import os
 import re
 import signal
 import subprocess
+import threading
 import time
 
-from daemon import BIN, TESTS, Daemon, check, fail, publish, run
+from daemon import BIN, TESTS, Client, Daemon, check, fail, publish, run
 
 MAIN = "[{name: main, salt: s1, variants: [{name: a, model: dat, weight: 50}, {name: b, model: tt, weight: 50, ef: 90}]}]"
 
@@ -253,6 +254,68 @@ def variants_filter(work):
             check(f"{bad}"[:80], d.admin.call("PUT", "/v1/admin/experiments", found)[1]["code"], "invalid_experiments")
 
 
+# ------------------------------------------------------------------------------------------------ shadows
+
+
+def agreement(a, b):
+    """Overlap, rank-biased overlap (p = 0.9, extrapolated) and mean difference of common scores, by their definitions."""
+    depth = max(len(a), len(b))
+    agree = [len({i for i, _ in a[:d]} & {i for i, _ in b[:d]}) / d for d in range(1, depth + 1)]
+    common = [abs(dict(a)[i] - s) for i, s in b if i in dict(a)]
+    rbo = agree[-1] * 0.9**depth + 0.1 / 0.9 * sum(x * 0.9**d for d, x in enumerate(agree, 1))
+    return agree[-1], rbo, sum(common) / len(common) if common else None
+
+
+def shadows_are_compared(work):
+    """A shadow is shown to users, or what is said of it is not what it would have answered."""
+    world(work)
+    table = ("[{name: main, salt: s1, variants: [{name: next, model: tt, weight: 0, ef: 300, shadow: true}, {name: twin, model: dat, weight: 0, shadow: true, share: 50},"
+             " {name: now, model: dat, weight: 100}]}, {name: other, salt: s2, variants: [{name: x, weight: 100, filter: {field: price, lt: 300}}]}]")
+    own = {"exclude_ids": ["i5", "i17"], "filter": {"field": "category", "in": ["food", "movie", "hotel"]}}
+    with Daemon(work, ["dat", "tt"], table) as d:
+        means = lambda: {v["name"]: v["shadow"] for v in d.admin.get("/v1/admin/experiments")[1]["observed"][0]["variants"] if "shadow" in v}
+        want, price = [], {"field": "price", "lt": 300}
+        for u in range(36):
+            body = {"user_id": f"u{u}", "k": 20, **(own if u % 2 else {})}
+            status, answer, _ = d.data.post("/v1/retrieve", body)
+            check("nobody gets a shadow", (status, answer["model"], answer["experiment"]), (200, "dat", {"main": "now", "other": "x"}))
+            both = {**body, "filter": {"and": [price, own["filter"]]} if u % 2 else price}
+            hits = lambda answer: [(i["id"], i["score"]) for i in answer["items"]]
+            check("as without shadows", hits(answer), hits(d.data.post("/v1/retrieve", {**both, "model": "dat"})[1]))
+            other = d.data.post("/v1/retrieve", {**both, "model": "tt", "ef": 300})[1]
+            want.append(agreement(hits(answer), hits(other)))
+        d.until(lambda: means()["next"]["compared"] == 36, "the comparisons")
+        mean = lambda i: sum(w[i] for w in want if w[i] is not None) / sum(w[i] is not None for w in want)
+        for i, key in enumerate(("overlap", "rbo", "score_drift")):
+            if abs(means()["next"][key] - mean(i)) > 1e-5 or abs(metric(d, f"duet_shadow_{key}", 'experiment="main",variant="next"') - mean(i)) > 1e-5:
+                fail(f"{key}: {means()}, want {mean(i)}")
+        if not 0 < mean(0) < 1:
+            fail("the models are too much alike for a test")
+        d.until(lambda: 17 <= means()["twin"]["compared"] <= 19, "half of the comparisons")
+        check("a twin", [means()["twin"][k] for k in ("overlap", "rbo", "score_drift")], [1, 1, 0])
+        d.data.post("/v1/retrieve", {"user_id": "u1"}, headers={"X-Experiment-Override": "main=now"})
+        d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat"})
+        d.data.post("/v1/retrieve", {})
+        threads = [threading.Thread(target=lambda: [Client(d.data_port).post("/v1/retrieve", {"user_id": "u3", "k": 300, "exact": True}) for _ in range(300)]) for _ in range(4)]
+        for t in threads:
+            t.start()
+        publish(f"{work}/models", "tt", 4, 104, "two_tower")  # what is compared goes away meanwhile
+        check("reload", d.operate("tt", "reload")[0], 200)
+        for t in threads:
+            t.join()
+        dropped = lambda: metric(d, "duet_shadow_dropped_total", 'reason="busy"')
+        made = lambda: means()["next"]["compared"] + means()["twin"]["compared"] + dropped()
+        d.until(lambda: abs(made() - (36 + 1200) * 1.5) < 5, "each one compared or dropped")
+        check("none fails", metric(d, "duet_shadow_dropped_total", 'reason="failed"'), 0)
+        check("requests", metric(d, "duet_shadow_compared_total", 'experiment="main",variant="next"'), means()["next"]["compared"])
+        found = d.admin.get("/v1/admin/experiments")[1]
+        check("its own answer", d.admin.call("PUT", "/v1/admin/experiments", found)[1]["experiments"], found["experiments"])
+        for wrong in ({"weight": 0, "share": 0}, {"weight": 0, "shadow": False}, {"shadow": 1}):
+            bad = json.loads(json.dumps(found))
+            bad["experiments"][0]["variants"][0].update(wrong)
+            check(f"{wrong}", d.admin.call("PUT", "/v1/admin/experiments", bad)[1]["code"], "invalid_experiments")
+
+
 # ------------------------------------------------------------------------------------------------ guardrails
 
 
@@ -324,4 +387,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, shadows_are_compared, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
