@@ -117,7 +117,7 @@ struct hnsw_query {
 enum hnsw_cut { HNSW_CUT_NONE, HNSW_CUT_VISITS, HNSW_CUT_DEADLINE };
 
 struct hnsw_report {
-    size_t visited; // scores computed, max_visits at most. The fast layout scores whole blocks, empty places included
+    size_t visited; // scores computed, max_visits at most (of each vector of hnsw_search_multi). The fast layout scores whole blocks, empty places included
     enum hnsw_cut cut;
     bool exact;     // all that may be returned was scored: the hits are the exact answer
 };
