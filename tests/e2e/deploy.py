@@ -258,10 +258,13 @@ def live_metrics(work):
     publish(f"{work}/models", "dat", 1, 1)
     with open(f"{work}/keys", "w", encoding="utf-8") as f:
         f.write(f"keys: [{{name: k, sha256: '{hashlib.sha256(b'key').hexdigest()}'}}]\n")
-    with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}]}]", extra=("--set", f"data.keys_file={work}/keys")) as d:
+    with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}, {name: s, model: dat, weight: 0, shadow: true}]}]",
+                extra=("--set", f"data.keys_file={work}/keys", "--set", f"exposure.path={work}/exposures")) as d:
         for user in ("u1", "stranger"):
             check("retrieve", d.data.post("/v1/retrieve", {"user_id": user}, headers={"X-Api-Key": "key"})[0], 200)
-        text = d.admin.get("/metrics", raw=True)[1].decode()
+        metrics = lambda: d.admin.get("/metrics", raw=True)[1].decode()
+        d.until(lambda: "duet_shadow_score_drift{" in metrics(), "a comparison")
+        text = metrics()
     labels = {}
     for name, inside in re.findall(r"^([a-zA-Z_:][a-zA-Z0-9_:]*)(?:\{(.*)\})? ", text, re.M):
         labels.setdefault(name, set()).update(re.findall(r'([a-z_]+)="', inside))
