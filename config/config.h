@@ -61,6 +61,9 @@ struct config {
     char *admin_token_file; // "" = none
     char *data_keys_file;   // "" = none: the data listener is open
     struct {
+        char *cert_file, *key_file, *client_ca_file; // "" = none
+    } tls; // of the data listener
+    struct {
         uint64_t header_ms, body_ms, idle_ms, deadline_ms;
     } http;
     struct {

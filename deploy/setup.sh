@@ -14,7 +14,7 @@ set -eu
 
 build="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libyaml-dev libopenblas-dev libxxhash-dev zlib1g-dev libcurl4-openssl-dev libgnutls28-dev librdkafka-dev curl"
 run="libmicrohttpd12 libjansson4 libyaml-0-2 libopenblas0-pthread libxxhash0 zlib1g libcurl4 libgnutls30 librdkafka1"
-test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yaml"
+test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yaml openssl"
 data="r-cran-dslabs"
 golden="python3-torch python3-numpy"
 ops="prometheus haproxy"

@@ -15,6 +15,7 @@
 #include "server/access.h"
 #include "server/admission.h"
 #include "server/api_keys.h"
+#include "server/http_tls.h"
 #include "server/process.h"
 #include "server/route.h"
 
@@ -57,6 +58,19 @@ static bool is_loopback(const char *address)
     return inet_pton(AF_INET6, address, &v6) == 1 && IN6_IS_ADDR_LOOPBACK(&v6);
 }
 
+/* False: *err. *out is NULL without TLS. */
+static bool read_cert(const struct config *c, struct http_cert **out, struct err *err)
+{
+    struct http_tls_files f = {c->tls.cert_file, c->tls.key_file, c->tls.client_ca_file};
+    *out = NULL;
+    if (!f.cert[0] != !f.key[0])
+        return err_set(err, ERR_ARG, "%s is set without %s", f.cert[0] ? "tls.cert_file" : "tls.key_file",
+                       f.cert[0] ? "tls.key_file" : "tls.cert_file");
+    if (!f.cert[0])
+        return !f.client_ca[0] || err_set(err, ERR_ARG, "tls.client_ca_file is set without tls.cert_file");
+    return (*out = http_cert_read(&f, err)) != NULL;
+}
+
 bool app_check_config(const struct config *c, struct err *err)
 {
     const char *const address[] = {c->data.address, c->admin.address};
@@ -70,7 +84,10 @@ bool app_check_config(const struct config *c, struct err *err)
                        c->admin.address);
     struct api_key_table *keys = api_key_table_read(c->data_keys_file, err);
     api_key_table_free(keys);
-    return keys != NULL;
+    struct http_cert *cert = NULL;
+    bool ok = keys && read_cert(c, &cert, err);
+    http_cert_release(cert);
+    return ok;
 }
 
 static bool read_token(struct app *app, struct err *err)
@@ -170,6 +187,25 @@ static bool read_keys(struct app *app, struct err *err)
     return app->api_keys != NULL;
 }
 
+static double cert_expires(void *ctx)
+{
+    return (double)http_tls_expires(ctx);
+}
+
+static bool start_tls(struct app *app, struct err *err)
+{
+    struct http_cert *cert;
+    if (!read_cert(app->config, &cert, err))
+        return false;
+    if (!cert)
+        return true;
+    if (!(app->tls = http_tls_new(cert, err)))
+        return false;
+    metrics_gauge_fn(app->metrics, "duet_tls_certificate_expires_timestamp_seconds",
+                     "When the data listener's certificate expires, Unix time.", "", cert_expires, app->tls);
+    return true;
+}
+
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err)
 {
     *app = (struct app){
@@ -182,7 +218,7 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     struct admission_params p = {.n_shards = app->n_shards};
     if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
         !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)) ||
-        !read_keys(app, err))
+        !read_keys(app, err) || !start_tls(app, err))
         return false;
     if ((app->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC)) < 0)
         return err_errno(err, "eventfd");
@@ -205,6 +241,7 @@ static struct http *listen_on(struct app *app, bool admin, struct err *err)
                             .body_ms = (unsigned)c->http.body_ms,
                             .idle_ms = (unsigned)c->http.idle_ms,
                             .deadline_ms = (unsigned)c->http.deadline_ms,
+                            .tls = admin ? NULL : app->tls,
                             .handler = route_dispatch,
                             .ctx = app,
                             .thread_state_new = thread_new,
@@ -240,14 +277,18 @@ bool app_reconfigure(struct app *app, struct config *next, struct buf *frozen, s
 {
     config_frozen_changes(app->config, next, frozen);
     struct api_key_table *keys = api_key_table_read(next->data_keys_file, err);
-    if (!keys || !config_keep_frozen(next, app->config, err) ||
+    struct http_cert *cert = NULL;
+    if (!keys || !config_keep_frozen(next, app->config, err) || !read_cert(next, &cert, err) ||
         (app->service->check && !app->service->check(next, err)) ||
         (app->service->apply && !app->service->apply(app, next, err))) {
+        http_cert_release(cert);
         api_key_table_free(keys);
         config_free(next);
         return false;
     }
     api_keys_replace(app->api_keys, keys);
+    if (app->tls)
+        http_tls_replace(app->tls, cert);
     tune(app, next);
     pthread_mutex_lock(&app->live->lock);
     struct config *old = app->live->config;
@@ -305,6 +346,7 @@ void app_fini(struct app *app)
     access_free(app->access);
     admission_free(app->admission);
     api_keys_free(app->api_keys);
+    http_tls_free(app->tls);
     metrics_free(app->metrics);
     free(app->admin_token);
     if (app->live) {

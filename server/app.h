@@ -65,6 +65,7 @@ struct app {
     struct metrics *metrics;
     struct admission *admission;
     struct api_keys *api_keys; // of the data listener
+    struct http_tls *tls;      // of the data listener; NULL: plain HTTP
     struct access *access;
     const struct service *service;
     struct generations *generations; // the serving side sets and frees these three
@@ -101,7 +102,7 @@ uint64_t app_now_ns(void); // CLOCK_MONOTONIC
 // ------------------------------------------------------------------------------------- for main.c and tests
 
 /* What a configuration must keep beside each key's range: addresses are numeric, an admin listener that others can reach
- * has a token, the file of API keys can be read. */
+ * has a token, the files of API keys and certificates can be read. */
 bool app_check_config(const struct config *c, struct err *err);
 
 /* Metrics, admission, access log and token from `c`, which the app takes (freed on failure too). */

@@ -66,6 +66,8 @@ struct http_pending *http_suspend(struct http_request *r);              // NULL 
 struct http_request *http_pending_request(struct http_pending *p);      // body, headers, id, deadline: valid until http_complete
 void http_complete(struct http_pending *p, struct http_response *resp); // takes resp->body; any thread
 
+struct http_tls; // http_tls.h
+
 struct http_params {
     const char *address;        // numeric IPv4 or IPv6
     uint16_t port;              // 0 = any free one
@@ -75,6 +77,7 @@ struct http_params {
     size_t max_body;            // 413 above
     unsigned header_ms, body_ms, idle_ms; // absolute deadlines: headers, whole request, idle keep-alive
     unsigned deadline_ms;       // default and largest request deadline
+    struct http_tls *tls;       // borrowed until http_stop; NULL: plain HTTP
     http_handler handler;
     void *ctx;
     void *(*thread_state_new)(void *ctx);            // may be NULL

@@ -25,10 +25,26 @@ static uint64_t after_ms(const struct http_loop *l, uint64_t ms)
 
 // --------------------------------------------------------------------------------------------------- connections
 
+/* The certificate in force, for the handshake that is to come. NULL: it cannot be had. */
+static struct http_cert *use_cert(struct http_tls *tls, struct MHD_Connection *mc)
+{
+    const union MHD_ConnectionInfo *info = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_GNUTLS_SESSION);
+    struct http_cert *cert = http_tls_hold(tls);
+    if (info && http_cert_use(cert, info->tls_session))
+        return cert;
+    http_cert_release(cert);
+    return NULL;
+}
+
 static void connection_opened(struct http_loop *l, struct MHD_Connection *mc, void **socket_context)
 {
     struct http_pending *p = calloc(1, sizeof(*p));
     const union MHD_ConnectionInfo *fd = MHD_get_connection_info(mc, MHD_CONNECTION_INFO_CONNECTION_FD);
+    struct http_tls *tls = l->h->p.tls;
+    if (p && tls && !(p->conn.cert = use_cert(tls, mc))) { // never without the check of the client's certificate
+        free(p);
+        p = NULL;
+    }
     *socket_context = p; // NULL: on_uri finds none and on_request closes
     if (!p)
         return;
@@ -77,6 +93,7 @@ static void connection_closed(struct http_conn *c)
     body_release(c);
     buf_fini(&c->uri);
     http_answer_put(c->answer);
+    http_cert_release(c->cert);
     atomic_fetch_sub_explicit(&l->n_conns, 1, memory_order_relaxed);
     free(c); // the first member of its http_pending
 }

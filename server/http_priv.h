@@ -8,6 +8,7 @@
 #include <stdatomic.h>
 
 #include "server/http.h"
+#include "server/http_tls.h"
 
 #define HTTP_CONN_MEMORY 32768  // libmicrohttpd's pool of a connection: request line and headers above it are 414 / 431
 #define HTTP_HEADERS_MAX 64     // 431 above
@@ -49,6 +50,7 @@ struct http_conn {
     struct buf body;             // from the loop's spares
     uint64_t body_seen;          // bytes received, also those that were too many
     struct http_answer *answer;  // SUSPENDED: what http_complete fills
+    struct http_cert *cert;      // held; NULL without TLS
 };
 
 /* http_complete's way into a connection: http_pending is the connection. */
