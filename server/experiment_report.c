@@ -56,9 +56,6 @@ void experiment_gauges_free(struct experiment_gauges *g)
 static bool register_gauges(struct app *app, const struct experiment_table *t, struct err *err)
 {
     char labels[2 * EXPERIMENT_NAME_MAX];
-    for (const struct experiment_gauges *x = app->parts->gauges; x; x = x->next)
-        if (experiment_table_find(t, x->name, strlen(x->name)) < 0)
-            metrics_hide(app->metrics, x->p_value);
     for (size_t i = 0; i < experiment_table_n(t); i++) {
         struct experiment_gauges *x = gauges_of(app, experiment_table_get(t, i)->name, err);
         if (!x)
@@ -71,19 +68,29 @@ static bool register_gauges(struct app *app, const struct experiment_table *t, s
     return true;
 }
 
+static const char *const variant_gauge[] = {"duet_experiment_variant_stopped", "duet_shadow_overlap", "duet_shadow_rbo",
+                                            "duet_shadow_score_drift"}; // the last three: shadow.c
+static const char stopped_help[] = "1: the variant broke a limit, and the control has its traffic.";
+
+#define VARIANT_LABELS_MAX (2 * EXPERIMENT_NAME_MAX + 40)
+
+static void variant_labels(const struct experiment *e, size_t v, char out[VARIANT_LABELS_MAX])
+{
+    snprintf(out, VARIANT_LABELS_MAX, "experiment=\"%s\",variant=\"%s\"", e->name, e->variant[v].name);
+}
+
 static void register_counters(struct app *app, struct experiment_table *t)
 {
-    char labels[2 * EXPERIMENT_NAME_MAX + 40];
+    char labels[VARIANT_LABELS_MAX];
     for (size_t i = 0; i < experiment_table_n(t); i++) {
         const struct experiment *e = experiment_table_get(t, i);
         for (size_t v = 0; v < e->n_variants; v++) {
-            snprintf(labels, sizeof(labels), "experiment=\"%s\",variant=\"%s\"", e->name, e->variant[v].name);
+            variant_labels(e, v, labels);
             experiment_table_set_metric(t, i, v,
                                         metrics_counter(app->metrics, "duet_experiment_exposures_total",
                                                         "Answers that exposed a user to a variant.", labels));
             metrics_set(app->metrics,
-                        metrics_gauge(app->metrics, "duet_experiment_variant_stopped",
-                                      "1: the variant broke a limit, and the control has its traffic.", labels),
+                        metrics_gauge(app->metrics, variant_gauge[0], stopped_help, labels),
                         e->variant[v].stopped.reason[0] != '\0');
         }
     }
@@ -99,6 +106,34 @@ bool experiment_report_prepare(struct app *app, struct experiment_table *t, stru
     if (ok && fresh)
         register_counters(app, t);
     return ok && register_gauges(app, t, err);
+}
+
+static bool has_variant(const struct experiment_table *t, const char *experiment, const struct experiment_variant *v)
+{
+    int i = experiment_table_find(t, experiment, strlen(experiment));
+    const struct experiment *e = i >= 0 ? experiment_table_get(t, (size_t)i) : NULL;
+    for (size_t x = 0; e && x < e->n_variants; x++)
+        if (strcmp(e->variant[x].name, v->name) == 0 && e->variant[x].shadow == v->shadow)
+            return true;
+    return false;
+}
+
+void experiment_report_forget(struct app *app, const struct experiment_table *before, const struct experiment_table *now)
+{
+    char labels[VARIANT_LABELS_MAX];
+    for (const struct experiment_gauges *x = app->parts->gauges; x; x = x->next)
+        if (experiment_table_find(now, x->name, strlen(x->name)) < 0)
+            metrics_hide(app->metrics, x->p_value);
+    for (size_t i = 0; i < experiment_table_n(before); i++) {
+        const struct experiment *e = experiment_table_get(before, i);
+        for (size_t v = 0; v < e->n_variants; v++) {
+            if (has_variant(now, e->name, &e->variant[v]))
+                continue;
+            variant_labels(e, v, labels);
+            for (size_t m = 0; m < (e->variant[v].shadow ? 4 : 1); m++)
+                metrics_hide(app->metrics, metrics_gauge(app->metrics, variant_gauge[m], stopped_help, labels));
+        }
+    }
 }
 
 // ------------------------------------------------------------------------------------------------------- people

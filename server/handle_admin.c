@@ -225,7 +225,9 @@ static bool change_experiments(struct app *app, struct service_parts *s, const j
         ok = experiment_report_prepare(app, t, err) && state_set_experiments(s->state, t, if_match, NULL, err) &&
              generation_swap_experiments(app->generations, t, err);
     }
-    if (!ok)
+    if (ok)
+        experiment_report_forget(app, g->experiments, t);
+    else
         experiment_table_unref(t);
     s->experiments_from_state = s->experiments_from_state || ok;
     generation_release(app->generations, g);

@@ -292,6 +292,8 @@ static bool apply_models(struct app *app, const struct config *next, struct expe
         if (generation_swap_names(app->generations, old, g->n_models, before, err))
             before = NULL;
     }
+    if (ok)
+        experiment_report_forget(app, before, t);
     experiment_table_unref(before);
     generation_release(app->generations, g);
     return ok;

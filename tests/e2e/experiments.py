@@ -314,6 +314,10 @@ def shadows_are_compared(work):
             bad = json.loads(json.dumps(found))
             bad["experiments"][0]["variants"][0].update(wrong)
             check(f"{wrong}", d.admin.call("PUT", "/v1/admin/experiments", bad)[1]["code"], "invalid_experiments")
+        del found["experiments"][0]["variants"][0]
+        check("without it", d.admin.call("PUT", "/v1/admin/experiments", found)[0], 200)
+        check("forgotten", [metric(d, name, f'experiment="main",variant="{v}"') for name in ("duet_shadow_rbo", "duet_experiment_variant_stopped") for v in ("next", "twin")],
+              [None, 1, None, 0])
 
 
 # ------------------------------------------------------------------------------------------------ guardrails
