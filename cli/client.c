@@ -22,6 +22,26 @@ bool client_is_url(const char *text)
     return strncasecmp(text, "http://", 7) == 0 || strncasecmp(text, "https://", 8) == 0;
 }
 
+bool client_put_api_key(struct buf *out, struct err *err)
+{
+    const char *key = getenv("DUET_API_KEY");
+    if (!key || !key[0])
+        return true;
+    for (const char *p = key; *p; p++)
+        if (*p <= ' ' || *p > '~')
+            return err_set(err, ERR_ARG, "DUET_API_KEY: want printable ASCII without blanks");
+    buf_printf(out, "X-Api-Key: %s", key);
+    return !out->failed || err_set(err, ERR_NOMEM, "out of memory");
+}
+
+static bool add_header(struct client *c, const char *line)
+{
+    struct curl_slist *more = curl_slist_append(c->headers, line);
+    if (more)
+        c->headers = more;
+    return more != NULL;
+}
+
 bool client_setup(struct err *err)
 {
     return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK || err_set(err, ERR_IO, "libcurl cannot be set up");
@@ -33,16 +53,21 @@ struct client *client_new(const char *url, struct err *err)
         err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
         return NULL;
     }
+    struct buf key = {0};
+    if (!client_put_api_key(&key, err))
+        return NULL;
     struct client *c = mem_array(1, sizeof(*c), err);
     size_t n = strlen(url);
     while (n > 0 && url[n - 1] == '/')
         n--;
     if (!c || !(c->base = mem_dup(url, n, err)) || !(c->curl = curl_easy_init()) ||
-        !(c->headers = curl_slist_append(NULL, "Content-Type: application/json"))) {
+        !(c->headers = curl_slist_append(NULL, "Content-Type: application/json")) ||
+        (key.data && !add_header(c, key.data))) {
         err_set(err, ERR_NOMEM, "out of memory");
         client_free(c);
-        return NULL;
+        c = NULL;
     }
+    buf_fini(&key);
     return c;
 }
 
@@ -67,12 +92,9 @@ bool client_read_token(struct client *c, const char *path, struct err *err)
     buf_puts(&line, head);
     buf_put(&line, text, strcspn(text, "\r\n"));
     free(text);
-    struct curl_slist *more = line.failed ? NULL : curl_slist_append(c->headers, line.data);
+    bool ok = !line.failed && add_header(c, line.data);
     buf_fini(&line);
-    if (!more)
-        return err_set(err, ERR_NOMEM, "out of memory");
-    c->headers = more;
-    return true;
+    return ok || err_set(err, ERR_NOMEM, "out of memory");
 }
 
 // -------------------------------------------------------------------------------------------------------- one call

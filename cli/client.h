@@ -34,6 +34,10 @@ bool client_call(struct client *c, const char *method, const char *path, const c
 json_t *client_json(struct client *c, const char *method, const char *path, const json_t *body, struct client_reply *r,
                     struct err *err);
 
+/* "X-Api-Key: $DUET_API_KEY", appended to `out`, for the data listener's data.keys_file; nothing where the variable is unset or empty. False: the variable
+ * holds what no header can. */
+bool client_put_api_key(struct buf *out, struct err *err);
+
 /* Percent-encode for a query parameter or a path segment, appended to `out`. */
 void client_escape(struct buf *out, const char *text);
 

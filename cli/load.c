@@ -12,6 +12,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/client.h"
 #include "cli/load_priv.h"
 #include "core/base/rng.h"
 
@@ -107,7 +108,10 @@ bool load_requests_add(struct load_requests *r, const struct load_target *t, con
     buf_printf(&r->bytes, "%s %s%s HTTP/1.1\r\nHost: %s\r\n", body ? "POST" : "GET", t->prefix, path, t->host);
     if (body)
         buf_printf(&r->bytes, "Content-Type: application/json\r\nContent-Length: %zu\r\n", n);
-    buf_puts(&r->bytes, "\r\n");
+    size_t before = r->bytes.len;
+    if (!client_put_api_key(&r->bytes, err))
+        return false;
+    buf_puts(&r->bytes, r->bytes.len > before ? "\r\n\r\n" : "\r\n");
     buf_put(&r->bytes, body ? body : "", body ? n : 0);
     r->end[r->n++] = r->bytes.len;
     return !r->bytes.failed || err_set(err, ERR_NOMEM, "out of memory");

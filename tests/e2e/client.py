@@ -3,6 +3,7 @@
 What breaks when it fails is said by each test.
     python3 client.py [test ...]
 """
+import hashlib
 import json
 import os
 import re
@@ -34,6 +35,29 @@ def url(d, admin=False):
 
 
 # ------------------------------------------------------------------------------------------------ query
+
+
+def api_keys(work):
+    """A daemon that asks for keys cannot be asked."""
+    world(work)
+    with open(f"{work}/keys", "w", encoding="utf-8") as f:
+        f.write(f"keys: [{{name: k, sha256: '{hashlib.sha256(b'open-sesame').hexdigest()}'}}]\n")
+    with Daemon(work, ["dat"], extra=("--set", f"data.keys_file={work}/keys")) as d:
+        query, bench = ["query", "--url", url(d), "--user", "u3"], ["bench", "load", "--url", url(d), "--users", f"{work}/users", "--connections", 2,
+                                                                  "--rate", 50, "--seconds", 0.4, "--warmup", 0, "--json"]
+        if "want an API key" not in duet(*query, want=1):
+            fail("the cause is not told")
+        check("bench load without", set(json.loads(duet(*bench, want=1))["failures"]["status"]), {"401"})
+        try:
+            os.environ["DUET_API_KEY"] = "open-sesame"
+            duet(*query)
+            check("bench load with", json.loads(duet(*bench))["failed"], 0)
+            os.environ["DUET_API_KEY"] = "two\nlines"
+            for command in (query, bench):
+                if "DUET_API_KEY: want printable ASCII" not in duet(*command, want=1):
+                    fail("a key that is no header is sent")
+        finally:
+            del os.environ["DUET_API_KEY"]
 
 
 def query_by_url(work):
@@ -312,4 +336,4 @@ def doctor(work):
 
 
 if __name__ == "__main__":
-    run([query_by_url, load_on_a_daemon, omission_is_charged, failures_are_told_apart, swap, mixed_answers_are_seen, replay, doctor])
+    run([query_by_url, api_keys, load_on_a_daemon, omission_is_charged, failures_are_told_apart, swap, mixed_answers_are_seen, replay, doctor])
