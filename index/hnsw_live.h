@@ -29,7 +29,7 @@ struct hnsw_live;
 struct hnsw_live_params {
     size_t delta_max;       // puts between two merges; 0 = max(4096, 1 % of the graph), decided anew at each merge
     unsigned merge_threads; // 0: only hnsw_live_merge merges
-    bool optimize;          // give the graph the fast layout (hnsw_optimize) after a merge
+    bool optimize;          // give the graph the fast layout (hnsw_optimize) after a merge, if it can hold the vectors
 };
 
 /* An empty index. `index->capacity` is not used: it grows as it must. */

@@ -199,6 +199,13 @@ static bool copy_living(struct compacting *c, unsigned threads)
 
 // ------------------------------------------------------------------------------------------------------------ making
 
+/* Vectors that the fast layout cannot hold are searched in the plain one, or no merge would ever be made of them. */
+static bool make_fast(struct hnsw *h, unsigned threads, struct hnsw_err *err)
+{
+    struct hnsw_err own = {0};
+    return hnsw_optimize(h, HNSW_FAST, threads, &own) || own.code == HNSW_ARG || hnsw_fail(err, own.code, "%s", own.msg);
+}
+
 static struct hnsw *make(struct compacting *c, bool optimize, unsigned threads, struct hnsw_err *err)
 {
     const struct hnsw *old = c->old;
@@ -218,7 +225,7 @@ static struct hnsw *make(struct compacting *c, bool optimize, unsigned threads, 
         return NULL;
     if (c->n_more > 0 && !hnsw_add_batch(c->h, c->more_vec, c->more_label, c->n_more, threads, NULL, NULL, err))
         return NULL;
-    return hnsw_repair(c->h, NULL, err) && (!optimize || hnsw_optimize(c->h, HNSW_FAST, threads, err)) ? c->h : NULL;
+    return hnsw_repair(c->h, NULL, err) && (!optimize || make_fast(c->h, threads, err)) ? c->h : NULL;
 }
 
 struct hnsw *live_compact(const struct live_view *v, bool optimize, unsigned threads, struct hnsw_err *err)

@@ -6,6 +6,7 @@
 
 #define SAMPLE 16 // one block in so many is scanned first: a good bar early spares most of the rest
 #define KEEP_MORE 1024
+#define DENORMAL 1e-36 // of a dimension with less range, step is denormal and its inverse infinite: a code may be off by all of the range
 
 struct scan {
     const struct hnsw *h;
@@ -23,16 +24,17 @@ static float error_of(const struct hnsw *h, const float *q, const int8_t *t, flo
 {
     const struct fast *p = h->fast;
     bool l2 = h->metric == HNSW_L2;
-    double s = (double)scale / (l2 ? 2 : 1), sum_r = 0, abs_r = 0, abs_w = 0, low = 0, q2 = 0;
+    double s = (double)scale / (l2 ? 2 : 1), sum_r = 0, abs_r = 0, abs_w = 0, abs_q = 0, low = 0, q2 = 0;
     for (size_t j = 0; j < h->dim; j++) {
         double w = (double)q[j] * (double)p->step[j], r = w - s * t[j];
         sum_r += r;
         abs_r += fabs(r);
         abs_w += fabs(w);
+        abs_q += fabs((double)q[j]);
         low += (double)q[j] * (double)p->low[j];
         q2 += (double)q[j] * (double)q[j];
     }
-    double k = low + 127.5 * sum_r, e = 127.5 * abs_r + 0.501 * abs_w;
+    double k = low + 127.5 * sum_r, e = 127.5 * abs_r + 0.501 * abs_w + DENORMAL * (abs_q + 1);
     double q_len = sqrt(q2), v_len = sqrt(p->most_norm2), biggest = l2 ? (q_len + v_len) * (q_len + v_len) : q_len * v_len;
     e += (double)(h->dim + 8) * 1.2e-7 * (biggest + 255 * abs_w + fabs(k));
     *lacking = (float)(l2 ? 2 * k - q2 : k);

@@ -171,6 +171,33 @@ static void a_full_delta_says_so_and_loses_nothing(void **state)
     free(v);
 }
 
+/* Lengths over many powers of ten: hnsw_optimize refuses them, a merge must not. */
+static void vectors_that_codes_cannot_hold_are_merged(void **state)
+{
+    (void)state;
+    enum { MANY = 3000 };
+    struct hnsw_err err = {0};
+    struct hnsw_live_stats s;
+    float *v = clustered(MANY, DIM, 20, 1);
+    struct hnsw *plain = new_index(HNSW_L2, DIM, MANY);
+    struct hnsw_live *l = new_live(HNSW_L2, DIM, (struct hnsw_live_params){.delta_max = MANY, .optimize = true});
+    for (size_t i = 0; i < MANY; i++) {
+        for (size_t j = 0; j < DIM; j++)
+            v[i * DIM + j] *= powf(10, (float)(i % 13) - 6);
+        assert_ok(hnsw_add(plain, v + i * DIM, i, &err) && hnsw_live_put(l, i, v + i * DIM, &err), err);
+    }
+    assert_false(hnsw_optimize(plain, HNSW_FAST, 1, &err));
+    assert_int_equal(err.code, HNSW_ARG);
+    err = (struct hnsw_err){0};
+    assert_ok(hnsw_live_merge(l, 1, &err), err);
+    hnsw_live_get_stats(l, &s);
+    assert_int_equal(s.n_main, MANY);
+    assert_int_equal(s.n_failed, 0);
+    hnsw_free(plain);
+    hnsw_live_free(l);
+    free(v);
+}
+
 static void bad_arguments_are_refused(void **state)
 {
     (void)state;
@@ -304,6 +331,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(does_what_a_table_does),
         cmocka_unit_test(a_full_delta_says_so_and_loses_nothing),
+        cmocka_unit_test(vectors_that_codes_cannot_hold_are_merged),
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(a_saved_one_is_a_file_like_any_other),
         cmocka_unit_test(churn_costs_no_recall),

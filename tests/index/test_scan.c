@@ -36,7 +36,8 @@ static bool third(const void *ctx, uint64_t label)
     return label % 3 == 0;
 }
 
-/* Vectors that codes tell apart badly: all alike but for a little, one huge dimension, lengths over many powers of ten. */
+/* Vectors that codes tell apart badly: all alike but for a little, one huge dimension, lengths over many powers of ten, ranges too small
+ * for 255 steps. */
 static float *hard(int kind, size_t n, uint64_t seed)
 {
     float *v = clustered(n, DIM, 20, seed);
@@ -52,6 +53,8 @@ static float *hard(int kind, size_t n, uint64_t seed)
                 *x *= powf(10, (float)(i % 9) - 4);
             else if (kind == 4)
                 *x = (float)(rnd(&s) % 3); // ties without end
+            else if (kind == 5)
+                *x = rnd(&s) % 2 ? 5e-44f : -5e-44f; // 1 / 255 of that range is 0
         }
     return v;
 }
@@ -62,12 +65,13 @@ static void is_as_exact_as_scoring_everything(void **state)
     static const char *const kernel[] = {"plain", "sse", "avx2", "avx512"};
     static const size_t ks[] = {1, 10, 100, 1200, N};
     uint64_t allow[(N + 63) / 64];
+    float score[N];
     for (size_t i = 0; i < sizeof(allow) / sizeof(*allow); i++)
         allow[i] = 0x8421084210842108u * (i % 3);
     for (int metric = HNSW_IP; metric <= HNSW_L2; metric++)
-        for (int kind = 0; kind < 5; kind++) {
+        for (int kind = 0; kind < 6; kind++) {
             struct hnsw_err err = {0};
-            float *v = hard(kind, N, 1), *q = hard(kind, NQ, 2);
+            float *v = hard(kind, N, 1), *q = hard(kind == 5 ? 0 : kind, NQ, 2);
             struct hnsw *plain = new_index((enum hnsw_metric)metric, DIM, N), *fast = new_index((enum hnsw_metric)metric, DIM, N);
             plain->ef_construction = fast->ef_construction = 10; // the graph does not matter here
             assert_ok(hnsw_add_batch(plain, v, NULL, N, 2, NULL, NULL, &err) && hnsw_add_batch(fast, v, NULL, N, 2, NULL, NULL, &err),
@@ -88,7 +92,12 @@ static void is_as_exact_as_scoring_everything(void **state)
                 p.n_allow = N - 7;
                 assert_exact(plain, fast, q + i * DIM, p);
                 p.has_min_score = true;
-                hnsw_scores((enum hnsw_metric)metric, DIM, q + i * DIM, v, NULL, 1, &p.min_score);
+                hnsw_scores((enum hnsw_metric)metric, DIM, q + i * DIM, v, NULL, N, score);
+                p.min_score = score[0];
+                assert_exact(plain, fast, q + i * DIM, p);
+                p.allow = NULL;
+                for (size_t j = 1; j < N; j++)
+                    p.min_score = fmaxf(p.min_score, score[j]); // the best alone
                 assert_exact(plain, fast, q + i * DIM, p);
             }
             hnsw_force_kernel(NULL);
