@@ -199,7 +199,8 @@ struct hnsw *hnsw_load(const char *path, struct hnsw_err *err); // one thread, p
 /* threads: that read and check; 0 = 1. shared: vectors and links on level 0 stay in the file, mapped read-only, so that processes share
  * them; the rest (some 15 bytes per element) is private. The file is checked by reading before it is mapped, so one that is cut by then is
  * a failed load. From then on it must stay as it is for as long as the index lives: a page that is cut off ends the process by SIGBUS
- * when it is touched, and other bytes are other, unchecked links. Replacing the file by rename is fine. Adding and resizing first
+ * when it is touched, and other bytes are other, unchecked links. Replacing the file by rename is fine, saving over it is refused
+ * (HNSW_ARG). Adding and resizing first
  * copy the elements into private memory. A compact index's file is always loaded privately. */
 struct hnsw_load_opts {
     unsigned threads;

@@ -3,8 +3,10 @@
  * file's, and the graph is checked by the rules of hnsw_check before anyone searches it, whatever the checksums say:
  * whoever damages a file on purpose can compute those. Most of a file are its elements: hnsw_elements.c. */
 #include <assert.h>
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "index/hnsw_io.h"
 
@@ -87,6 +89,13 @@ static bool put_elements(const struct hnsw *h, size_t stride, struct hnsw_out *o
     return hnsw_out_put_sum(out);
 }
 
+bool hnsw_may_write(const struct hnsw *h, const char *path, struct hnsw_err *err)
+{
+    struct stat st;
+    bool same = h->mapping && stat(path, &st) == 0 && st.st_dev == h->mapping_dev && st.st_ino == h->mapping_ino;
+    return !same || hnsw_fail(err, HNSW_ARG, "%s: the index is mapped from this file; wanted another, to be renamed", path);
+}
+
 bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
 {
     struct hnsw_out out;
@@ -94,7 +103,7 @@ bool hnsw_save(const struct hnsw *h, const char *path, struct hnsw_err *err)
     if (h->compact)
         return hnsw_compact_save(h, path, err);
     fill_header(h, &f);
-    if (!hnsw_out_open(&out, path, err))
+    if (!hnsw_may_write(h, path, err) || !hnsw_out_open(&out, path, err))
         return false;
     bool ok = hnsw_out_put(&out, &f, sizeof(f)) && hnsw_out_put_padded(&out, h->label, h->n * sizeof(uint64_t)) &&
               hnsw_out_put_padded(&out, h->level, h->n) && hnsw_out_put_padded(&out, h->removed, h->n) &&
@@ -198,8 +207,13 @@ bool hnsw_load_begin(struct hnsw *h, const char *name, struct hnsw_err *err)
 
 static bool map_elements(struct hnsw *h, const struct hnsw_in *in, uint64_t at, struct hnsw_err *err)
 {
+    struct stat st;
+    if (fstat(in->fd, &st) != 0)
+        return hnsw_fail(err, HNSW_IO, "%s: %s", in->name, strerror(errno));
     if (!(h->mapping = hnsw_in_map(in, err)))
         return false;
+    h->mapping_dev = st.st_dev;
+    h->mapping_ino = st.st_ino;
     h->mapping_size = (size_t)in->size;
     h->block = (unsigned char *)h->mapping + at;
     return true;

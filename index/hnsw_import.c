@@ -72,7 +72,7 @@ static bool put_upper(const struct hnsw *h, uint32_t id, const struct foreign *f
 
 bool hnsw_export(const struct hnsw *h, const char *path, struct hnsw_err *err)
 {
-    if (hnsw_compact_refuses(h, "export", err))
+    if (hnsw_compact_refuses(h, "export", err) || !hnsw_may_write(h, path, err))
         return false;
     struct hnsw_out out;
     struct foreign f = {.max_elements = h->capacity, .n = h->n, .max_level = h->max_level, .entry = h->entry};

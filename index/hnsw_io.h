@@ -58,6 +58,9 @@ void hnsw_out_end_part(struct hnsw_out *out, struct hnsw_sum *all); // adds the 
 bool hnsw_out_close(struct hnsw_out *out,
                     bool ok); // writes the rest and fsyncs if ok; what is returned is whether all went well
 
+/* Not over the file that the index is mapped from: opening it for writing would cut it off under the index. */
+bool hnsw_may_write(const struct hnsw *h, const char *path, struct hnsw_err *err);
+
 /* What is known before the elements are read: labels distinct, into the map; entry point, marks. */
 bool hnsw_load_begin(struct hnsw *h, const char *name, struct hnsw_err *err);
 

@@ -46,6 +46,7 @@ struct hnsw {
     size_t stride;
     void *mapping; // of the index's file, or NULL
     size_t mapping_size;
+    uint64_t mapping_dev, mapping_ino; // which file that is
     uint64_t *label;    // [capacity]
     uint8_t *level;     // [capacity]
     uint8_t *removed;   // [capacity] 0 or 1

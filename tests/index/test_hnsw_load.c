@@ -213,6 +213,10 @@ static void a_shared_index_becomes_its_own_when_it_changes(void **state)
         assert_true(hnsw_bytes(back) + 2000 * 80 <= hnsw_bytes(h));
         assert_ok(hnsw_remove(back, 5, &err), err);
         assert_non_null(back->mapping);
+        assert_false(hnsw_save(back, path, &err)); // it would be cut off under the index
+        assert_int_equal(err.code, HNSW_ARG);
+        err = (struct hnsw_err){0};
+        assert_false(hnsw_export(back, path, NULL));
         if (resize)
             assert_ok(hnsw_resize(back, 2100, &err), err);
         assert_ok(hnsw_add(back, v, resize ? 2000 : 7, &err), err);
