@@ -135,7 +135,7 @@ static void print_figures(FILE *to, const struct args *a, const struct index_run
     size_t n = hnsw_vecs_n(r->query);
     double per_s = (double)n / r->seconds, p50 = (double)histogram_quantile(&r->latency, 0.5) * 1e-3,
            p99 = (double)histogram_quantile(&r->latency, 0.99) * 1e-3;
-    const char *layout = hnsw_get_layout(r->h) == HNSW_COMPACT ? "compact" : a->layout;
+    const char *layout = hnsw_layout_name(hnsw_get_layout(r->h));
     size_t ef = a->ef ? a->ef : 64;
     ef = ef < a->k ? a->k : ef;
     if (a->json && to == stdout) {
@@ -179,12 +179,12 @@ static int run(const struct args *a)
     struct err err = {0};
     struct hnsw_err e = {0};
     enum hnsw_layout layout = HNSW_FAST;
-    struct hnsw *h = index_layout(a->layout, &layout, &err) ? index_load(a->index, &a->from, &err) : NULL;
+    struct hnsw *h = (!a->layout || index_layout(a->layout, &layout, &err)) ? index_load(a->index, &a->from, &err) : NULL;
     struct hnsw_vecs *q = h ? index_vectors(a->queries, hnsw_dim(h), &err) : NULL;
     struct index_run *r = mem_array(1, sizeof(*r), &err); // its histogram is large
     bool ok = h && q && r;
     if (ok && layout != HNSW_PLAIN && !a->exact && hnsw_get_layout(h) != HNSW_COMPACT)
-        ok = hnsw_optimize(h, layout, (unsigned)a->threads, &e) || index_err(&e, &err);
+        ok = hnsw_optimize(h, layout, (unsigned)a->threads, &e) || (!a->layout && e.code == HNSW_ARG) || index_err(&e, &err);
     if (ok) {
         r->h = h;
         r->query = q;
@@ -202,14 +202,14 @@ static int run(const struct args *a)
 
 int index_search(int argc, char **argv)
 {
-    struct args a = {.k = 10, .threads = 1, .layout = "fast"};
+    struct args a = {.k = 10, .threads = 1};
     const struct opt opts[] = {
         {"index", OPT_STR, &a.index, "FILE", "of duet index build, or of hnswlib with --metric and --dim", 0, 0},
         {"queries", OPT_STR, &a.queries, "FILE", ".fbin or .fvecs", 0, 0},
         {"k", OPT_UINT, &a.k, "N", "answers of a query", 1, 1 << 20},
         {"ef", OPT_UINT, &a.ef, "N", "breadth of the search; 0 = 64, and never below k", 0, 1 << 20},
         {"exact", OPT_FLAG, &a.exact, NULL, "scan every element", 0, 0},
-        {"layout", OPT_STR, &a.layout, "NAME", "fast, compact (either made after loading) or plain; a compact file stays so", 0, 0},
+        {"layout", OPT_STR, &a.layout, "NAME", "plain, or made after loading: fast or compact; if not given, fast where that is possible", 0, 0},
         {"threads", OPT_UINT, &a.threads, "N", "that answer queries", 1, 64},
         {"truth", OPT_STR, &a.truth, "FILE", "exact answers (.ibin, .ivecs) to measure recall against", 0, 0},
         {"recall", OPT_FLAG, &a.recall, NULL, "measure recall against exact answers computed here", 0, 0},

@@ -130,7 +130,7 @@ void hnsw_ws_free(struct hnsw_ws *ws);
 /* Best k, best first, into hit[k]; returns how many (alg. 5). Fewer than k only if fewer are eligible (filter, allow, removals), which an
  * exact scan makes sure of where the walk through the graph finds too few; if a limit cut the search; or if no more of what the walk found
  * reaches min_score: there an item may be missed that the walk did not come by, as at any place of an answer, and no scan looks for it.
- * 0 and `err` set (HNSW_NOMEM, HNSW_ARG for k = 0) on failure; 0 without an error means that nothing is eligible. */
+ * 0 and `err` set (HNSW_NOMEM, HNSW_ARG for k = 0 or a min_score that is no number) on failure; 0 without an error means that nothing is eligible. */
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws, struct hnsw_hit *hit,
                    struct hnsw_err *err);
 

@@ -277,6 +277,10 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         hnsw_fail(err, HNSW_ARG, "search: k is 0, wanted at least 1");
         return NULL;
     }
+    if (p->has_min_score && isnan(p->min_score)) {
+        hnsw_fail(err, HNSW_ARG, "search: min_score is not a number");
+        return NULL;
+    }
     if (!hnsw_finite(q, h->dim)) {
         hnsw_fail(err, HNSW_ARG, "search: the query has a value that is not finite, or beyond %g",
                   (double)HNSW_VALUE_MAX);

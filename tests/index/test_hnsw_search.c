@@ -121,6 +121,10 @@ static void few_or_none_eligible(void **state)
     assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 5, .filter = nothing}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_OK);
     assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = N + 10}, ws, hit, &err), N);
+    const struct hnsw_query nan_score = {.k = 1, .has_min_score = true, .min_score = NAN};
+    assert_int_equal(hnsw_search(h, query, &nan_score, ws, hit, &err), 0);
+    assert_int_equal(err.code, HNSW_ARG);
+    err = (struct hnsw_err){0};
     assert_int_equal(hnsw_search(h, query, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = 0}, ws, hit, &err), 0);
     assert_int_equal(err.code, HNSW_ARG);
     float bad[DIM] = {NAN};
