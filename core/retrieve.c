@@ -14,34 +14,18 @@
  * share^2 = ef x WALK_STEP / n, which is where we change over. Scans read the embeddings, which lie one after the
  * other: three times as fast as an exact search of the index, whose vectors lie among its links. */
 /* clang-format on */
-#include "core/retrieve.h"
+#include "core/retrieve_priv.h"
 
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "core/base/mem.h"
 #include "core/best.h"
-#include "core/sieve.h"
 
-#define K_MAX 10000
 #define BLOCKS_A_LOOK 16 // 4,096 items scored, some 20 us, between two looks at the clock
 #define BLOCK 256        // items scored at a time by a scan
 #define WALK_STEP 64 // measured 57 to 121 for shares of 0.05 to 0.7, ef of 100 to 500, 200,000 items, d = 32, AVX-512
-
-struct retrieve_ws {
-    struct tower_ws *tower;
-    struct hnsw_ws *hnsw;
-    uint32_t *x;                 // [n_slots]
-    float *a;                    // [d_aug]
-    float *p;                    // [n_interest][d]
-    size_t n_p;                  // query vectors in p
-    float *fold;                 // scratch of stored_from_history
-    struct sieve sieve;
-    struct hnsw_hit *found; // [found_cap]
-    size_t found_cap;
-};
 
 const char *retrieve_fallback_name(enum retrieve_fallback f)
 {
@@ -83,14 +67,9 @@ void retrieve_ws_free(struct retrieve_ws *ws)
     free(ws->fold);
     sieve_fini(&ws->sieve);
     free(ws->found);
+    retrieve_many_free(ws->many);
+    bounds_fini(&ws->bounds);
     free(ws);
-}
-
-static uint64_t now_ns(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
 // ------------------------------------------------------------------------------------------------ query to vector
@@ -163,7 +142,7 @@ static void embed_unknown(const struct bundle *b, const struct retrieve_query *q
         memset(ws->p, 0, t->d * sizeof(*ws->p));
         return;
     }
-    tower_forward(t, ws->x, ws->a, 1, ws->tower, ws->p);
+    ws->needs_tower = true;
 }
 
 /* Of a model without towers: the stored vectors, what a history says, or nothing. */
@@ -191,14 +170,14 @@ static bool take_vector(const struct bundle *b, const struct retrieve_query *q, 
     return true;
 }
 
-/* Into ws->p and ws->a. */
-static bool embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
-                  struct retrieve_result *r, struct err *err)
+bool retrieve_prepare(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
+                      struct retrieve_result *r, struct err *err)
 {
     const struct schema_side *side = &b->model->schema->user;
     const struct tower *t = &b->model->user;
     uint32_t u = q->user_id.p ? users_find(b->users, q->user_id.p, q->user_id.n) : STRTAB_NONE;
     ws->n_p = 1;
+    ws->needs_tower = false;
     memset(ws->a, 0, t->shape.d_aug * sizeof(*ws->a));
     for (size_t i = 0; i < q->n_history; i++)
         if (q->history[i] >= b->items->n)
@@ -220,7 +199,30 @@ static bool embed(const struct bundle *b, const struct retrieve_query *q, struct
     }
     if (b->users->aug)
         memcpy(ws->a, b->users->aug + (size_t)u * t->shape.d_aug, t->shape.d_aug * sizeof(*ws->a));
-    tower_forward(t, ws->x, ws->a, 1, ws->tower, ws->p);
+    ws->needs_tower = true;
+    return true;
+}
+
+/* Into ws->p and ws->a. */
+static bool embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
+                  struct retrieve_result *r, struct err *err)
+{
+    if (!retrieve_prepare(b, q, ws, r, err))
+        return false;
+    if (ws->needs_tower)
+        tower_forward(&b->model->user, ws->x, ws->a, 1, ws->tower, ws->p);
+    return true;
+}
+
+/* What retrieve_embed_batch found. */
+static bool take_embedded(const struct bundle *b, const struct retrieve_embedded *e, struct retrieve_ws *ws,
+                          struct retrieve_result *r, struct err *err)
+{
+    if (e->err.code)
+        return err_set(err, e->err.code, "%s", e->err.msg);
+    *r = e->result;
+    ws->n_p = r->n_vectors ? r->n_vectors : 1;
+    memcpy(ws->p, e->p, ws->n_p * b->manifest.d * sizeof(*ws->p));
     return true;
 }
 
@@ -232,7 +234,7 @@ size_t retrieve_width(const struct bundle *b)
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u,
                     float *a_u, struct retrieve_result *r, struct err *err)
 {
-    uint64_t start = now_ns();
+    uint64_t start = retrieve_now_ns();
     *r = (struct retrieve_result){0};
     if (!embed(b, q, ws, r, err))
         return false;
@@ -240,7 +242,7 @@ bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, stru
     memcpy(p_u, ws->p, ws->n_p * b->manifest.d * sizeof(*p_u));
     if (a_u)
         memcpy(a_u, ws->a, b->model->user.shape.d_aug * sizeof(*a_u));
-    r->embed_ns = now_ns() - start;
+    r->embed_ns = retrieve_now_ns() - start;
     return true;
 }
 
@@ -276,7 +278,7 @@ static size_t offer_all(const struct retrieve_query *q, const uint32_t *idx, con
 
 static bool is_late(const struct retrieve_query *q)
 {
-    return q->deadline_ns && now_ns() > q->deadline_ns;
+    return q->deadline_ns && retrieve_now_ns() > q->deadline_ns;
 }
 
 /* Only what the filter lets through. */
@@ -464,8 +466,8 @@ static bool search(const struct bundle *b, const struct retrieve_query *q, struc
 
 static bool check_query(const struct bundle *b, const struct retrieve_query *q, struct err *err)
 {
-    if (q->k < 1 || q->k > K_MAX)
-        return err_set(err, ERR_ARG, "k: found %zu, want 1 to %d", q->k, K_MAX);
+    if (q->k < 1 || q->k > RETRIEVE_K_MAX)
+        return err_set(err, ERR_ARG, "k: found %zu, want 1 to %d", q->k, RETRIEVE_K_MAX);
     if (q->target_recall != 0 && !(q->target_recall >= 0.5 && q->target_recall <= 1))
         return err_set(err, ERR_ARG, "target_recall: found %g, want 0.5 to 1", q->target_recall);
     if (q->has_min_score && !isfinite(q->min_score))
@@ -479,6 +481,11 @@ static bool check_query(const struct bundle *b, const struct retrieve_query *q, 
     for (size_t i = 0; i < q->n_category; i++)
         if (q->category[i] >= b->items->category.n)
             return err_set(err, ERR_ARG, "category: row %u, there are %u", q->category[i], b->items->category.n);
+    for (size_t i = 0; i < q->n_not_category; i++)
+        if (q->not_category[i] >= b->items->category.n)
+            return err_set(err, ERR_ARG, "not_category: row %u, there are %u", q->not_category[i], b->items->category.n);
+    if (q->bounds && !bounds_check(b, q, err))
+        return false;
     return !q->filter || filter_check(q->filter, b->items, err);
 }
 
@@ -502,31 +509,49 @@ static bool set_breadth(const struct bundle *b, struct retrieve_query *q, struct
     return true;
 }
 
-bool retrieve_topk(const struct bundle *b, const struct retrieve_query *query, struct retrieve_ws *ws,
-                   struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+bool retrieve_select(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws,
+                     struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
 {
-    uint64_t start = now_ns();
-    struct retrieve_query own = *query;
-    const struct retrieve_query *q = &own;
-    *r = (struct retrieve_result){0};
-    if (!check_query(b, q, err) || !set_breadth(b, &own, err) || !embed(b, q, ws, r, err))
-        return false;
-    uint64_t embedded = now_ns();
-    r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
     if (!sieve_set(&ws->sieve, b, q, err))
         return false;
     r->late = is_late(q);
     bool ok = r->late || search(b, q, ws, &ws->sieve, hit, r, err);
     sieve_clear(&ws->sieve, b, q);
-    r->embed_ns = embedded - start;
-    r->search_ns = now_ns() - embedded;
+    return ok;
+}
+
+bool retrieve_topk(const struct bundle *b, const struct retrieve_query *query, struct retrieve_ws *ws,
+                   struct retrieve_hit *hit, struct retrieve_result *r, struct err *err)
+{
+    uint64_t start = retrieve_now_ns(), shared = 0;
+    struct retrieve_query own = *query;
+    const struct retrieve_query *q = &own;
+    *r = (struct retrieve_result){0};
+    if (!check_query(b, q, err))
+        return false;
+    own.k = q->bounds ? bounds_fetch(q->k) : q->k; // what searches will ask for: ef follows from it
+    if (!set_breadth(b, &own, err))
+        return false;
+    own.k = query->k;
+    if (q->embedded) {
+        if (!take_embedded(b, q->embedded, ws, r, err))
+            return false;
+        shared = r->embed_ns;
+    } else if (!embed(b, q, ws, r, err)) {
+        return false;
+    }
+    uint64_t embedded = retrieve_now_ns();
+    r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
+    bool ok = (q->bounds ? bounds_select : retrieve_select)(b, q, ws, hit, r, err);
+    r->embed_ns = embedded - start + shared;
+    r->search_ns = retrieve_now_ns() - embedded;
     return ok;
 }
 
 bool retrieve_score(const struct bundle *b, const struct retrieve_query *q, const uint32_t *item, size_t n,
                     struct retrieve_ws *ws, float *score, struct retrieve_result *r, struct err *err)
 {
-    uint64_t start = now_ns();
+    uint64_t start = retrieve_now_ns();
     const struct items *it = b->items;
     *r = (struct retrieve_result){.exact_used = true};
     for (size_t i = 0; i < n; i++)
@@ -534,7 +559,7 @@ bool retrieve_score(const struct bundle *b, const struct retrieve_query *q, cons
             return err_set(err, ERR_ARG, "item %u, there are %u", item[i], it->n);
     if (!embed(b, q, ws, r, err))
         return false;
-    uint64_t embedded = now_ns();
+    uint64_t embedded = retrieve_now_ns();
     r->n = n;
     r->n_vectors = r->fallback == FALLBACK_POPULAR ? 0 : ws->n_p;
     double sum = it->popularity_sum ? (double)it->popularity_sum : 1;
@@ -544,6 +569,6 @@ bool retrieve_score(const struct bundle *b, const struct retrieve_query *q, cons
     for (size_t i = 0; i < n && r->n_vectors; i += BLOCK)
         best_scores(b, ws, b->emb, item + i, n - i < BLOCK ? n - i : BLOCK, score + i);
     r->embed_ns = embedded - start;
-    r->search_ns = now_ns() - embedded;
+    r->search_ns = retrieve_now_ns() - embedded;
     return true;
 }

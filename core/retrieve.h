@@ -28,6 +28,19 @@ struct retrieve_feature {
     struct str name, value; // value as text; multi-valued fields: joined by the field's separator
 };
 
+/* Bounds on how many items of one category an answer has. */
+struct retrieve_category {
+    uint32_t category;                        // row of items->category
+    size_t min, max;                          // min <= max
+};
+struct retrieve_bounds {
+    size_t max_each;                          // of the categories without a rule; SIZE_MAX = any number
+    const struct retrieve_category *rule;     // distinct categories, their minima together at most k
+    size_t n_rules;
+};
+
+struct retrieve_embedded;
+
 struct retrieve_query {
     struct str user_id;                       // .p = NULL: none given
     const struct retrieve_feature *feature;   // override stored features; the user keeps its a_u and id
@@ -45,12 +58,16 @@ struct retrieve_query {
     size_t n_exclude;
     const uint32_t *category;                 // keep only items of these categories (rows of items->category)
     size_t n_category;                        // 0 = no category filter
+    const uint32_t *not_category;             // drop items of these
+    size_t n_not_category;
     const uint32_t *include;                  // item_idx: only these
     size_t n_include;
     bool has_include;                         // false: all items
     const struct filter_expr *filter;         // what else must hold; NULL = nothing
     bool has_min_score;
     float min_score;
+    const struct retrieve_bounds *bounds;     // NULL = none
+    const struct retrieve_embedded *embedded; // by retrieve_embed_batch, for this query and bundle; NULL: embed here
     uint64_t deadline_ns;                     // CLOCK_MONOTONIC; 0 = none. Looked at before and during the search
 };
 
@@ -87,9 +104,23 @@ size_t retrieve_width(const struct bundle *b);
 bool retrieve_embed(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, float *p_u, float *a_u,
                     struct retrieve_result *r, struct err *err);
 
+#define RETRIEVE_BATCH 64
+
+struct retrieve_embedded {
+    struct retrieve_result result; // what of it is known: fallback, unknown features, n_vectors, its share of embed_ns
+    const float *p;                // [n_interest][d] in the workspace, until it embeds the next batch
+    struct err err;                // .code: this query has no vector, as retrieve_embed would say
+};
+
+/* Vectors of n <= RETRIEVE_BATCH queries, all that need the tower by one pass through it (its scores differ from those of single
+ * queries in the last digits, see tower_forward). False: out of memory. */
+bool retrieve_embed_batch(const struct bundle *b, const struct retrieve_query *const *q, size_t n, struct retrieve_ws *ws,
+                          struct retrieve_embedded *out, struct err *err);
+
 /* Top k, best first, ties by item_idx. hit has room for q->k. A filter that leaves few items is answered by scanning just
- * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back. ERR_ARG for k out of range, a
- * target_recall without a curve for it, an item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
+ * those (exact_used), a wide one by a filtered walk; either way min(k, eligible) items come back.
+ * With `bounds` (bounds.c): the best min items of each category first, as many as there are, then the best others that its maximum lets in. ERR_ARG for k out of range, a
+ * target_recall without a curve for it, bounds that contradict each other, an item or category that there is not, a filter that filter_check refuses, a vector that is not finite. */
 bool retrieve_topk(const struct bundle *b, const struct retrieve_query *q, struct retrieve_ws *ws, struct retrieve_hit *hit,
                    struct retrieve_result *r, struct err *err);
 

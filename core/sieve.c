@@ -60,6 +60,20 @@ static void allow_categories(struct sieve *s, const struct items *it, const stru
     s->filters = true;
 }
 
+/* Of what was allowed so far, or of all items. */
+static void forbid_categories(struct sieve *s, const struct items *it, const struct retrieve_query *q)
+{
+    size_t words = facet_words(it->n);
+    if (!s->filters) {
+        memset(s->allowed, 0xff, words * sizeof(*s->allowed));
+        s->allowed[words - 1] = ((uint64_t)1 << it->n % 64) - 1;
+    }
+    for (size_t i = 0; i < q->n_not_category; i++)
+        for (uint32_t c = q->not_category[i], at = it->category_off[c]; at < it->category_off[c + 1]; at++)
+            s->allowed[it->category_item[at] >> 6] &= ~((uint64_t)1 << (it->category_item[at] & 63));
+    s->filters = true;
+}
+
 /* What was allowed so far and is in `bits` too. */
 static void allow_only(struct sieve *s, size_t words, const uint64_t *bits)
 {
@@ -84,6 +98,8 @@ static bool allow(struct sieve *s, const struct items *it, const struct retrieve
             return false;
         allow_only(s, words, own);
     }
+    if (q->n_not_category)
+        forbid_categories(s, it, q);
     s->n_allowed = s->filters ? 0 : it->n;
     for (size_t w = 0; s->filters && w < words; w++)
         s->n_allowed += (size_t)__builtin_popcountll(s->allowed[w]);
