@@ -127,7 +127,7 @@ bool app_admin_allowed(const struct app *app, const struct http_request *r)
 
 // ---------------------------------------------------------------------------------------------------- loops' state
 
-static void *thread_new(void *ctx)
+void *app_thread_new(void *ctx)
 {
     struct app *app = ctx;
     struct thread_state *ts = calloc(1, sizeof(*ts));
@@ -140,7 +140,7 @@ static void *thread_new(void *ctx)
     return ts;
 }
 
-static void thread_free(void *ctx, void *state)
+void app_thread_free(void *ctx, void *state)
 {
     struct app *app = ctx;
     struct thread_state *ts = state;
@@ -206,6 +206,12 @@ static bool start_tls(struct app *app, struct err *err)
     return true;
 }
 
+unsigned app_worker_threads(const struct config *c)
+{
+    long cores = sysconf(_SC_NPROCESSORS_ONLN);
+    return c->workers.threads ? (unsigned)c->workers.threads : cores > 1 ? (unsigned)cores / 2 : 1;
+}
+
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err)
 {
     *app = (struct app){
@@ -214,7 +220,7 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     if (!(app->live = mem_array(1, sizeof(*app->live), err)))
         return false;
     pthread_mutex_init(&app->live->lock, NULL);
-    app->n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin);
+    app->n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin) + app_worker_threads(c);
     struct admission_params p = {.n_shards = app->n_shards};
     if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
         !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)) ||
@@ -244,8 +250,8 @@ static struct http *listen_on(struct app *app, bool admin, struct err *err)
                             .tls = admin ? NULL : app->tls,
                             .handler = route_dispatch,
                             .ctx = app,
-                            .thread_state_new = thread_new,
-                            .thread_state_free = thread_free,
+                            .thread_state_new = app_thread_new,
+                            .thread_state_free = app_thread_free,
                             .done = access_done};
     struct http *h = http_start(&p, err);
     if (!h)

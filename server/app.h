@@ -25,10 +25,11 @@ struct reloads;      // reload.h
 struct service_parts; // service.h
 struct serve_state;  // the serving side's part of a loop's state
 
-/* One per event loop, in http_request.thread_state. Used by that loop's thread alone. */
+/* One per event loop and per worker, in http_request.thread_state. Used by that loop's thread alone. */
 struct thread_state {
     struct app *app;
     unsigned shard;             // of metrics, for updates made on this thread
+    bool is_worker;             // of the pool (workers.h): may take its time
     uint64_t n_requests;        // answered on this loop; samples the access log
     struct serve_state *serve;  // made by service.thread_new; NULL if it has none or on failure
 };
@@ -76,7 +77,7 @@ struct app {
     uint64_t start_ns;       // CLOCK_MONOTONIC
     int64_t start_unix_s;
     _Atomic unsigned next_shard;
-    unsigned n_shards;       // of the metrics: one per loop, and shard 0
+    unsigned n_shards;       // of the metrics: one per loop and worker, and shard 0
     bool service_started;    // service.start was called: app_fini owes it a stop
     _Atomic bool serving;    // service.start has returned true
     _Atomic bool draining;
@@ -96,6 +97,11 @@ bool app_admin_allowed(const struct app *app, const struct http_request *r);
 
 /* NULL while it is not there. */
 struct http *app_listener(struct app *app, bool admin);
+
+/* A state for one more thread that runs handlers; NULL: out of memory. For loops and the pool: n_shards counts both. */
+void *app_thread_new(void *app);
+void app_thread_free(void *app, void *state);
+unsigned app_worker_threads(const struct config *c);
 
 uint64_t app_now_ns(void); // CLOCK_MONOTONIC
 

@@ -104,7 +104,7 @@ void exposure_log(struct app *app, unsigned shard, const struct http_request *r,
                   struct serve_state *s)
 {
     struct exposed x = {.r = r, .c = c};
-    struct str unit = s->query.user_id;
+    struct str unit = s->query->user_id;
     const struct exposure *e = app->parts->exposure;
     if (c->a.n == 0)
         return;

@@ -66,9 +66,9 @@ bool handle_embed(struct app *app, struct http_request *r, const struct route_ma
     struct retrieve_result res;
     struct err err = {0};
     (void)m;
-    if (!serve_read(app, r, QUERY_EMBED, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!serve_read(app, r, QUERY_EMBED, s, resp) || !serve_choose(app, r, s->query, &c, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
+    if (serve_resolve(app, r, s->query, &c, &rq, resp)) {
         const struct bundle *b = c.loaded->bundle;
         size_t d_aug = b->model->user.shape.d_aug, d = retrieve_width(b);
         memset(&res, 0, sizeof(res));
@@ -79,7 +79,7 @@ bool handle_embed(struct app *app, struct http_request *r, const struct route_ma
         if (err.code)
             serve_failed(app, r, &err, resp);
         else
-            write_answer(r, &c, &s->query, &rq, &res, s->vec, s->vec + d, d_aug, resp);
+            write_answer(r, &c, s->query, &rq, &res, s->vec, s->vec + d, d_aug, resp);
     }
     serve_choice_done(app, &c);
     if (resp->body.failed)

@@ -3,6 +3,8 @@
 #include "server/jsonw.h"
 #include "server/problem.h"
 #include "server/serve.h"
+#include "server/service.h"
+#include "server/workers.h"
 
 static void put_rank(struct buf *b, const char *name, size_t rank)
 {
@@ -66,7 +68,7 @@ static bool explain(struct app *app, const struct http_request *r, const struct 
     const struct bundle *b = c->loaded->bundle;
     struct explanation x;
     struct err err = {0};
-    uint32_t item = items_find(b->items, s->query.item_id.p, s->query.item_id.n);
+    uint32_t item = items_find(b->items, s->query->item_id.p, s->query->item_id.n);
     if (item == STRTAB_NONE)
         return problem_write(resp, r, 404, "unknown_item", "/item_id", "model '%s' has no such item",
                              b->manifest.model);
@@ -78,7 +80,7 @@ static bool explain(struct app *app, const struct http_request *r, const struct 
         return serve_failed(app, r, &err, resp);
     if (x.result.late)
         return problem_write(resp, r, 504, "deadline_exceeded", NULL, "the request's deadline passed during the scans");
-    write_answer(r, c, &s->query, rq, &x, resp);
+    write_answer(r, c, s->query, rq, &x, resp);
     return true;
 }
 
@@ -89,9 +91,13 @@ bool handle_explain(struct app *app, struct http_request *r, const struct route_
     struct serve_choice c;
     struct retrieve_query rq;
     (void)m;
-    if (!serve_read(app, r, QUERY_EXPLAIN, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!serve_read(app, r, QUERY_EXPLAIN, s, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp))
+    if (!t->is_worker)
+        return workers_submit(app->parts->workers, handle_explain, r, resp);
+    if (!serve_choose(app, r, s->query, &c, resp))
+        return true;
+    if (serve_resolve(app, r, s->query, &c, &rq, resp))
         explain(app, r, &c, s, &rq, resp);
     serve_choice_done(app, &c);
     if (resp->body.failed)

@@ -5,6 +5,7 @@
 #include "server/serve.h"
 #include "server/service.h"
 #include "server/shadow.h"
+#include "server/workers.h"
 
 bool handle_retrieve(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp)
 {
@@ -15,9 +16,13 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     uint64_t begun_ns = app_now_ns();
     (void)m;
     if (!serve_read(app, r, QUERY_RETRIEVE, s, resp) ||
-        !serve_choose_observed(app, r, &s->query, begun_ns, &c, resp))
+        !serve_choose_observed(app, r, s->query, begun_ns, &c, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
+    if (serve_resolve(app, r, s->query, &c, &rq, resp)) {
+        if (serve_is_heavy(app, r, &c, &rq)) {
+            serve_choice_done(app, &c);
+            return workers_submit(app->parts->workers, handle_retrieve, r, resp);
+        }
         if (serve_topk(app, r, &c, s, &rq, resp)) {
             exposure_log(app, t->shard, r, &c, s);
             shadow_offer(app->parts->shadow, t->shard, r, &c, s, rq.k);
@@ -25,7 +30,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     }
     if (resp->body.failed)
         problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
-    serve_observe(&c, resp, s->query.without_variant_filter, s->result.n == 0, begun_ns);
+    serve_observe(&c, resp, s->query->without_variant_filter, s->result.n == 0, begun_ns);
     serve_choice_done(app, &c);
     return true;
 }

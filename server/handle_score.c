@@ -9,7 +9,7 @@
 static bool score_known(struct serve_state *s, const struct serve_choice *c, const struct retrieve_query *rq,
                         struct retrieve_result *res, struct err *err)
 {
-    struct query *q = &s->query;
+    struct query *q = s->query;
     size_t n = 0;
     if (!serve_room((void **)&s->vec, &s->cap_vec, q->item_ids.n + 1, sizeof(*s->vec)) ||
         !serve_room((void **)&s->known, &s->cap_known, q->item_ids.n + 1, sizeof(*s->known)))
@@ -24,7 +24,7 @@ static void write_answer(const struct http_request *r, const struct serve_choice
                          const struct retrieve_query *rq, const struct retrieve_result *res, struct http_response *resp)
 {
     struct buf *b = &resp->body;
-    const struct query *q = &s->query;
+    const struct query *q = s->query;
     size_t known = 0;
     resp->status = 200;
     serve_put_head(b, r, c, q, rq, res);
@@ -52,9 +52,9 @@ bool handle_score(struct app *app, struct http_request *r, const struct route_ma
     struct retrieve_result res;
     struct err err = {0};
     (void)m;
-    if (!serve_read(app, r, QUERY_SCORE, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!serve_read(app, r, QUERY_SCORE, s, resp) || !serve_choose(app, r, s->query, &c, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp)) {
+    if (serve_resolve(app, r, s->query, &c, &rq, resp)) {
         if (!score_known(s, &c, &rq, &res, &err)) {
             serve_failed(app, r, &err, resp);
         } else {

@@ -5,6 +5,8 @@
 #include "core/base/utf8.h"
 #include "server/problem.h"
 #include "server/serve.h"
+#include "server/service.h"
+#include "server/workers.h"
 
 static bool finish(struct app *app, const struct http_request *r, struct serve_choice *c, struct http_response *resp)
 {
@@ -21,10 +23,15 @@ bool handle_search(struct app *app, struct http_request *r, const struct route_m
     struct serve_choice c;
     struct retrieve_query rq;
     (void)m;
-    if (!serve_read(app, r, QUERY_SEARCH, s, resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!serve_read(app, r, QUERY_SEARCH, s, resp) || !serve_choose(app, r, s->query, &c, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp))
+    if (serve_resolve(app, r, s->query, &c, &rq, resp)) {
+        if (serve_is_heavy(app, r, &c, &rq)) {
+            serve_choice_done(app, &c);
+            return workers_submit(app->parts->workers, handle_search, r, resp);
+        }
         serve_topk(app, r, &c, s, &rq, resp);
+    }
     return finish(app, r, &c, resp);
 }
 
@@ -85,9 +92,9 @@ bool handle_similar(struct app *app, struct http_request *r, const struct route_
         http_add_header(resp, "Retry-After", "1");
         return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
     }
-    if (!read_params(app, r, &s->query, model, sizeof(model), resp) || !serve_choose(app, r, &s->query, &c, resp))
+    if (!read_params(app, r, s->query, model, sizeof(model), resp) || !serve_choose(app, r, s->query, &c, resp))
         return true;
-    if (serve_resolve(app, r, &s->query, &c, &rq, resp) && like_item(r, &c, m->value[0], &item, &rq, resp))
+    if (serve_resolve(app, r, s->query, &c, &rq, resp) && like_item(r, &c, m->value[0], &item, &rq, resp))
         serve_topk(app, r, &c, s, &rq, resp);
     return finish(app, r, &c, resp);
 }

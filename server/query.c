@@ -244,20 +244,24 @@ enum field {
     F_ITEM_IDS,
     F_ITEM_ID,
     F_TARGET_RECALL,
+    F_MAX_PER_CATEGORY,
+    F_CATEGORIES,
     F_N
 };
 
 static const char *const field_name[F_N] = {"user_id", "model",       "features",     "history",  "k",         "ef",
                                             "exact",   "exclude_ids", "exclude_seen", "filter",   "min_score", "fields",
-                                            "format",  "include_ids", "vector",       "item_ids", "item_id", "target_recall"};
+                                            "format",  "include_ids", "vector",       "item_ids", "item_id", "target_recall",
+                                            "max_per_category", "categories"};
 
 #define BIT(f) (1u << (f))
 #define WHO (BIT(F_USER_ID) | BIT(F_MODEL) | BIT(F_FEATURES) | BIT(F_HISTORY))
+#define BOUNDS (BIT(F_MAX_PER_CATEGORY) | BIT(F_CATEGORIES))
 #define WHAT                                                                                                           \
     (BIT(F_K) | BIT(F_EF) | BIT(F_TARGET_RECALL) | BIT(F_EXACT) | BIT(F_EXCLUDE_IDS) | BIT(F_INCLUDE_IDS) | BIT(F_FILTER) |                   \
      BIT(F_MIN_SCORE) | BIT(F_FIELDS) | BIT(F_FORMAT))
 
-static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BIT(F_EXCLUDE_SEEN),
+static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BOUNDS | BIT(F_EXCLUDE_SEEN),
                                      [QUERY_EMBED] = WHO,
                                      [QUERY_SEARCH] = WHAT | BIT(F_MODEL) | BIT(F_VECTOR),
                                      [QUERY_SCORE] = WHO | BIT(F_ITEM_IDS),
@@ -363,6 +367,12 @@ static bool read_field(struct query *q, struct wire *w, enum field f, const stru
         return read_id(w, lim, &q->item_id);
     case F_TARGET_RECALL:
         return read_target(q, w);
+    case F_MAX_PER_CATEGORY:
+        q->has_bounds = true;
+        return read_count(w, lim->k, "k", &q->max_per_category);
+    case F_CATEGORIES:
+        q->has_bounds = true;
+        return query_read_categories(q, w, lim);
     case F_N:
         break;
     }
@@ -375,7 +385,9 @@ void query_reset(struct query *q)
     q->n_features = 0;
     q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
     q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = q->without_variant_filter = false;
-    q->k = q->ef = 0;
+    q->k = q->ef = q->max_per_category = 0;
+    q->has_bounds = false;
+    q->n_categories = q->unknown_categories = 0;
     q->target_recall = 0;
     q->unknown_history = q->unknown_exclude = q->unknown_filter = q->n_filter = q->n_and = 0;
     q->unknown_include = q->unknown_item = 0;

@@ -20,6 +20,7 @@ enum query_kind { QUERY_RETRIEVE, QUERY_EMBED, QUERY_SEARCH, QUERY_SCORE, QUERY_
 
 #define QUERY_FEATURES_MAX 256 // SCHEMA_FIELDS_MAX
 #define QUERY_FIELDS_MAX 64    // attributes asked for
+#define QUERY_CATEGORIES_MAX 64 // with bounds of their own
 #define QUERY_K_DEFAULT 100
 #define QUERY_ATTR_CATEGORY (-2) // in attr[]: the item's category
 
@@ -37,6 +38,13 @@ struct query_feature {
     struct str name;
     struct query_list value; // one, or several for a multi-valued field
     bool is_list;
+};
+
+/* A category's bounds as read. */
+struct query_category {
+    struct str name;
+    bool has_max;
+    uint64_t min, max;
 };
 
 /* A node of the filter as read. */
@@ -60,6 +68,10 @@ struct query {
     bool without_variant_filter; // one did not fit the bundle
     size_t n_and, n_own_filter; // filters of variants in it (0: it is the request's as read), and the request's own nodes
     size_t n_filter;                               // 0 = none given
+    bool has_bounds;
+    uint64_t max_per_category; // 0 = not given
+    struct query_category category[QUERY_CATEGORIES_MAX];
+    size_t n_categories;
     bool has_min_score, exact, exclude_seen, columns;
     uint64_t k, ef; // 0 = not given
     double target_recall; // 0 = not given
@@ -69,6 +81,9 @@ struct query {
     int attr[QUERY_FIELDS_MAX]; // column of items->attr, or QUERY_ATTR_CATEGORY
     struct filter_node filter_node[FILTER_NODES_MAX];
     struct filter_expr filter_expr;
+    struct retrieve_bounds bounds;
+    struct retrieve_category rule[QUERY_CATEGORIES_MAX];
+    size_t unknown_categories;
     size_t unknown_history, unknown_exclude; // ids that this bundle does not know: ignored, and counted
     uint32_t *item;          // [item_ids.n] of /v1/score, STRTAB_NONE where the bundle has no such item; part of idx
     size_t unknown_include, unknown_item;

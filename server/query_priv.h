@@ -20,4 +20,8 @@ bool query_read_filter(struct query *q, struct wire *w, const struct query_limit
 /* *out = NULL if none was given. */
 bool query_resolve_filter(struct query *q, const struct items *it, const struct filter_expr **out, struct wire_error *e);
 
+/* query_bounds.c: the value of `categories`; then what both fields mean in a bundle, *out = NULL if neither was given. */
+bool query_read_categories(struct query *q, struct wire *w, const struct query_limits *lim);
+bool query_resolve_bounds(struct query *q, const struct items *it, size_t k, const struct retrieve_bounds **out, struct wire_error *e);
+
 #endif

@@ -210,5 +210,5 @@ bool query_resolve(struct query *q, const struct bundle *b, uint64_t k_default, 
         .has_min_score = q->has_min_score,
         .min_score = q->min_score,
     };
-    return resolve_target(q, b, out, e);
+    return query_resolve_bounds(q, it, out->k, &out->bounds, e) && resolve_target(q, b, out, e);
 }

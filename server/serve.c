@@ -6,6 +6,7 @@
 #include <strings.h>
 
 #include "config/yaml.h"
+#include "server/batch.h"
 #include "server/jsonw.h"
 #include "server/problem.h"
 #include "server/tally.h"
@@ -16,8 +17,10 @@ struct serve_state *serve_state_new(struct app *app)
 {
     (void)app;
     struct serve_state *s = mem_array(1, sizeof(*s), NULL);
-    if (s)
-        query_init(&s->query);
+    if (!s)
+        return NULL;
+    s->query = &s->own;
+    query_init(s->query);
     return s;
 }
 
@@ -26,7 +29,8 @@ void serve_state_free(struct app *app, struct serve_state *s)
     (void)app;
     if (!s)
         return;
-    query_fini(&s->query);
+    query_fini(&s->own);
+    batch_free(s->batch);
     free(s->hit);
     free(s->vec);
     free(s->known);
@@ -92,7 +96,7 @@ bool serve_unknown_model(const struct http_request *r, const struct generation *
 
 // ------------------------------------------------------------------------------------------------------- reading
 
-static struct query_limits limits_of(const struct app *app)
+struct query_limits serve_limits(const struct app *app)
 {
     const struct config *c = app->config;
     return (struct query_limits){
@@ -106,7 +110,7 @@ static struct query_limits limits_of(const struct app *app)
 }
 
 /* No Content-Type is taken for JSON; another one is refused, so that a browser's form cannot post here. */
-static bool is_json(const struct http_request *r)
+bool serve_is_json(const struct http_request *r)
 {
     static const char json[] = "application/json";
     const char *type = http_header(r, "Content-Type");
@@ -118,7 +122,7 @@ static bool is_json(const struct http_request *r)
 
 bool serve_parse(const struct app *app, enum query_kind kind, const char *body, size_t n, struct query *q, struct wire_error *e)
 {
-    struct query_limits lim = limits_of(app);
+    struct query_limits lim = serve_limits(app);
     return query_parse(q, kind, body, n, &lim, e);
 }
 
@@ -130,9 +134,9 @@ bool serve_read(struct app *app, const struct http_request *r, enum query_kind k
         http_add_header(resp, "Retry-After", "1");
         return !problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
     }
-    if (!is_json(r))
+    if (!serve_is_json(r))
         return !problem_write(resp, r, 415, "unsupported_media_type", NULL, "Content-Type must be application/json");
-    if (!serve_parse(app, kind, r->body, r->body_len, &s->query, &e))
+    if (!serve_parse(app, kind, r->body, r->body_len, s->query, &e))
         return !serve_wire_problem(r, &e, resp);
     return true;
 }
@@ -147,7 +151,7 @@ static bool not_ready(const struct http_request *r, const struct generation_mode
 }
 
 /* Which model by name or by experiment? False: answered. */
-static bool choose_model(const struct http_request *r, const struct query *q, struct serve_choice *c,
+static bool name_model(const struct http_request *r, const struct query *q, struct serve_choice *c,
                          struct http_response *resp)
 {
     struct err err = {0};
@@ -164,6 +168,22 @@ static bool choose_model(const struct http_request *r, const struct query *q, st
     int i = c->a.model ? generation_find(c->g, c->a.model, strlen(c->a.model)) : 0;
     c->model = i < 0 ? 0 : (size_t)i; // tables are checked against the models when they are set
     return true;
+}
+
+bool serve_choose_model(const struct http_request *r, const struct query *q, struct serve_choice *c, struct http_response *resp)
+{
+    c->loaded = NULL;
+    c->ws = NULL;
+    c->a.n = 0;
+    if (c->g->n_models == 0) {
+        http_add_header(resp, "Retry-After", "5");
+        return !problem_write(resp, r, 503, "model_not_ready", NULL, "no model is configured");
+    }
+    if (!name_model(r, q, c, resp))
+        return false;
+    const struct generation_model *m = &c->g->model[c->model];
+    c->loaded = m->loaded;
+    return c->loaded || !not_ready(r, m, resp);
 }
 
 void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns)
@@ -183,23 +203,13 @@ static bool choose(struct app *app, const struct http_request *r, const struct q
 {
     struct err err = {0};
     c->g = generation_acquire(app->generations);
-    c->loaded = NULL;
-    c->ws = NULL;
     c->a.n = 0;
     if (app_now_ns() > r->deadline_ns) {
         problem_write(resp, r, 504, "deadline_exceeded", NULL, "the request's deadline passed before it was begun");
-    } else if (c->g->n_models == 0) {
-        http_add_header(resp, "Retry-After", "5");
-        problem_write(resp, r, 503, "model_not_ready", NULL, "no model is configured");
-    } else if (choose_model(r, q, c, resp)) {
-        const struct generation_model *m = &c->g->model[c->model];
-        c->loaded = m->loaded;
-        if (!c->loaded)
-            not_ready(r, m, resp);
-        else if (!(c->ws = loaded_take_ws(c->loaded, &err)))
-            serve_failed(app, r, &err, resp);
-        else
+    } else if (serve_choose_model(r, q, c, resp)) {
+        if ((c->ws = loaded_take_ws(c->loaded, &err)))
             return true;
+        serve_failed(app, r, &err, resp);
     }
     if (observed_ns)
         serve_observe(c, resp, false, false, observed_ns);
@@ -267,7 +277,7 @@ static bool resolve(struct query *q, const struct loaded *l, uint64_t k, uint64_
 bool serve_resolve_as(const struct app *app, struct query *q, const struct experiment_assignment *a, const struct loaded *l,
                       struct retrieve_query *rq, struct wire_error *e)
 {
-    struct query_limits lim = limits_of(app);
+    struct query_limits lim = serve_limits(app);
     uint64_t k = a->n && a->k ? a->k : QUERY_K_DEFAULT, ef = a->n ? a->ef : 0;
     if (a->n && a->n_filters && !query_and_filters(q, a->filter, a->n_filters, &lim, e))
         return false;
@@ -285,6 +295,14 @@ bool serve_resolve(struct app *app, const struct http_request *r, struct query *
         return !serve_wire_problem(r, &e, resp);
     rq->deadline_ns = r->deadline_ns;
     return true;
+}
+
+bool serve_is_heavy(const struct app *app, const struct http_request *r, const struct serve_choice *c,
+                    const struct retrieve_query *rq)
+{
+    const struct thread_state *t = r->thread_state;
+    bool exact = rq->exact || rq->target_recall >= 1;
+    return exact && !t->is_worker && c->loaded->bundle->items->n > app->config->workers.exact_items;
 }
 
 // ------------------------------------------------------------------------------------------------------- answers
@@ -350,6 +368,7 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
     put_count(b, &first, "unknown_include_ids", q->unknown_include);
     put_count(b, &first, "unknown_item_ids", q->unknown_item);
     put_count(b, &first, "unknown_filter_values", q->unknown_filter);
+    put_count(b, &first, "unknown_categories", q->unknown_categories);
     if (rq->exclude_seen && !c->loaded->bundle->users->seen_off)
         put_degraded(b, &first, "seen_not_stored", none);
     JSONW_LIT(b, "]");

@@ -18,7 +18,8 @@
 
 /* Scratch of one loop: grows to what it meets, then a request allocates nothing. */
 struct serve_state {
-    struct query query;
+    struct query own;
+    struct query *query; // the request that is being answered: own, or a batch's
     struct retrieve_hit *hit;
     size_t cap_hit;
     float *vec; // p_u, then a_u; or scores
@@ -27,6 +28,7 @@ struct serve_state {
     struct buf meta; // of a binary answer
     struct buf line; // of the exposure log
     uint64_t shadow_turn; // answers that shadow variants were offered
+    struct batch *batch; // handle_batch.c; made by the first batch
     uint32_t *known; // item_idx
     size_t cap_known;
 };
@@ -57,6 +59,8 @@ bool serve_choose_observed(struct app *app, const struct http_request *r, const 
                            struct http_response *resp);
 /* faulty: an error of the variant, whatever the status. */
 void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns);
+/* The same for one of several requests that share c->g: neither holds a generation nor takes a workspace. */
+bool serve_choose_model(const struct http_request *r, const struct query *q, struct serve_choice *c, struct http_response *resp);
 void serve_choice_done(struct app *app, struct serve_choice *c);
 
 /* The steps below without a request to answer, for shadow.c: a body, and a query with the defaults and filters of `a` (a->n = 0: none),
@@ -77,6 +81,14 @@ void serve_put_head(struct buf *b, const struct http_request *r, const struct se
 /* Retrieves and writes the answer, Server-Timing and metrics. False: the problem is in *resp. */
 bool serve_topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
                 const struct retrieve_query *rq, struct http_response *resp);
+/* The same in JSON, whatever the request accepts. */
+bool serve_topk_json(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
+                     const struct retrieve_query *rq, struct http_response *resp);
+/* Would answering this hold up an event loop? Never on a worker. */
+bool serve_is_heavy(const struct app *app, const struct http_request *r, const struct serve_choice *c,
+                    const struct retrieve_query *rq);
+bool serve_is_json(const struct http_request *r);
+struct query_limits serve_limits(const struct app *app);
 void serve_timing(struct http_response *resp, const struct retrieve_result *res);
 void serve_count(struct app *app, unsigned shard, const struct serve_choice *c, const struct retrieve_result *res);
 
@@ -95,6 +107,7 @@ bool serve_unknown_model(const struct http_request *r, const struct generation *
 // service.c)
 
 bool handle_retrieve(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_batch(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_search(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_similar(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_explain(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);

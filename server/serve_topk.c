@@ -39,10 +39,10 @@ static void write_json(const struct http_request *r, const struct serve_choice *
                        const struct retrieve_query *rq, const struct retrieve_result *res, struct http_response *resp)
 {
     struct buf *b = &resp->body;
-    const struct hits_attrs attrs = {s->query.attr, s->query.fields.n};
+    const struct hits_attrs attrs = {s->query->attr, s->query->fields.n};
     resp->status = 200;
-    put_about(b, r, c, &s->query, rq, res);
-    if (s->query.columns) {
+    put_about(b, r, c, s->query, rq, res);
+    if (s->query->columns) {
         JSONW_LIT(b, ",\"columns\":");
         hits_write_columns(b, c->loaded->bundle->items, s->hit, res->n, &attrs);
     } else {
@@ -66,7 +66,7 @@ static void write_binary(const struct http_request *r, const struct serve_choice
     resp->status = 200;
     resp->content_type = octets;
     buf_reset(&s->meta);
-    put_about(&s->meta, r, c, &s->query, rq, res);
+    put_about(&s->meta, r, c, s->query, rq, res);
     JSONW_LIT(&s->meta, "}\n");
     hits_write_binary(&resp->body, c->loaded->bundle->items, s->hit, res->n, &s->meta);
     resp->body.failed = resp->body.failed || s->meta.failed;
@@ -102,15 +102,12 @@ static bool run(struct serve_state *s, const struct serve_choice *c, const struc
     return retrieve_topk(c->loaded->bundle, rq, c->ws, s->hit, res, err);
 }
 
-bool serve_topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
-                const struct retrieve_query *rq, struct http_response *resp)
+static bool topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
+                 const struct retrieve_query *rq, bool binary, struct http_response *resp)
 {
     const struct thread_state *t = r->thread_state;
     struct retrieve_result *res = &s->result;
     struct err err = {0};
-    bool binary = wants_binary(r);
-    if (binary && s->query.fields.n)
-        return !problem_write(resp, r, 400, "invalid_value", "/fields", "attributes come in JSON answers only");
     if (!run(s, c, rq, res, &err))
         return !serve_failed(app, r, &err, resp);
     if (res->late && res->n == 0)
@@ -120,7 +117,24 @@ bool serve_topk(struct app *app, const struct http_request *r, const struct serv
         write_binary(r, c, s, rq, res, resp);
     else
         write_json(r, c, s, rq, res, resp);
-    serve_timing(resp, res);
     serve_count(app, t->shard, c, res);
+    return true;
+}
+
+bool serve_topk_json(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
+                     const struct retrieve_query *rq, struct http_response *resp)
+{
+    return topk(app, r, c, s, rq, false, resp);
+}
+
+bool serve_topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
+                const struct retrieve_query *rq, struct http_response *resp)
+{
+    bool binary = wants_binary(r);
+    if (binary && s->query->fields.n)
+        return !problem_write(resp, r, 400, "invalid_value", "/fields", "attributes come in JSON answers only");
+    if (!topk(app, r, c, s, rq, binary, resp))
+        return false;
+    serve_timing(resp, &s->result);
     return true;
 }

@@ -12,6 +12,7 @@
 #include "server/route.h"
 #include "server/serve.h"
 #include "server/shadow.h"
+#include "server/workers.h"
 
 static const struct route routes[] = {
     {.method = HTTP_POST,
@@ -20,6 +21,12 @@ static const struct route routes[] = {
      .name = "retrieve",
      .sheds = true,
      .handler = handle_retrieve},
+    {.method = HTTP_POST,
+     .pattern = "/v1/retrieve:batch",
+     .on = ROUTE_DATA,
+     .name = "retrieve_batch",
+     .sheds = true,
+     .handler = handle_batch},
     {.method = HTTP_POST,
      .pattern = "/v1/users:embed",
      .on = ROUTE_DATA,
@@ -229,7 +236,7 @@ static bool start_loading(struct app *app, struct err *err)
         .mode = strcmp(c->load.mode, "shared") == 0 ? BUNDLE_SHARED : BUNDLE_PRIVATE,
         .check_memory = c->load.check_memory,
         .load_threads = load_threads(c),
-        .workspaces = loops(c),
+        .workspaces = loops(c) + app_worker_threads(c),
     };
     app->reloads = reloads_new(&p, list, model_list(c, list), err);
     return app->reloads && reloads_start(app->reloads, err);
@@ -260,7 +267,8 @@ static bool start(struct app *app, struct err *err)
     if (!(app->parts = mem_array(1, sizeof(*app->parts), err)))
         return false;
     pthread_mutex_init(&app->parts->experiments_lock, NULL);
-    if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err))
+    if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err) ||
+        !(app->parts->workers = workers_new(app, (size_t)c->workers.queue, err)))
         return false;
     struct experiment_table *t = table_for(app->parts->state, c, &app->parts->experiments_from_state, err);
     if (!t)
@@ -335,6 +343,8 @@ static bool started(struct app *app, struct buf *why)
 
 static void stop_accepting(struct app *app)
 {
+    if (app->parts && app->parts->workers)
+        workers_stop_accepting(app->parts->workers);
     if (app->reloads)
         reloads_stop_accepting(app->reloads);
 }
@@ -342,6 +352,7 @@ static void stop_accepting(struct app *app)
 static void stop(struct app *app)
 {
     if (app->parts) {
+        workers_free(app->parts->workers); // before what they use
         shadow_free(app->parts->shadow);
         ticker_free(app->parts->guardrails);
     }

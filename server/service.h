@@ -14,6 +14,7 @@
 
 struct service_parts {
     struct state *state;
+    struct workers *workers;
     struct exposure *exposure; // NULL: none is configured
     struct ticker *guardrails;
     struct shadow *shadow;

@@ -18,7 +18,7 @@ with open(os.path.join(SOURCE, "docs", "openapi.json"), encoding="utf-8") as fil
     DOC = json.load(file)
 
 # Documented, and not reached here: loops that are stuck for half a minute, and a machine without memory. tests/server covers them.
-NOT_REACHED = {("GET", "/livez", 503), ("POST", "/v1/admin/models/{m}:reload", 507), ("POST", "/v1/admin/models/{m}:verify", 507)}
+NOT_REACHED = {("POST", "/v1/retrieve:batch", 503), ("GET", "/livez", 503), ("POST", "/v1/admin/models/{m}:reload", 507), ("POST", "/v1/admin/models/{m}:verify", 507)}
 
 MAIN = "[{name: main, salt: s1, variants: [{name: a, model: dat, weight: 50}, {name: b, model: tt, weight: 50, ef: 90, k: 7}]}]"
 
@@ -175,6 +175,14 @@ def queries(d):
         body = json.dumps(more).encode()
         check("late", raw(d, path, f"X-Request-Timeout-Ms: 1\r\nContent-Length: {len(body)}", body), 504)
     call(d.data, 200, "POST", "/v1/explain", {"user_id": "u1", "item_id": "i2", "k": 3, "exact": True, "exclude_ids": ["i2"], "exclude_seen": True, "min_score": 2})
+    batch = "/v1/retrieve:batch"
+    call(d.data, 200, "POST", batch, {"requests": [{"user_id": "u1", "k": 3, "max_per_category": 2, "categories": {"food": {"min": 1, "max": 2}}}, {"model": "none"}, {"model": "empty"}]})
+    call(d.data, 400, "POST", batch, {"request": []})
+    call(d.data, 422, "POST", batch, {"requests": []})
+    call(d.data, 415, "POST", batch, "{}", {"Content-Type": "text/plain"})
+    check("too large", raw(d, batch, f"Content-Length: {1 << 21}", b""), 413)
+    body = json.dumps({"requests": [{}]}).encode()
+    check("late", raw(d, batch, f"X-Request-Timeout-Ms: 1\r\nContent-Length: {len(body)}", body), 504)
     similar = "/v1/items/i7/similar"
     call(d.data, 200, "GET", similar)
     call(d.data, 200, "GET", similar + "?k=3&ef=50&model=tt")
