@@ -7,8 +7,8 @@ source=$1
 dir=$(mktemp -d)
 trap 'rm -rf "$dir"' EXIT
 
-cmake -S "$source/index" -B "$dir/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug -DCMAKE_INSTALL_PREFIX="$dir/prefix" >"$dir/log" 2>&1 &&
-    cmake --build "$dir/build" -j2 >>"$dir/log" 2>&1 && cmake --install "$dir/build" >>"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
+cmake -S "$source/index" -B "$dir/build" -G Ninja -DCMAKE_BUILD_TYPE=Debug >"$dir/log" 2>&1 &&
+    cmake --build "$dir/build" -j2 >>"$dir/log" 2>&1 && cmake --install "$dir/build" --prefix "$dir/prefix" >>"$dir/log" 2>&1 || { cat "$dir/log"; exit 1; }
 lib=$(dirname "$(find "$dir/prefix" -name libhnswlib-c.a)")
 export PKG_CONFIG_PATH="$lib/pkgconfig"
 
