@@ -231,30 +231,9 @@ static void make_part(void *ctx, size_t from, size_t to)
     }
 }
 
-static void free_plain(struct hnsw *h)
-{
-    hnsw_graph_drop_block(h);
-    free(h->label);
-    free(h->level);
-    free(h->removed);
-    free(h->upper_at);
-    free(h->upper);
-    free(h->ways);
-    hnsw_label_map_fini(&h->map);
-    hnsw_builder_free(h->builder);
-    hnsw_fast_free(h->fast);
-    h->label = NULL;
-    h->level = h->removed = NULL;
-    h->upper_at = h->upper = NULL;
-    h->builder = NULL;
-    h->fast = NULL;
-    h->ways = NULL;
-    h->ways_cap = 0;
-}
-
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed)
 {
-    free_plain(h);
+    hnsw_graph_drop_parts(h);
     h->n = h->capacity = c->n;
     h->upper_n = h->upper_cap = 0;
     h->stride = 0;

@@ -30,6 +30,19 @@ size_t hnsw_fast_hop_plain(const struct fast *p, const unsigned char *block, con
 #if defined(__x86_64__)
 #include <immintrin.h>
 
+/* Of some neighbours those whose bit is set in `better`, unless seen, behind the n there are; how many then. */
+static inline size_t keep_unseen(const uint32_t *to, const float *all, unsigned better, const uint32_t *seen, uint32_t mask,
+                                 uint32_t *id, float *score, size_t n)
+{
+    for (; better; better &= better - 1) {
+        unsigned i = (unsigned)__builtin_ctz(better);
+        id[n] = to[i];
+        score[n] = all[i];
+        n += to[i] != NO_ID && seen[to[i] & mask] != to[i];
+    }
+    return n;
+}
+
 #define AVX2 __attribute__((target("avx2")))
 
 AVX2 static inline __m256i pairs(const unsigned char *code, __m256i qw)
@@ -66,12 +79,7 @@ AVX2 size_t hnsw_fast_hop_avx2(const struct fast *p, const unsigned char *block,
         unsigned better = (unsigned)_mm256_movemask_ps(_mm256_cmp_ps(s, _mm256_set1_ps(above), _CMP_GT_OQ));
         float all[8];
         _mm256_storeu_ps(all, s);
-        for (; better; better &= better - 1) {
-            unsigned i = (unsigned)__builtin_ctz(better);
-            id[n] = to[g + i];
-            score[n] = all[i];
-            n += to[g + i] != NO_ID && seen[to[g + i] & mask] != to[g + i];
-        }
+        n = keep_unseen(to + g, all, better, seen, mask, id, score, n);
     }
     return n;
 }
@@ -111,12 +119,7 @@ SSE4 size_t hnsw_fast_hop_sse(const struct fast *p, const unsigned char *block, 
         unsigned better = (unsigned)_mm_movemask_ps(_mm_cmpgt_ps(s, _mm_set1_ps(above)));
         float all[4];
         _mm_storeu_ps(all, s);
-        for (; better; better &= better - 1) {
-            unsigned i = (unsigned)__builtin_ctz(better);
-            id[n] = to[g + i];
-            score[n] = all[i];
-            n += to[g + i] != NO_ID && seen[to[g + i] & mask] != to[g + i];
-        }
+        n = keep_unseen(to + g, all, better, seen, mask, id, score, n);
     }
     return n;
 }

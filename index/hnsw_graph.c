@@ -112,10 +112,8 @@ void hnsw_graph_drop_block(struct hnsw *h)
     h->block = NULL;
 }
 
-void hnsw_free(struct hnsw *h)
+void hnsw_graph_drop_parts(struct hnsw *h)
 {
-    if (!h)
-        return;
     hnsw_graph_drop_block(h);
     free(h->label);
     free(h->level);
@@ -126,6 +124,20 @@ void hnsw_free(struct hnsw *h)
     hnsw_label_map_fini(&h->map);
     hnsw_builder_free(h->builder);
     hnsw_fast_free(h->fast);
+    h->label = NULL;
+    h->level = h->removed = NULL;
+    h->upper_at = h->upper = NULL;
+    h->builder = NULL;
+    h->fast = NULL;
+    h->ways = NULL;
+    h->ways_cap = 0;
+}
+
+void hnsw_free(struct hnsw *h)
+{
+    if (!h)
+        return;
+    hnsw_graph_drop_parts(h);
     hnsw_compact_free(h->compact);
     free(h);
 }

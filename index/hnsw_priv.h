@@ -103,6 +103,7 @@ struct hnsw *hnsw_graph_new(const struct hnsw_params *p, struct hnsw_err *err); 
 /* With a plain map. stride: 0 or the file's own; mapped: without a block, which the caller has in a mapping. */
 struct hnsw *hnsw_graph_plain(const struct hnsw_params *p, size_t stride, bool mapped, struct hnsw_err *err);
 void hnsw_graph_drop_block(struct hnsw *h);
+void hnsw_graph_drop_parts(struct hnsw *h); // all but what a compact index keeps
 bool hnsw_graph_own(struct hnsw *h, struct hnsw_err *err); // from a mapping into private memory
 size_t hnsw_graph_stride(size_t dim, size_t m); // bytes of an element's block
 bool hnsw_graph_reserve_upper(struct hnsw *h, size_t n_lists);
