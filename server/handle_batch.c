@@ -11,17 +11,14 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "server/batch_body.h"
 #include "server/exposure_log.h"
 #include "server/jsonw.h"
 #include "server/problem.h"
-#include "server/query_priv.h"
 #include "server/serve.h"
 #include "server/service.h"
+#include "server/shadow.h"
 #include "server/workers.h"
-
-struct span {
-    size_t at, n; // in batch.text
-};
 
 struct entry {
     struct query query;
@@ -31,10 +28,7 @@ struct entry {
 };
 
 struct batch {
-    char *text; // [cap_text] the body, and behind it the strings that reading it decodes
-    size_t cap_text;
-    struct span *request; // [n]
-    size_t n, cap_request;
+    struct batch_body body;
     struct entry *entry[RETRIEVE_BATCH]; // made when first needed
     struct retrieve_embedded embedded[RETRIEVE_BATCH];
     struct http_response part; // one answer
@@ -64,8 +58,7 @@ void batch_free(struct batch *b)
             free(b->entry[i]);
         }
     buf_fini(&b->part.body);
-    free(b->text);
-    free(b->request);
+    batch_body_fini(&b->body);
     free(b);
 }
 
@@ -75,64 +68,14 @@ static bool no_memory(const struct http_request *r, struct http_response *resp)
     return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
 }
 
-// ------------------------------------------------------------------------------------------------------- reading
-
-static bool read_requests(struct batch *b, struct wire *w, uint64_t most)
+/* False: answered. */
+static bool read_batch(struct app *app, const struct http_request *r, struct batch_body *b, struct http_response *resp)
 {
-    if (!wire_enter_array(w))
-        return false;
-    while (wire_next_item(w)) {
-        if (b->n == most)
-            return wire_fail(w, 422, "limit_exceeded", "more than %llu requests (limits.batch)", (unsigned long long)most);
-        if (!query_room((void **)&b->request, &b->cap_request, b->n + 1, sizeof(*b->request)))
-            return wire_fail(w, 503, "out_of_memory", "out of memory");
-        struct span *s = &b->request[b->n++];
-        s->at = (size_t)(w->p - w->begin);
-        if (!wire_skip(w))
-            return false;
-        s->n = (size_t)(w->p - w->begin) - s->at;
-    }
-    return wire_ok(w) && (b->n || wire_fail(w, 422, "limit_exceeded", "0 requests, want 1 to %llu", (unsigned long long)most));
-}
-
-static bool read_members(struct batch *b, struct wire *w, uint64_t most)
-{
-    static const char *const known[] = {"requests"};
-    bool seen = false;
-    struct str key;
-    if (!wire_enter_object(w))
-        return false;
-    while (wire_next_key(w, &key)) {
-        if (!query_same(key, known[0], strlen(known[0])))
-            return query_unknown_field(w, key, known, 1);
-        if (seen)
-            return query_duplicate(w, key);
-        seen = true;
-        if (!read_requests(b, w, most))
-            return false;
-    }
-    if (wire_ok(w) && !seen)
-        return wire_fail(w, 400, "invalid_value", "'requests' is missing");
-    return wire_end(w);
-}
-
-/* Where the requests are, each with a NUL behind it in b->text. False: answered. */
-static bool read_batch(struct app *app, const struct http_request *r, struct batch *b, struct http_response *resp)
-{
-    struct wire w;
-    b->n = 0;
+    struct query_limits lim = serve_limits(app);
+    struct wire_error e;
     if (!serve_is_json(r))
         return !problem_write(resp, r, 415, "unsupported_media_type", NULL, "Content-Type must be application/json");
-    if (!query_room((void **)&b->text, &b->cap_text, 2 * r->body_len + 2, 1))
-        return !no_memory(r, resp);
-    memcpy(b->text, r->body, r->body_len);
-    b->text[r->body_len] = '\0';
-    wire_begin(&w, b->text, r->body_len, b->text + r->body_len + 1, (unsigned)app->config->limits.json_depth);
-    if (!read_members(b, &w, app->config->limits.batch))
-        return !serve_wire_problem(r, &w.error, resp);
-    for (size_t i = 0; i < b->n; i++)
-        b->text[b->request[i].at + b->request[i].n] = '\0'; // a comma, a bracket or white space, which have been read
-    return true;
+    return batch_body_read(b, r->body, r->body_len, &lim, app->config->limits.batch, &e) || !serve_wire_problem(r, &e, resp);
 }
 
 // ------------------------------------------------------------------------------------------------------- one by one
@@ -158,14 +101,14 @@ static bool take_ws(struct job *j, struct entry *e)
 /* Request i into e, or its problem. */
 static void prepare(struct job *j, size_t i, struct entry *e)
 {
-    const struct span *s = &j->b->request[i];
+    struct str text = j->b->body.request[i];
     struct query_limits lim = serve_limits(j->app);
     struct wire_error w;
     reset(&e->problem);
     e->c.g = j->g;
     if (app_now_ns() > j->r->deadline_ns)
         problem_write(&e->problem, j->r, 504, "deadline_exceeded", NULL, "the deadline passed before it was begun");
-    else if (!query_parse(&e->query, QUERY_RETRIEVE, j->b->text + s->at, s->n, &lim, &w))
+    else if (!query_parse(&e->query, QUERY_RETRIEVE, text.p, text.n, &lim, &w))
         serve_wire_problem(j->r, &w, &e->problem);
     else if (serve_choose_model(j->r, &e->query, &e->c, &e->problem) && take_ws(j, e))
         serve_resolve(j->app, j->r, &e->query, &e->c, &e->rq, &e->problem);
@@ -179,7 +122,7 @@ static void put(struct job *j, const struct http_response *part)
         buf_put(&j->resp->body, b->data, b->len - 1); // but for the newline
 }
 
-static void answer(struct job *j, struct entry *e)
+static void answer(struct job *j, size_t i, struct entry *e)
 {
     struct http_response *part = &j->b->part;
     const struct thread_state *t = j->r->thread_state;
@@ -188,6 +131,7 @@ static void answer(struct job *j, struct entry *e)
     j->s->query = &e->query;
     if (serve_topk_json(j->app, j->r, &e->c, j->s, &e->rq, part)) {
         exposure_log(j->app, t->shard, j->r, &e->c, j->s);
+        shadow_offer(j->app->parts->shadow, t->shard, j->b->body.request[i], &e->c, j->s, e->rq.k);
         j->sum.embed_ns += j->s->result.embed_ns;
         j->sum.search_ns += j->s->result.search_ns;
     }
@@ -250,7 +194,7 @@ static bool answer_some(struct job *j, size_t first, size_t n)
         if (e->problem.status)
             put(j, &e->problem);
         else
-            answer(j, e);
+            answer(j, first + i, e);
     }
     return true;
 }
@@ -261,8 +205,8 @@ static bool answer_all(struct job *j)
     JSONW_LIT(b, "{\"request_id\":");
     jsonw_text(b, j->r->id);
     JSONW_LIT(b, ",\"results\":[");
-    for (size_t i = 0; i < j->b->n; i += RETRIEVE_BATCH)
-        if (!answer_some(j, i, j->b->n - i < RETRIEVE_BATCH ? j->b->n - i : RETRIEVE_BATCH))
+    for (size_t i = 0; i < j->b->body.n; i += RETRIEVE_BATCH)
+        if (!answer_some(j, i, j->b->body.n - i < RETRIEVE_BATCH ? j->b->body.n - i : RETRIEVE_BATCH))
             return false;
     JSONW_LIT(b, "]}\n");
     j->resp->status = 200;
@@ -272,7 +216,7 @@ static bool answer_all(struct job *j)
 
 static bool make_entries(struct batch *b)
 {
-    size_t n = b->n < RETRIEVE_BATCH ? b->n : RETRIEVE_BATCH;
+    size_t n = b->body.n < RETRIEVE_BATCH ? b->body.n : RETRIEVE_BATCH;
     for (size_t i = 0; i < n; i++) {
         if (b->entry[i])
             continue;
@@ -291,9 +235,9 @@ bool handle_batch(struct app *app, struct http_request *r, const struct route_ma
     if (!s || !(s->batch || (s->batch = mem_array(1, sizeof(*s->batch), NULL))))
         return no_memory(r, resp);
     struct batch *b = s->batch;
-    if (!read_batch(app, r, b, resp))
+    if (!read_batch(app, r, &b->body, resp))
         return true;
-    if (!t->is_worker && b->n > app->config->workers.batch)
+    if (!t->is_worker && b->body.n > app->config->workers.batch)
         return workers_submit(app->parts->workers, handle_batch, r, resp);
     if (!make_entries(b))
         return no_memory(r, resp);

@@ -25,7 +25,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
         }
         if (serve_topk(app, r, &c, s, &rq, resp)) {
             exposure_log(app, t->shard, r, &c, s);
-            shadow_offer(app->parts->shadow, t->shard, r, &c, s, rq.k);
+            shadow_offer(app->parts->shadow, t->shard, (struct str){r->body, r->body_len}, &c, s, rq.k);
         }
     }
     if (resp->body.failed)

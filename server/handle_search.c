@@ -45,12 +45,14 @@ static bool count_param(const struct http_request *r, const char *name, uint64_t
     if (!http_query_param(r, name, text, sizeof(text)))
         return true;
     unsigned long long v = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
-    if (v >= 1 && *end == '\0' && v <= max) {
-        *out = v;
-        return true;
-    }
-    return !problem_write(resp, r, 422, "limit_exceeded", NULL, "%s: want a whole number from 1 to %llu", name,
-                          (unsigned long long)max);
+    if (v < 1 || *end != '\0')
+        return !problem_write(resp, r, 400, "invalid_value", NULL, "%s: want a whole number from 1 to %llu", name,
+                              (unsigned long long)max);
+    if (v > max)
+        return !problem_write(resp, r, 422, "limit_exceeded", NULL, "%s: at most %llu are allowed (limits.%s)", name,
+                              (unsigned long long)max, name);
+    *out = v;
+    return true;
 }
 
 /* The query string's k, ef and model into the query. False: answered. */

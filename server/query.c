@@ -140,15 +140,16 @@ bool query_read_strings(struct query *q, struct wire *w, bool numbers, uint64_t 
     return wire_ok(w);
 }
 
-static bool read_count(struct wire *w, uint64_t max, const char *name, uint64_t *out)
+/* From 1 to the key limits.<limit>. */
+static bool read_count(struct wire *w, uint64_t max, const char *limit, uint64_t *out)
 {
     if (!wire_uint(w, out))
         return false;
     if (*out < 1)
-        return wire_fail(w, 422, "limit_exceeded", "%s 0, want 1 to %llu", name, (unsigned long long)max);
+        return wire_fail(w, 400, "invalid_value", "found 0, want 1 to %llu", (unsigned long long)max);
     if (*out > max)
-        return wire_fail(w, 422, "limit_exceeded", "%s %llu, at most %llu are allowed (limits.%s)", name,
-                         (unsigned long long)*out, (unsigned long long)max, name);
+        return wire_fail(w, 422, "limit_exceeded", "found %llu, at most %llu are allowed (limits.%s)",
+                         (unsigned long long)*out, (unsigned long long)max, limit);
     return true;
 }
 
@@ -265,7 +266,7 @@ static const unsigned fields_of[] = {[QUERY_RETRIEVE] = WHO | WHAT | BOUNDS | BI
                                      [QUERY_EMBED] = WHO,
                                      [QUERY_SEARCH] = WHAT | BIT(F_MODEL) | BIT(F_VECTOR),
                                      [QUERY_SCORE] = WHO | BIT(F_ITEM_IDS),
-                                     [QUERY_EXPLAIN] = WHO | (WHAT & ~(BIT(F_FIELDS) | BIT(F_FORMAT))) |
+                                     [QUERY_EXPLAIN] = WHO | (WHAT & ~(BIT(F_FIELDS) | BIT(F_FORMAT))) | BOUNDS |
                                                        BIT(F_EXCLUDE_SEEN) | BIT(F_ITEM_ID)};
 static const unsigned needed_by[QUERY_EXPLAIN + 1] = {
     [QUERY_SEARCH] = BIT(F_VECTOR), [QUERY_SCORE] = BIT(F_ITEM_IDS), [QUERY_EXPLAIN] = BIT(F_ITEM_ID)};

@@ -21,6 +21,7 @@ bool query_and_filters(struct query *q, const struct str *text, size_t n, const 
     size_t bytes = 1, own = q->n_filter > 0;
     struct wire *w = &q->wire;
     q->n_own_filter = q->n_filter;
+    e->pointer[0] = '\0';
     for (size_t i = 0; i < n; i++)
         bytes += text[i].n;
     if (q->n_filter == FILTER_NODES_MAX)

@@ -290,7 +290,7 @@ bool serve_resolve_as(const struct app *app, struct query *q, const struct exper
 bool serve_resolve(struct app *app, const struct http_request *r, struct query *q, const struct serve_choice *c,
                    struct retrieve_query *rq, struct http_response *resp)
 {
-    struct wire_error e;
+    struct wire_error e = {0};
     if (!serve_resolve_as(app, q, &c->a, c->loaded, rq, &e))
         return !serve_wire_problem(r, &e, resp);
     rq->deadline_ns = r->deadline_ns;

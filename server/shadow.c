@@ -46,14 +46,14 @@ struct shadow {
 
 // ------------------------------------------------------------------------------------------------------- loops
 
-static bool fill(struct job *j, const struct http_request *r, const struct serve_choice *c, const struct serve_state *ss)
+static bool fill(struct job *j, struct str body, const struct serve_choice *c, const struct serve_state *ss)
 {
-    if (!serve_room((void **)&j->body, &j->cap_body, r->body_len + 1, 1) ||
+    if (!serve_room((void **)&j->body, &j->cap_body, body.n + 1, 1) ||
         !serve_room((void **)&j->hit, &j->cap_hit, ss->result.n, sizeof(*j->hit)))
         return false;
-    j->n_body = r->body_len;
-    memcpy(j->body, r->body, r->body_len);
-    j->body[r->body_len] = '\0';
+    j->n_body = body.n;
+    memcpy(j->body, body.p, body.n);
+    j->body[body.n] = '\0';
     j->n_hit = ss->result.n;
     if (j->n_hit)
         memcpy(j->hit, ss->hit, j->n_hit * sizeof(*j->hit));
@@ -63,13 +63,13 @@ static bool fill(struct job *j, const struct http_request *r, const struct serve
 }
 
 /* False: no room, or somebody else is at it. */
-static bool put(struct shadow *s, const struct http_request *r, const struct serve_choice *c, const struct serve_state *ss, size_t experiment,
+static bool put(struct shadow *s, struct str body, const struct serve_choice *c, const struct serve_state *ss, size_t experiment,
                 size_t variant, struct loaded *shadow, size_t k)
 {
-    if (r->body_len > SHADOW_BODY_MAX || pthread_mutex_trylock(&s->lock) != 0)
+    if (body.n > SHADOW_BODY_MAX || pthread_mutex_trylock(&s->lock) != 0)
         return false;
     struct job *j = &s->queue[(s->head + s->n) % SHADOW_QUEUE];
-    bool ok = s->n < SHADOW_QUEUE && fill(j, r, c, ss);
+    bool ok = s->n < SHADOW_QUEUE && fill(j, body, c, ss);
     if (ok) {
         j->experiment = experiment;
         j->variant = variant;
@@ -88,8 +88,7 @@ static bool chosen(uint64_t turn, uint32_t share)
     return (x >> 32) * EXPERIMENT_BUCKETS >> 32 < share;
 }
 
-void shadow_offer(struct shadow *s, unsigned shard, const struct http_request *r, const struct serve_choice *c, struct serve_state *ss,
-                  size_t k)
+void shadow_offer(struct shadow *s, unsigned shard, struct str body, const struct serve_choice *c, struct serve_state *ss, size_t k)
 {
     if (c->a.n == 0 || !experiment_table_has_shadow(c->g->experiments))
         return;
@@ -104,7 +103,7 @@ void shadow_offer(struct shadow *s, unsigned shard, const struct http_request *r
             struct loaded *loaded = m >= 0 ? c->g->model[m].loaded : NULL;
             if (!loaded)
                 metrics_add(s->app->metrics, shard, s->failed, 1);
-            else if (!put(s, r, c, ss, i, v, loaded, k))
+            else if (!put(s, body, c, ss, i, v, loaded, k))
                 metrics_add(s->app->metrics, shard, s->busy, 1);
         }
     }

@@ -453,8 +453,8 @@ bool wire_uint(struct wire *w, uint64_t *out)
     if (!wire_number_text(w, &t, &integer))
         return false;
     uint64_t v = 0;
-    bool fits = integer && t.p[0] != '-';
-    for (size_t i = 0; i < t.n && fits; i++)
+    bool zero = t.n == 2 && memcmp(t.p, "-0", 2) == 0, fits = integer && (zero || t.p[0] != '-');
+    for (size_t i = zero; i < t.n && fits; i++)
         fits = !__builtin_mul_overflow(v, 10u, &v) && !__builtin_add_overflow(v, (uint64_t)(t.p[i] - '0'), &v);
     if (!fits)
         return wire_fail(w, 400, "wrong_type", "found %.*s, want an integer from 0 on", shown(t.n), t.p);

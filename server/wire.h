@@ -66,7 +66,7 @@ bool wire_next_item(struct wire *w);
 bool wire_string(struct wire *w, struct str *out);
 bool wire_bool(struct wire *w, bool *out);
 bool wire_null(struct wire *w);
-bool wire_uint(struct wire *w, uint64_t *out); // no fraction, no exponent, no sign; above 2^64 - 1: `wrong_type`
+bool wire_uint(struct wire *w, uint64_t *out); // no fraction, no exponent, no sign but that of -0; above 2^64 - 1: `wrong_type`
 bool wire_double(struct wire *w, double *out); // correctly rounded; not finite: `wrong_type`
 /* A number's own text, and whether it has neither fraction nor exponent. */
 bool wire_number_text(struct wire *w, struct str *out, bool *is_integer);

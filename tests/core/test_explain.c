@@ -68,7 +68,7 @@ static void rules_are_named(void **state)
         [EXPLAIN_INCLUDE_IDS] = {.has_include = true, .include = &second, .n_include = 1},
         [EXPLAIN_FILTER] = {.filter = &filter},
         [EXPLAIN_MIN_SCORE] = {.has_min_score = true, .min_score = full[0].score + 1}};
-    for (int rule = 0; rule < EXPLAIN_RULES; rule++) {
+    for (int rule = 0; rule < EXPLAIN_MAX_EACH; rule++) {
         struct retrieve_query p = q[rule];
         p.user_id = (struct str){"u1", 2};
         p.k = 10;
@@ -79,6 +79,52 @@ static void rules_are_named(void **state)
             assert_int_equal(x.dropped[other], other == rule);
         assert_true(x.rank == 0 && x.exact_rank == 0 && x.exact_rank_any > 0 && !x.missed);
     }
+}
+
+/* Any item, any bounds: an item that should be in by its rank alone and is not was dropped, and what named the drop, once lifted, lets it in. */
+static void bounds_are_named(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct rng rng;
+    struct retrieve_result r;
+    size_t n_each = 0, n_own = 0, n_place = 0;
+    rng_init(&rng, 3);
+    for (int round = 0; round < 300; round++) {
+        struct retrieve_category rule[2] = {{.category = rng_below(&rng, 2)}, {.category = 2 + rng_below(&rng, 2)}};
+        struct retrieve_bounds x = {.max_each = rng_below(&rng, 2) ? SIZE_MAX : 1 + rng_below(&rng, 6), .rule = rule, .n_rules = rng_below(&rng, 3)};
+        for (size_t i = 0; i < x.n_rules; i++) {
+            rule[i].max = rng_below(&rng, 2) ? x.max_each : rng_below(&rng, 8);
+            rule[i].min = rng_below(&rng, (uint32_t)(rule[i].max < 8 ? rule[i].max : 8) + 1);
+        }
+        struct retrieve_query q = {.user_id = {"u1", 2}, .k = 16, .exact = rng_below(&rng, 2), .ef = 2000, .bounds = &x};
+        size_t at = rng_below(&rng, 40);
+        uint32_t item = full[at].item_idx, category = bundle->items->category_of[item];
+        struct explanation found = explain(&q, item);
+        struct retrieve_hit got[16];
+        assert_ok(retrieve_topk(bundle, &q, ws, got, &r, &e), &e);
+        size_t in = 0, of_category = 0, below = r.n < q.k;
+        for (size_t i = 0; i < r.n; i++) {
+            in = got[i].item_idx == item ? i + 1 : in;
+            of_category += bundle->items->category_of[got[i].item_idx] == category;
+            for (size_t j = at + 1; j < 3000 && !below; j++)
+                below = full[j].item_idx == got[i].item_idx;
+        }
+        assert_int_equal(found.rank, in);
+        assert_int_equal(found.exact_rank, at + 1);
+        assert_false(found.missed);
+        size_t own = x.n_rules;
+        for (size_t i = 0; i < x.n_rules; i++)
+            own = rule[i].category == category ? i : own;
+        size_t max = own < x.n_rules ? rule[own].max : x.max_each;
+        bool dropped = !in && below, each = dropped && of_category == max && max == x.max_each;
+        assert_int_equal(found.dropped[EXPLAIN_MAX_EACH], each);
+        assert_int_equal(found.dropped[EXPLAIN_CATEGORIES], dropped && !each);
+        n_each += each;
+        n_own += dropped && !each && of_category == max;
+        n_place += dropped && !each && of_category < max;
+    }
+    assert_true(n_each > 5 && n_own > 5 && n_place > 5);
 }
 
 /* Whatever a short walk misses, the ef that is named finds. */
@@ -113,6 +159,7 @@ static void the_ef_that_is_named_finds_it(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(ranks_and_gaps), cmocka_unit_test(rules_are_named),
+                                       cmocka_unit_test(bounds_are_named),
                                        cmocka_unit_test(the_ef_that_is_named_finds_it)};
     return cmocka_run_group_tests(tests, setup, teardown);
 }

@@ -320,6 +320,23 @@ def shadows_are_compared(work):
               [None, 1, None, 0])
 
 
+def shadows_are_offered_batches(work):
+    """The requests of a batch are not compared, or each with another's answer."""
+    world(work)
+    table = "[{name: main, salt: s1, variants: [{name: twin, model: dat, weight: 0, shadow: true}, {name: now, model: dat, weight: 100}]}]"
+    with Daemon(work, ["dat", "tt"], table) as d:
+        found = lambda: d.admin.get("/v1/admin/experiments")[1]["observed"][0]["variants"][0]["shadow"]
+        requests = [{"user_id": f"u{u}", "k": 5 + u, "ef": 300, "exclude_ids": [f"i{u}"]} for u in range(30)]
+        requests[7:7] = [{"kk": 1}, {"user_id": "u1", "model": "tt"}]  # a fault, and one that experiments have no say in
+        status, answer, _ = d.data.post("/v1/retrieve:batch", {"requests": requests})
+        check("answers", (status, sum("items" in a for a in answer["results"])), (200, 31))
+        dropped = lambda reason: metric(d, "duet_shadow_dropped_total", f'reason="{reason}"')
+        d.until(lambda: found()["compared"] + dropped("busy") == 30, "the comparisons")
+        check("some are made, none fails", (found()["compared"] > 0, dropped("failed")), (True, 0))
+        if found()["overlap"] < 0.999 or found()["rbo"] < 0.999 or found()["score_drift"] > 1e-6:  # vectors made together differ in the last digits
+            fail(f"a twin: {found()}")
+
+
 # ------------------------------------------------------------------------------------------------ guardrails
 
 
@@ -391,4 +408,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, shadows_are_compared, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])

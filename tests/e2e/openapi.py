@@ -178,7 +178,8 @@ def queries(d):
     batch = "/v1/retrieve:batch"
     call(d.data, 200, "POST", batch, {"requests": [{"user_id": "u1", "k": 3, "max_per_category": 2, "categories": {"food": {"min": 1, "max": 2}}}, {"model": "none"}, {"model": "empty"}]})
     call(d.data, 400, "POST", batch, {"request": []})
-    call(d.data, 422, "POST", batch, {"requests": []})
+    call(d.data, 400, "POST", batch, {"requests": []})
+    call(d.data, 422, "POST", batch, {"requests": [{}] * 257})
     call(d.data, 415, "POST", batch, "{}", {"Content-Type": "text/plain"})
     check("too large", raw(d, batch, f"Content-Length: {1 << 21}", b""), 413)
     body = json.dumps({"requests": [{}]}).encode()
@@ -188,7 +189,8 @@ def queries(d):
     call(d.data, 200, "GET", similar + "?k=3&ef=50&model=tt")
     call(d.data, 400, "GET", similar, None, {"X-Experiment-Override": "main=zz"})
     call(d.data, 404, "GET", "/v1/items/none/similar")
-    call(d.data, 422, "GET", similar + "?k=0")
+    call(d.data, 400, "GET", similar + "?k=0")
+    call(d.data, 422, "GET", similar + "?k=10001")
     call(d.data, 503, "GET", similar + "?model=empty")
     everything = {"user_id": "u1", "model": "dat", "k": 3, "ef": 50, "exact": True, "exclude_ids": ["i1", 2], "exclude_seen": True, "min_score": -1,
                   "filter": {"and": [{"field": "category", "in": ["food", 7]}, {"not": {"or": [{"field": "price", "gte": 10, "lt": 50}, {"field": "tags", "not_in": ["a"]}]}}]}, "fields": ["title", "category"]}

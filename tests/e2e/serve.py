@@ -223,8 +223,8 @@ def vectors_and_items(work):
         v = post("/v1/search", vector=p_u, k=1)["items"][0]["id"]
         check("near", d.data.get(f"/v1/items/{v}/similar?k=1")[1]["items"][0]["score"] <= 1.00001, True)
         check("no item", d.data.get("/v1/items/none/similar")[1]["code"], "unknown_item")
-        for query in ("k=0", "k=x", "k=10001", "k=", "ef=-1"):
-            check(query, d.data.get(f"/v1/items/i7/similar?{query}")[1]["code"], "limit_exceeded")
+        for query, want in (("k=0", "invalid_value"), ("k=x", "invalid_value"), ("k=", "invalid_value"), ("ef=-1", "invalid_value"), ("k=10001", "limit_exceeded"), ("ef=20001", "limit_exceeded")):
+            check(query, d.data.get(f"/v1/items/i7/similar?{query}")[1]["code"], want)
         status, data, headers = d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "exact": True}, headers={"Accept": "application/octet-stream"}, raw=True)
         check("binary", (status, headers["Content-Type"]), (200, "application/octet-stream"))
         hits, about = unpack(data)
@@ -259,6 +259,17 @@ def explanations(work):
         seen = next(i for i, _ in full if i not in left)
         check("seen", explain(item_id=seen, exclude_seen=True)["dropped_by"], ["exclude_seen"])
         check("fewer than k", explain(item_id=best, include_ids=[best])["gap"], None)
+        ranked = [(row["id"], row["attributes"]["category"]) for row in d.data.post("/v1/retrieve", {"user_id": "u1", "k": 300, "exact": True, "fields": ["category"]})[1]["items"]]
+        top = ranked[0][1]
+        second = [i for i, c in ranked if c == top][1]
+        last = next(i for i, c in ranked[9:] if c not in (None, top))
+        of_last = dict(ranked)[last]
+        for bounds, item, want in (({"max_per_category": 1}, second, ["max_per_category"]), ({"categories": {top or "": {"max": 1}}}, second, ["categories"]),
+                                   ({"max_per_category": 1, "categories": {top or "": {}}}, second, ["max_per_category"]), ({"max_per_category": 10}, second, []),
+                                   ({"k": 1, "categories": {of_last: {"min": 1}}}, ranked[0][0], ["categories"])):
+            x = explain(item_id=item, **bounds)
+            check(f"{bounds}", (x["dropped_by"], x["rank"] is None), (want, bool(want)))
+        check("unknown", explain(item_id=best, categories={"zoo": {"max": 1}})["degraded"], ["unknown_categories:1"])
         check("no item", d.data.post("/v1/explain", {"item_id": "none"})[1]["code"], "unknown_item")
         check("no item given", d.data.post("/v1/explain", {})[1]["code"], "invalid_value")
         missed = 0
