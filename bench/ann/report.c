@@ -11,7 +11,7 @@
 
 #include "bench/ann/curve.h"
 #include "bench/ann/results.h"
-#include "bench/plot.h"
+#include "core/base/plot.h"
 
 #define SYSTEMS_MAX PLOT_SERIES_MAX
 #define POINTS_MAX 64

@@ -9,7 +9,7 @@
 
 #include "bench/ann/curve.h"
 #include "bench/ann/results.h"
-#include "bench/plot.h"
+#include "core/base/plot.h"
 
 static void speed_at_equal_recall(void **state)
 {
