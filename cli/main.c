@@ -14,6 +14,7 @@ static const struct {
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
     {"train", "dataset -> checkpoint: DAT, two-tower, WALS, FM, YoutubeDNN or MIND", cmd_train},
     {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},
+    {"study", "many runs, one table: systems compared, ablations, widths, negatives", cmd_study},
     {"publish", "checkpoint -> bundle: a new version in a repository", cmd_publish},
     {"inspect", "what is in a dataset, a checkpoint or a bundle", cmd_inspect},
     {"verify", "may this bundle serve?", cmd_verify},

@@ -122,6 +122,8 @@ bool evaluation_put_metrics(const struct evaluation *e, const struct target_set 
                             struct err *err)
 {
     struct metrics m = metrics_of(&e->p.spec, rank, set->keep_known, set->n);
+    if (e->kept && set == &e->known)
+        memcpy(e->kept, rank, set->n * sizeof(*rank));
     json_object_set_new(system, "metrics", metrics_to_json(&e->p.spec, &m));
     if (!e->p.per_category)
         return true;

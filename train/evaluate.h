@@ -38,6 +38,7 @@ struct evaluation {
     const struct interactions *target;
     struct target_set known, cold; // users with training rows; held-out users
     float *rank;                   // [most targets of a set]
+    float *kept;                   // [known.n] the caller's, or NULL: gets the ranks of the known users as they are
 };
 
 bool evaluation_init(struct evaluation *e, const struct evaluation_params *p, struct pool *pool, struct err *err);

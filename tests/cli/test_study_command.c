@@ -1,0 +1,182 @@
+/* duet study as a user runs it. If this fails, hours of training are lost with a kill, or the tables that come of them differ. */
+#include "tests/core/support.h"
+
+#include <dirent.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "core/base/fio.h"
+#include "tests/cli/run.h"
+#include "tests/core/base/xml.h"
+
+static char folder[] = "/tmp/duet-study-XXXXXX";
+
+static const char *in(const char *name)
+{
+    static char ring[8][PATH_MAX];
+    static unsigned at;
+    char *out = ring[at++ % 8];
+    snprintf(out, PATH_MAX, "%s/%s", folder, name);
+    return out;
+}
+
+static int setup(void **state)
+{
+    (void)state;
+    if (!mkdtemp(folder))
+        return -1;
+    duet_ok("synth --out %s --users 200 --items 150 --interactions 3000", in("raw"));
+    duet_ok("prepare --in %s --out %s", in("raw"), in("data.duet"));
+    return 0;
+}
+
+static int teardown(void **state)
+{
+    (void)state;
+    return fio_remove_tree(folder, NULL) ? 0 : -1;
+}
+
+#define SMALL "--epochs 2 --seeds 2 --points 2 --threads 1"
+
+static size_t count_results(const char *dir)
+{
+    char runs[PATH_MAX];
+    size_t n = 0;
+    snprintf(runs, sizeof(runs), "%s/runs", dir);
+    DIR *d = opendir(runs);
+    for (const struct dirent *e; d && (e = readdir(d));)
+        n += strlen(e->d_name) > 5 && strcmp(e->d_name + strlen(e->d_name) - 5, ".json") == 0;
+    if (d)
+        closedir(d);
+    return n;
+}
+
+static void kill_after(size_t n_results, const char *dir)
+{
+    char program[PATH_MAX];
+    const char *bin = getenv("DUET_BIN_DIR");
+    snprintf(program, sizeof(program), "%s/duet", bin ? bin : ".");
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl(program, "duet", "study", "compare", "--data", in("data.duet"), "--out", dir, "--epochs", "2", "--seeds", "2",
+              "--points", "2", "--threads", "1", (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 60000 && count_results(dir) < n_results; i++)
+        usleep(1000);
+    kill(pid, SIGKILL);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status)); // it was not done yet
+}
+
+static void assert_same(const char *a, const char *b, const char *up_to)
+{
+    size_t n, m;
+    char *x = get_file(a, &n), *y = get_file(b, &m);
+    if (up_to) {
+        char *ex = strstr(x, up_to), *ey = strstr(y, up_to);
+        assert_true(ex && ey);
+        *ex = *ey = 0;
+    }
+    assert_string_equal(x, y);
+    free(x);
+    free(y);
+}
+
+static void killed_and_resumed_it_writes_the_same_tables(void **state)
+{
+    (void)state;
+    const char *killed = in("killed"), *whole = in("whole");
+    kill_after(3, killed);
+    kill_after(9, killed);
+    size_t n = count_results(killed);
+    assert_in_range(n, 9, 26);
+    struct run r = duet(0, "study compare --data %s --out %s --dry-run " SMALL, in("data.duet"), killed);
+    size_t done = 0;
+    for (const char *p = r.out; (p = strstr(p, "done     ")); p++)
+        done++;
+    assert_int_equal(done, n);
+    run_fini(&r);
+    r = duet(0, "study compare --data %s --out %s " SMALL, in("data.duet"), killed);
+    assert_non_null(strstr(r.out, "27 of 27 runs done"));
+    assert_int_not_equal(strncmp(r.err, "1/27 ", 5), 0);
+    run_fini(&r);
+    duet_ok("study compare --data %s --out %s " SMALL, in("data.duet"), whole);
+    char a[PATH_MAX], b[PATH_MAX];
+    static const char *const files[][2] = {{"compare.csv", NULL}, {"compare.svg", NULL}, {"compare.md", "## Training time"}};
+    for (size_t i = 0; i < 3; i++) {
+        snprintf(a, sizeof(a), "%s/%s", killed, files[i][0]);
+        snprintf(b, sizeof(b), "%s/%s", whole, files[i][0]);
+        assert_same(a, b, files[i][1]);
+    }
+}
+
+/* After the one above: nothing is left to train, and options that change a run are another run. */
+static void a_changed_option_is_another_run(void **state)
+{
+    (void)state;
+    struct run r = duet(0, "study compare --data %s --out %s " SMALL, in("data.duet"), in("whole"));
+    assert_string_equal(r.err, "");
+    run_fini(&r);
+    r = duet(0, "study compare --data %s --out %s --dry-run --epochs 3 --seeds 2 --points 2", in("data.duet"), in("whole"));
+    size_t done = 0;
+    for (const char *p = r.out; (p = strstr(p, "done     ")); p++)
+        done++;
+    assert_int_equal(done, 3); // popularity, and EASE with two penalties
+    run_fini(&r);
+    r = duet(0, "study recipes --data %s --out %s --dry-run " SMALL, in("data.duet"), in("whole"));
+    assert_non_null(strstr(r.out, "done")); // dat as in compare
+    run_fini(&r);
+}
+
+static void what_is_there_is_drawn_and_what_is_missing_said(void **state)
+{
+    (void)state;
+    struct run r = duet(1, "study dimension --data %s --out %s --render " SMALL, in("data.duet"), in("part"));
+    assert_non_null(strstr(r.err, "no result"));
+    run_fini(&r);
+    r = duet(0, "study dimension --data %s --out %s --budget 0.00001 " SMALL, in("data.duet"), in("part"));
+    assert_non_null(strstr(r.out, "1 of 20 runs done; the same command goes on"));
+    run_fini(&r);
+    duet_ok("study dimension --data %s --out %s --systems dat_d8,dat_d16 " SMALL, in("data.duet"), in("part"));
+    r = duet(0, "study dimension --data %s --out %s --render " SMALL, in("data.duet"), in("part"));
+    assert_non_null(strstr(r.out, "4 of 20 runs done"));
+    assert_string_equal(r.err, ""); // nothing is trained
+    run_fini(&r);
+    size_t n;
+    char *text = get_file(in("part/dimension.svg"), &n);
+    assert_well_formed(text);
+    assert_non_null(strstr(text, ">dat<"));
+    free(text);
+    text = get_file(in("part/dimension.md"), &n);
+    assert_non_null(strstr(text, "done: 4 of 20 runs, what is not there yet is left out"));
+    assert_non_null(strstr(text, "| two_tower_d8 | 0 |"));
+    free(text);
+}
+
+static void wrong_usage_is_refused(void **state)
+{
+    (void)state;
+    struct run r = duet(2, "study --data %s --out %s", in("data.duet"), in("x"));
+    assert_non_null(strstr(r.err, "name of one study"));
+    run_fini(&r);
+    r = duet(2, "study comparison --data %s --out %s", in("data.duet"), in("x"));
+    assert_non_null(strstr(r.err, "no study \"comparison\""));
+    run_fini(&r);
+    r = duet(2, "study compare --data %s", in("data.duet"));
+    assert_non_null(strstr(r.err, "--out"));
+    run_fini(&r);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(killed_and_resumed_it_writes_the_same_tables),
+        cmocka_unit_test(a_changed_option_is_another_run),
+        cmocka_unit_test(what_is_there_is_drawn_and_what_is_missing_said),
+        cmocka_unit_test(wrong_usage_is_refused),
+    };
+    return cmocka_run_group_tests(tests, setup, teardown);
+}
