@@ -6,7 +6,7 @@
 #include "cli/cmd.h"
 #include "cli/opts.h"
 #include "cli/progress.h"
-#include "cli/publish_input.h"
+#include "train/publish_input.h"
 #include "core/blas.h"
 #include "core/manifest.h"
 

@@ -173,7 +173,7 @@ static int run(const struct args *a)
     struct study *s = d ? malloc(sizeof(*s)) : NULL;
     struct pool *pool = s ? pool_new((unsigned)a->threads, &err) : NULL;
     bool made = pool && study_make(s, a->name, &o, d, &err);
-    bool ok = made && cell_place_init(&place, d, a->out, pool, &err) && go(a, s, &place, &err);
+    bool ok = made && cell_place_init(&place, d, a->data, a->out, pool, &err) && go(a, s, &place, &err);
     cell_place_fini(&place);
     pool_free(pool);
     free(s);

@@ -156,6 +156,30 @@ static void what_is_there_is_drawn_and_what_is_missing_said(void **state)
     free(text);
 }
 
+/* The bundle is published, asked exactly and through its graph, and removed again. */
+static void what_the_index_costs(void **state)
+{
+    (void)state;
+    duet_ok("study index --data %s --out %s --systems dat,mind --epochs 2 --seeds 1 --threads 1", in("data.duet"), in("index"));
+    size_t n;
+    char *text = get_file(in("index/index.md"), &n);
+    assert_non_null(strstr(text, ", served | "));
+    assert_non_null(strstr(text, "| dat | 400 | "));
+    assert_non_null(strstr(text, "| mind | 400 | "));
+    char *at = strstr(text, "| dat | 400 | ");
+    double graph, exact;
+    assert_int_equal(sscanf(at, "| dat | 400 | %*f | %*f | %lf | %lf |", &graph, &exact), 2);
+    assert_true(exact > 0.3 && graph > 0.99 * exact); // 150 items: ef = 400 sees them all
+    free(text);
+    text = get_file(in("index/index.svg"), &n);
+    assert_well_formed(text);
+    free(text);
+    DIR *runs = opendir(in("index/runs"));
+    for (const struct dirent *e; (e = readdir(runs));)
+        assert_null(strstr(e->d_name, ".train"));
+    closedir(runs);
+}
+
 static void wrong_usage_is_refused(void **state)
 {
     (void)state;
@@ -176,6 +200,7 @@ int main(void)
         cmocka_unit_test(killed_and_resumed_it_writes_the_same_tables),
         cmocka_unit_test(a_changed_option_is_another_run),
         cmocka_unit_test(what_is_there_is_drawn_and_what_is_missing_said),
+        cmocka_unit_test(what_the_index_costs),
         cmocka_unit_test(wrong_usage_is_refused),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

@@ -37,7 +37,7 @@ static void lab_init(struct lab *l, void **state, const char *name, const struct
     l->study = malloc(sizeof(*l->study));
     assert_non_null(l->pool = pool_new(1, &err));
     assert_ok(study_make(l->study, name, o, &l->toy.d, &err), &err);
-    assert_ok(cell_place_init(&l->place, &l->toy.d, l->dir, l->pool, &err), &err);
+    assert_ok(cell_place_init(&l->place, &l->toy.d, NULL, l->dir, l->pool, &err), &err);
 }
 
 static void lab_fini(struct lab *l)
@@ -377,20 +377,20 @@ static void the_equal_two_tower_is_as_large(void **state)
 
 static void every_study_is_made(void **state)
 {
-    static const char *const names[] = {"compare", "ablation", "dimension", "negatives", "recipes"};
+    static const char *const names[] = {"compare", "ablation", "dimension", "negatives", "recipes", "index"};
     static const char *const recipes[] = {"duet", "paper", "plain"};
-    for (size_t i = 0; i < 15; i++) {
+    for (size_t i = 0; i < 18; i++) {
         struct lab l;
         struct err err = {0};
         struct study_options o = quick;
-        o.recipe = recipes[i / 5];
-        lab_init(&l, state, names[i % 5], &o);
-        assert_true(l.study->n_rows >= 6 && l.study->about);
+        o.recipe = recipes[i / 6];
+        lab_init(&l, state, names[i % 6], &o);
+        assert_true(l.study->n_rows >= 3 && l.study->about);
         for (size_t r = 0; r < l.study->n_rows; r++)
             for (size_t k = 0; k < l.study->row[r].n_points; k++)
-                if (l.study->row[r].point[k].cell.kind == CELL_TRAINED &&
+                if (l.study->row[r].point[k].cell.kind <= CELL_INDEX &&
                     !recipe_check(&l.study->row[r].point[k].cell.recipe, &err))
-                    fail_msg("%s of %s, recipe %s: %s", l.study->row[r].name, names[i % 5], o.recipe, err.msg);
+                    fail_msg("%s of %s, recipe %s: %s", l.study->row[r].name, names[i % 6], o.recipe, err.msg);
         lab_fini(&l);
     }
     struct lab l;

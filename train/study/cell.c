@@ -15,12 +15,17 @@
 
 // ----------------------------------------------------------------------------------------------------------- name
 
+bool cell_is_trained(const struct cell *c)
+{
+    return c->kind == CELL_TRAINED || c->kind == CELL_INDEX;
+}
+
 char *cell_config(const struct cell *c, struct err *err)
 {
-    static const char *const kinds[] = {"trained", "ease", "popularity"};
+    static const char *const kinds[] = {"trained", "index", "ease", "popularity"};
     json_t *o = json_object();
     json_object_set_new(o, "system", json_string(kinds[c->kind]));
-    if (c->kind == CELL_TRAINED) {
+    if (cell_is_trained(c)) {
         json_t *recipe = recipe_to_json(&c->recipe);
         json_object_del(recipe, "threads");
         json_object_set_new(o, "recipe", recipe);
@@ -36,7 +41,9 @@ char *cell_config(const struct cell *c, struct err *err)
 
 const char *cell_version(const struct cell *c)
 {
-    if (c->kind != CELL_TRAINED)
+    if (c->kind == CELL_INDEX)
+        return MODEL_VERSION_INDEX;
+    if (!cell_is_trained(c))
         return c->kind == CELL_EASE ? MODEL_VERSION_EASE : MODEL_VERSION_POPULARITY;
     switch (c->recipe.model) {
     case MODEL_WALS:
@@ -115,13 +122,14 @@ bool cell_done(const struct cell_place *p, const struct cell *c, char path[PATH_
 
 // ---------------------------------------------------------------------------------------------------------- place
 
-bool cell_place_init(struct cell_place *p, const struct dataset *d, const char *dir, struct pool *pool, struct err *err)
+bool cell_place_init(struct cell_place *p, const struct dataset *d, const char *data_path, const char *dir, struct pool *pool, struct err *err)
 {
     char runs[PATH_MAX];
     const struct evaluation_params test = {.data = d, .spec = {{50, 100}, 2}};
     struct evaluation_params valid = test;
     valid.valid = true;
     p->data = d;
+    p->data_path = data_path;
     p->dir = dir;
     if (!fio_join(runs, dir, "runs", err) || !fio_mkdirs(runs, err) ||
         !evaluation_init(&p->test, &test, pool, err))

@@ -13,17 +13,23 @@
 #include "train/recipe.h"
 #include "train/trainer.h"
 
-enum cell_kind { CELL_TRAINED, CELL_EASE, CELL_POPULARITY };
+enum cell_kind {
+    CELL_TRAINED,
+    CELL_INDEX,     // trained, and published to see what the graph costs
+    CELL_EASE,
+    CELL_POPULARITY
+};
 
 struct cell {
     enum cell_kind kind;
-    struct recipe recipe; // TRAINED, with its seed; the number of threads is no part of the configuration
+    struct recipe recipe; // TRAINED, INDEX; with its seed; the number of threads is no part of the configuration
     double lambda;        // EASE
 };
 
 /* Where cells run and are kept. */
 struct cell_place {
     const struct dataset *data;
+    const char *data_path;       // the dataset's file
     const char *dir;             // holds runs/
     bool any_version;            // take results of other model code where there is none of this
     struct evaluation valid, test;
@@ -31,8 +37,10 @@ struct cell_place {
     void *progress_user;
 };
 
-/* Makes DIR/runs; the pool is kept. Zeroed *p and data to begin with. */
-bool cell_place_init(struct cell_place *p, const struct dataset *d, const char *dir, struct pool *pool, struct err *err);
+bool cell_is_trained(const struct cell *c); // has a recipe
+
+/* Makes DIR/runs; the pool is kept. Zeroed *p to begin with. data_path: of INDEX, may be NULL without. */
+bool cell_place_init(struct cell_place *p, const struct dataset *d, const char *data_path, const char *dir, struct pool *pool, struct err *err);
 void cell_place_fini(struct cell_place *p);
 
 /* What a table needs. */

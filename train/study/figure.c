@@ -45,15 +45,22 @@ static void add_point(struct lines *l, const struct view_row *r)
     l->dev[s][at] = isnan(r->all.dev[VIEW_HR100]) ? 0 : r->all.dev[VIEW_HR100];
 }
 
+static void add_index(struct lines *l, const struct view_row *r)
+{
+    size_t s = l->n, n = table_index_points(r, l->x[s], l->y[s], STUDY_ROWS_MAX);
+    if (n)
+        l->series[l->n++] = (struct plot_series){.name = r->def->name, .x = l->x[s], .y = l->y[s], .n = n};
+}
+
 static bool lines_figure(const struct view *v, const char *title, FILE *to)
 {
     struct lines l = {.n = 0};
     for (size_t i = 0; i < v->study->n_rows; i++)
         if (v->row[i].n_seeds)
-            add_point(&l, &v->row[i]);
+            (v->study->figure == STUDY_INDEX ? add_index : add_point)(&l, &v->row[i]);
     const struct plot p = {.title = title,
                            .x_label = v->study->x_label,
-                           .y_label = "HR@100",
+                           .y_label = v->study->y_label,
                            .x_scale = PLOT_LOG,
                            .y_scale = PLOT_LINEAR,
                            .series = l.series,
@@ -65,5 +72,5 @@ bool figure_svg(const struct view *v, const char *data_name, FILE *to)
 {
     char title[256];
     snprintf(title, sizeof(title), "%.100s: %s", data_name, v->study->title);
-    return (v->study->figure == STUDY_LINES ? lines_figure : rows_figure)(v, title, to);
+    return (v->study->figure == STUDY_ROWS ? rows_figure : lines_figure)(v, title, to);
 }

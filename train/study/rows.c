@@ -18,47 +18,61 @@ struct maker {
 
 // ---------------------------------------------------------------------------------------------------------- grids
 
-/* A point: the recipe's own values but for one, multiplied by a factor or replaced. What is multiplied follows the recipe when that
- * changes. */
+/* A point: the recipe's own values but for one, which is replaced, or multiplied so that it follows the recipe when that changes.
+ * WIDTH is that of the last layer: factors, where there are no layers before it. */
+enum change_type { TIMES, WHOLE, WIDTH };
 struct change {
     enum model_kind kind;
     const char *name;
-    size_t at;
-    bool whole;    // a uint32_t
-    double factor; // 0: take `value`
-    double value;
+    enum change_type type;
+    size_t at;    // in struct recipe; not of WIDTH
+    double value; // factor, or what it becomes
 };
 
-#define FACTOR(kind, field, by)                                                                                        \
+#define FIELD(kind, type, field, value)                                                                                \
     {                                                                                                                  \
-        kind, #field, offsetof(struct recipe, field), false, by, 0                                                     \
-    }
-#define WHOLE(kind, field, v)                                                                                          \
-    {                                                                                                                  \
-        kind, #field, offsetof(struct recipe, field), true, 0, v                                                       \
+        kind, #field, type, offsetof(struct recipe, field), value                                                      \
     }
 
 static const struct change grid[] = {
-    FACTOR(MODEL_DAT, scale, 1.33),        FACTOR(MODEL_DAT, item_dropout, 1.5),    FACTOR(MODEL_DAT, lr, 0.5),
-    FACTOR(MODEL_TWO_TOWER, scale, 1.33),  FACTOR(MODEL_TWO_TOWER, item_dropout, 1.5),
-    FACTOR(MODEL_TWO_TOWER, lr, 0.5),      FACTOR(MODEL_WALS, reg, 0.3),            FACTOR(MODEL_WALS, reg, 3),
-    FACTOR(MODEL_WALS, w0, 0.3),           FACTOR(MODEL_FM, weight_decay, 3),       FACTOR(MODEL_FM, weight_decay, 0.3),
-    FACTOR(MODEL_FM, lr, 0.5),             FACTOR(MODEL_YOUTUBE_DNN, scale, 0.5),   FACTOR(MODEL_YOUTUBE_DNN, scale, 1.33),
-    FACTOR(MODEL_YOUTUBE_DNN, lr, 0.5),    WHOLE(MODEL_MIND, n_interest, 1),        WHOLE(MODEL_MIND, n_interest, 4),
-    FACTOR(MODEL_MIND, lr, 0.5),
+    FIELD(MODEL_DAT, TIMES, scale, 1.33),
+    FIELD(MODEL_DAT, TIMES, item_dropout, 1.5),
+    FIELD(MODEL_DAT, TIMES, lr, 0.5),
+    FIELD(MODEL_TWO_TOWER, TIMES, scale, 1.33),
+    FIELD(MODEL_TWO_TOWER, TIMES, item_dropout, 1.5),
+    FIELD(MODEL_TWO_TOWER, TIMES, lr, 0.5),
+    {MODEL_WALS, "factors", WIDTH, 0, 128},
+    FIELD(MODEL_WALS, TIMES, reg, 0.3),
+    FIELD(MODEL_WALS, TIMES, reg, 3),
+    {MODEL_FM, "factors", WIDTH, 0, 128},
+    FIELD(MODEL_FM, TIMES, weight_decay, 3),
+    FIELD(MODEL_FM, TIMES, lr, 0.5),
+    {MODEL_YOUTUBE_DNN, "width", WIDTH, 0, 128},
+    FIELD(MODEL_YOUTUBE_DNN, TIMES, scale, 0.5),
+    FIELD(MODEL_YOUTUBE_DNN, TIMES, lr, 0.5),
+    {MODEL_MIND, "width", WIDTH, 0, 128},
+    FIELD(MODEL_MIND, WHOLE, n_interest, 1),
+    FIELD(MODEL_MIND, TIMES, lr, 0.5),
 };
 
 static const double lambdas[STUDY_GRID] = {500, 200, 1000, 2000};
 
 static void apply(const struct change *c, struct study_point *p)
 {
-    char *at = (char *)&p->cell.recipe + c->at;
+    struct recipe *r = &p->cell.recipe;
+    char *at = (char *)r + c->at;
     double v = c->value;
-    if (c->whole) {
-        *(uint32_t *)at = (uint32_t)c->value;
-    } else {
-        v = *(double *)at * c->factor;
+    switch (c->type) {
+    case TIMES:
+        v *= *(double *)at;
         *(double *)at = v;
+        break;
+    case WHOLE:
+        *(uint32_t *)at = (uint32_t)v;
+        break;
+    case WIDTH:
+        r->width[r->n_layers - 1] = (uint32_t)v;
+        break;
     }
     snprintf(p->what, sizeof(p->what), "%s %.3g", c->name, v);
 }
@@ -251,6 +265,17 @@ static bool make_negatives(struct maker *m)
     return true;
 }
 
+static bool make_index(struct maker *m)
+{
+    static const enum model_kind kinds[] = {MODEL_DAT, MODEL_TWO_TOWER, MODEL_MIND};
+    for (size_t i = 0; i < 3; i++)
+        trained(m, model_kind_name(kinds[i]), named(m, m->o->recipe, kinds[i]))->point[0].cell.kind = CELL_INDEX;
+    m->s->x_label = "ef, breadth of the search";
+    m->s->y_label = "HR@100 through the graph / exact";
+    m->s->about = "The table above is exact search.";
+    return true;
+}
+
 static bool make_recipes(struct maker *m)
 {
     static const char *const recipes[] = {"duet", "paper", "plain"};
@@ -275,6 +300,7 @@ static const struct {
     {"ablation", "What DAT's parts give", STUDY_ROWS, make_ablation},
     {"dimension", "Width of the augmented vectors", STUDY_LINES, make_dimension},
     {"negatives", "Number of negatives", STUDY_LINES, make_negatives},
+    {"index", "What the index costs", STUDY_INDEX, make_index},
     {"recipes", "The text to the letter, and what works", STUDY_ROWS, make_recipes},
 };
 
@@ -325,6 +351,7 @@ bool study_make(struct study *s, const char *name, const struct study_options *o
         snprintf(s->name, sizeof(s->name), "%s", name);
         snprintf(s->title, sizeof(s->title), "%s", studies[i].title);
         s->figure = studies[i].figure;
+        s->y_label = "HR@100";
         return studies[i].make(&m) && (!o->systems || keep_listed(s, o->systems, err));
     }
     return err_set(err, ERR_ARG, "no study \"%s\", want " STUDY_NAMES, name);

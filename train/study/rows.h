@@ -6,7 +6,7 @@
 
 #define STUDY_GRID 4 // points of every grid, the recipe's own values included
 
-#define STUDY_NAMES "compare, ablation, dimension, negatives or recipes"
+#define STUDY_NAMES "compare, ablation, dimension, negatives, index or recipes"
 
 struct study_options {
     const char *recipe;   // of the rows that do not say otherwise: "duet", "plain", "paper"

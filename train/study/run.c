@@ -11,6 +11,7 @@
 #include "train/checkpoint.h"
 #include "train/evaluate_stored.h"
 #include "train/study/cell.h"
+#include "train/study/index_cost.h"
 #include "train/study/parameters.h"
 
 struct run {
@@ -22,6 +23,7 @@ struct run {
     struct metrics_spec spec;
     double cpu_s, wall_s; // NAN: interrupted
     float *rank;          // [p->test.known.n]
+    json_t *index;        // CELL_INDEX: what index_cost found
     uint32_t threads;
     bool collapsed;
     char reason[400];
@@ -78,6 +80,10 @@ static json_t *run_trained(struct run *r, struct err *err)
     memcpy(r->reason, c->info.reason, sizeof(r->reason));
     json_t *o = evaluate(r, c->model, err);
     checkpoint_free(c);
+    if (o && r->c->kind == CELL_INDEX && !(r->index = index_cost(&r->p->test, r->p->data_path, r->train, err))) {
+        json_decref(o);
+        return NULL;
+    }
     return o;
 }
 
@@ -156,6 +162,8 @@ static json_t *result_json(const struct run *r, json_t *evaluated, uint64_t n_pa
     if (r->valid.n)
         json_object_set_new(o, "validation", metrics_to_json(&r->spec, &r->valid));
     json_object_set(o, "test", json_object_get(evaluated, "metrics"));
+    if (r->index)
+        json_object_set(o, "index", r->index);
     json_object_set(o, "cold_start", json_object_get(evaluated, "cold_start"));
     if (config)
         return o;
@@ -167,7 +175,7 @@ static bool keep(struct run *r, json_t *evaluated, struct err *err)
 {
     char path[PATH_MAX];
     uint64_t n_params = 0;
-    if (r->c->kind == CELL_TRAINED && !parameters_count(r->p->data->schema, &r->c->recipe, &n_params, err))
+    if (cell_is_trained(r->c) && !parameters_count(r->p->data->schema, &r->c->recipe, &n_params, err))
         return false;
     json_t *o = result_json(r, evaluated, n_params, err);
     char *text = o ? json_text(o, err) : NULL;
@@ -185,9 +193,10 @@ bool cell_run(struct cell_place *p, const struct cell *c, uint32_t threads, stru
     *r = (struct run){.p = p, .c = c, .threads = threads};
     bool ok = cell_name(p, c, r->name, err) && cell_path(p, r->name, ".train", r->train, err) &&
               (r->rank = mem_array(p->test.known.n, sizeof(*r->rank), err));
-    json_t *o = !ok ? NULL : c->kind == CELL_TRAINED ? run_trained(r, err) : run_yardstick(r, err);
+    json_t *o = !ok ? NULL : cell_is_trained(c) ? run_trained(r, err) : run_yardstick(r, err);
     ok = o && keep(r, o, err);
     json_decref(o);
+    json_decref(r->index);
     free(r->rank);
     free(r);
     return ok;

@@ -42,7 +42,7 @@ struct study_step *study_steps(const struct study *s, size_t *n, struct err *err
 static struct cell with_seed(const struct study_row *row, size_t point, uint32_t seed)
 {
     struct cell c = row->point[point].cell;
-    if (c.kind == CELL_TRAINED)
+    if (cell_is_trained(&c))
         c.recipe.seed = seed;
     return c;
 }

@@ -29,14 +29,15 @@ struct study_row {
 };
 
 enum study_figure {
-    STUDY_ROWS, // a line of dots for each row
-    STUDY_LINES // HR over x, a line for each series
+    STUDY_ROWS,  // a line of dots for each row
+    STUDY_LINES, // HR@100 over x, a line for each series
+    STUDY_INDEX  // what the graph leaves of it over ef, a line for each row
 };
 
 struct study {
     char name[16], title[96];
     const char *about;      // what the rows mean: below the table
-    const char *x_label;    // STUDY_LINES
+    const char *x_label, *y_label; // of lines
     enum study_figure figure;
     struct study_row row[STUDY_ROWS_MAX];
     size_t n_rows;

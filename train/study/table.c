@@ -330,6 +330,8 @@ bool table_markdown(const struct view *v, const char *data_name, FILE *to, struc
     print_main(&o);
     if (!print_paired(&o))
         return false;
+    if (v->study->figure == STUDY_INDEX)
+        table_index(v, to);
     if (v->study->figure == STUDY_ROWS)
         print_all_groups(&o);
     print_grids(&o);

@@ -14,6 +14,10 @@ bool table_markdown(const struct view *v, const char *data_name, FILE *to, struc
  * Kinds: all, item_frequency, user_frequency, category. */
 void table_csv(const struct view *v, FILE *to);
 
+/* What a study of the index adds to the Markdown, and its plot's points: HR@100 through the graph divided by exact, over ef. */
+void table_index(const struct view *v, FILE *to);
+size_t table_index_points(const struct view_row *r, double *ef, double *kept, size_t max);
+
 /* SVG; false where no row has a result, or writing failed. */
 bool figure_svg(const struct view *v, const char *data_name, FILE *to);
 

@@ -1,4 +1,4 @@
-#include "cli/publish_input.h"
+#include "train/publish_input.h"
 
 #include <stdlib.h>
 #include <string.h>

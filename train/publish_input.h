@@ -1,6 +1,6 @@
-/* publish_input.h - what `duet publish` takes: a dataset and a model that was trained on it, as core/publish.h wants them. */
-#ifndef DUET_CLI_PUBLISH_INPUT_H
-#define DUET_CLI_PUBLISH_INPUT_H
+/* publish_input.h - what is published: a dataset and a model that was trained on it, as core/publish.h wants them. */
+#ifndef DUET_TRAIN_PUBLISH_INPUT_H
+#define DUET_TRAIN_PUBLISH_INPUT_H
 
 #include "core/publish.h"
 #include "train/checkpoint.h"
