@@ -62,12 +62,6 @@ void batch_free(struct batch *b)
     free(b);
 }
 
-static bool no_memory(const struct http_request *r, struct http_response *resp)
-{
-    http_add_header(resp, "Retry-After", "1");
-    return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
-}
-
 /* False: answered. */
 static bool read_batch(struct app *app, const struct http_request *r, struct batch_body *b, struct http_response *resp)
 {
@@ -233,14 +227,14 @@ bool handle_batch(struct app *app, struct http_request *r, const struct route_ma
     struct serve_state *s = t->serve;
     (void)m;
     if (!s || !(s->batch || (s->batch = mem_array(1, sizeof(*s->batch), NULL))))
-        return no_memory(r, resp);
+        return serve_no_memory(r, resp);
     struct batch *b = s->batch;
     if (!read_batch(app, r, &b->body, resp))
         return true;
     if (!t->is_worker && b->body.n > app->config->workers.batch)
         return workers_submit(app->parts->workers, handle_batch, r, resp);
     if (!make_entries(b))
-        return no_memory(r, resp);
+        return serve_no_memory(r, resp);
     struct job j = {.app = app, .r = r, .s = s, .b = b, .g = generation_acquire(app->generations), .resp = resp};
     bool done = answer_all(&j);
     for (size_t i = 0; i < j.g->n_models; i++)
@@ -248,7 +242,7 @@ bool handle_batch(struct app *app, struct http_request *r, const struct route_ma
             loaded_put_ws(j.loaded[i], j.ws[i]);
     generation_release(app->generations, j.g);
     if (done)
-        return resp->body.failed ? no_memory(r, resp) : true;
+        return resp->body.failed ? serve_no_memory(r, resp) : true;
     reset(resp);
     return workers_submit(app->parts->workers, handle_batch, r, resp);
 }

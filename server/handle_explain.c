@@ -101,6 +101,6 @@ bool handle_explain(struct app *app, struct http_request *r, const struct route_
         explain(app, r, &c, s, &rq, resp);
     serve_choice_done(app, &c);
     if (resp->body.failed)
-        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+        return serve_no_memory(r, resp);
     return true;
 }

@@ -1,7 +1,6 @@
 /* handle_retrieve.c - POST /v1/retrieve: read, choose a model, retrieve, write. Allocates nothing once the loop's
  * scratch is warm. */
 #include "server/exposure_log.h"
-#include "server/problem.h"
 #include "server/serve.h"
 #include "server/service.h"
 #include "server/shadow.h"
@@ -29,7 +28,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
         }
     }
     if (resp->body.failed)
-        problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+        serve_no_memory(r, resp);
     serve_observe(&c, resp, s->query->without_variant_filter, s->result.n == 0, begun_ns);
     serve_choice_done(app, &c);
     return true;

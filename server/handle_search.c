@@ -12,7 +12,7 @@ static bool finish(struct app *app, const struct http_request *r, struct serve_c
 {
     serve_choice_done(app, c);
     if (resp->body.failed)
-        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+        return serve_no_memory(r, resp);
     return true;
 }
 
@@ -90,10 +90,8 @@ bool handle_similar(struct app *app, struct http_request *r, const struct route_
     struct retrieve_query rq;
     uint32_t item;
     char model[GENERATION_NAME_MAX + 1];
-    if (!s) {
-        http_add_header(resp, "Retry-After", "1");
-        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
-    }
+    if (!s)
+        return serve_no_memory(r, resp);
     if (!read_params(app, r, s->query, model, sizeof(model), resp) || !serve_choose(app, r, s->query, &c, resp))
         return true;
     if (serve_resolve(app, r, s->query, &c, &rq, resp) && like_item(r, &c, m->value[0], &item, &rq, resp))

@@ -155,6 +155,7 @@ static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
         buf_fini(&resp->body);
         resp->body = (struct buf){0};
         resp->n_extra = 0;
+        http_add_text_header(resp, "Retry-After", "1");
         problem_write_id(resp, c->req.id, 503, "out_of_memory", NULL, "no memory for the answer");
     }
     unsigned status = resp->status;

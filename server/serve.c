@@ -54,6 +54,12 @@ bool serve_room(void **p, size_t *cap, size_t n, size_t size)
 
 // ------------------------------------------------------------------------------------------------------- problems
 
+bool serve_no_memory(const struct http_request *r, struct http_response *resp)
+{
+    http_add_header(resp, "Retry-After", "1");
+    return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+}
+
 bool serve_wire_problem(const struct http_request *r, const struct wire_error *e, struct http_response *resp)
 {
     if (e->status == 503)
@@ -130,10 +136,8 @@ bool serve_read(struct app *app, const struct http_request *r, enum query_kind k
                 struct http_response *resp)
 {
     struct wire_error e;
-    if (!s) {
-        http_add_header(resp, "Retry-After", "1");
-        return !problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
-    }
+    if (!s)
+        return !serve_no_memory(r, resp);
     if (!serve_is_json(r))
         return !problem_write(resp, r, 415, "unsupported_media_type", NULL, "Content-Type must be application/json");
     if (!serve_parse(app, kind, r->body, r->body_len, s->query, &e))
@@ -396,7 +400,7 @@ bool serve_json(const struct http_request *r, struct http_response *resp, unsign
     char *text = v ? json_text(v, NULL) : NULL;
     json_decref(v);
     if (!text)
-        return problem_write(resp, r, 503, "out_of_memory", NULL, "out of memory");
+        return serve_no_memory(r, resp);
     resp->status = status;
     buf_puts(&resp->body, text);
     JSONW_LIT(&resp->body, "\n");

@@ -94,6 +94,7 @@ void serve_count(struct app *app, unsigned shard, const struct serve_choice *c, 
 
 /* A retrieve_* failure as an answer; faults of ours are logged. Returns true, as problem_write. */
 bool serve_failed(struct app *app, const struct http_request *r, const struct err *err, struct http_response *resp);
+bool serve_no_memory(const struct http_request *r, struct http_response *resp); // 503 with Retry-After
 bool serve_wire_problem(const struct http_request *r, const struct wire_error *e, struct http_response *resp);
 
 /* An answer of the cold paths; takes `v` (NULL: 503 out_of_memory). Returns true. */

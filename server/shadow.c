@@ -30,9 +30,10 @@ struct shadow {
     struct app *app;
     metric_id busy, failed;
     struct ticker *thread;
-    pthread_mutex_t lock; // guards queue, head, n
+    pthread_mutex_t lock; // guards queue, head, n, most_body, most_hits
     struct job queue[SHADOW_QUEUE];
     size_t head, n;
+    size_t most_body, most_hits; // of any job: a slot that grows takes so much, so that each has grown enough once it was used
     // the thread's
     bool niced;
     struct job job;
@@ -46,10 +47,17 @@ struct shadow {
 
 // ------------------------------------------------------------------------------------------------------- loops
 
-static bool fill(struct job *j, struct str body, const struct serve_choice *c, const struct serve_state *ss)
+static size_t larger(size_t a, size_t b)
 {
-    if (!serve_room((void **)&j->body, &j->cap_body, body.n + 1, 1) ||
-        !serve_room((void **)&j->hit, &j->cap_hit, ss->result.n, sizeof(*j->hit)))
+    return a > b ? a : b;
+}
+
+static bool fill(struct shadow *s, struct job *j, struct str body, const struct serve_choice *c, const struct serve_state *ss)
+{
+    s->most_body = larger(s->most_body, body.n + 1);
+    s->most_hits = larger(s->most_hits, ss->result.n);
+    if (!serve_room((void **)&j->body, &j->cap_body, s->most_body, 1) ||
+        !serve_room((void **)&j->hit, &j->cap_hit, s->most_hits, sizeof(*j->hit)))
         return false;
     j->n_body = body.n;
     memcpy(j->body, body.p, body.n);
@@ -69,7 +77,7 @@ static bool put(struct shadow *s, struct str body, const struct serve_choice *c,
     if (body.n > SHADOW_BODY_MAX || pthread_mutex_trylock(&s->lock) != 0)
         return false;
     struct job *j = &s->queue[(s->head + s->n) % SHADOW_QUEUE];
-    bool ok = s->n < SHADOW_QUEUE && fill(j, body, c, ss);
+    bool ok = s->n < SHADOW_QUEUE && fill(s, j, body, c, ss);
     if (ok) {
         j->experiment = experiment;
         j->variant = variant;
