@@ -1,9 +1,8 @@
 /* compact.c - making the compact layout of compact.h from a finished graph, and what can be asked about it.
  *
- * int16 steps instead of fp16: for values of one range, as tower outputs are, they are some ten times as exact in the
- * same two bytes, so nothing has to be scored again, and every kernel, SSE and plain C too, turns them into floats with
- * one cheap step. Int8 beside fp16 would walk over less memory but needs 3 bytes a value. A link needs as many bits as
- * the number of elements does: 20 for a million. */
+ * 16-bit steps instead of fp16: for values of one range, as tower outputs are, they are some ten times as exact in the
+ * same two bytes, and their upper bytes alone are what an 8-bit code would be, so walks have those for nothing. A link
+ * needs as many bits as the number of elements does: 20 for a million. */
 #include <float.h>
 #include <math.h>
 #include <stdlib.h>
@@ -32,6 +31,21 @@ size_t hnsw_compact_row(size_t n, unsigned width)
     return ((size_t)width * bits_for(n) + 7) / 8;
 }
 
+static bool planes_new(struct planes *p, size_t n, size_t dim)
+{
+    p->hi = hnsw_mem_block(n * dim + COMPACT_PAST, 1);
+    p->lo = hnsw_mem_block(n * dim, 1);
+    if (p->hi)
+        memset(p->hi + n * dim, 0, COMPACT_PAST);
+    return p->hi && p->lo;
+}
+
+static void planes_free(struct planes *p)
+{
+    free(p->hi);
+    free(p->lo);
+}
+
 struct compact *hnsw_compact_new(size_t n, size_t dim, unsigned width, bool wide_labels)
 {
     struct compact *c = hnsw_mem_new(1, sizeof(*c));
@@ -47,15 +61,14 @@ struct compact *hnsw_compact_new(size_t n, size_t dim, unsigned width, bool wide
     c->n_seed = (n + c->seed_step - 1) / c->seed_step;
     c->mid = hnsw_mem_new(dim, sizeof(*c->mid));
     c->step = hnsw_mem_new(dim, sizeof(*c->step));
-    c->code = hnsw_mem_block(n, dim * sizeof(*c->code));
-    c->seed = hnsw_mem_block(c->n_seed, dim * sizeof(*c->seed));
+    bool codes = planes_new(&c->code, n, dim) && planes_new(&c->seed, c->n_seed, dim);
     c->link = hnsw_mem_block(n * c->row + sizeof(uint64_t), 1);
     c->by_label = hnsw_mem_block(n, sizeof(*c->by_label));
     if (wide_labels)
         c->label64 = hnsw_mem_block(n, sizeof(*c->label64));
     else
         c->label32 = hnsw_mem_block(n, sizeof(*c->label32));
-    if (c->mid && c->step && c->code && c->seed && c->link && c->by_label && (c->label32 || c->label64)) {
+    if (codes && c->mid && c->step && c->link && c->by_label && (c->label32 || c->label64)) {
         memset(c->link + n * c->row, 0, sizeof(uint64_t));
         return c;
     }
@@ -69,8 +82,8 @@ void hnsw_compact_free(struct compact *c)
         return;
     free(c->mid);
     free(c->step);
-    free(c->code);
-    free(c->seed);
+    planes_free(&c->code);
+    planes_free(&c->seed);
     free(c->link);
     free(c->label32);
     free(c->label64);
@@ -82,16 +95,36 @@ size_t hnsw_compact_bytes(const struct compact *c)
 {
     if (!c)
         return 0;
-    size_t by_element = c->dim * sizeof(*c->code) + c->row + sizeof(*c->by_label) +
+    size_t by_element = 2 * c->dim + c->row + sizeof(*c->by_label) +
                         (c->label32 ? sizeof(*c->label32) : sizeof(*c->label64));
-    return sizeof(*c) + c->n * by_element + c->n_seed * c->dim * sizeof(*c->seed) + 2 * c->dim * sizeof(float) +
+    return sizeof(*c) + c->n * by_element + 2 * c->n_seed * c->dim + 2 * c->dim * sizeof(float) + 2 * COMPACT_PAST +
            sizeof(uint64_t);
 }
 
-void hnsw_compact_fill_seeds(struct compact *c)
+/* The greatest length, by upper bytes and half a step more in every dimension, so no vector is longer. */
+static float greatest_length(const struct compact *c)
 {
-    for (size_t i = 0; i < c->n_seed; i++)
-        memcpy(c->seed + i * c->dim, c->code + i * c->seed_step * c->dim, c->dim * sizeof(*c->code));
+    double most = 0;
+    for (size_t i = 0; i < c->n; i++) {
+        const uint8_t *hi = c->code.hi + i * c->dim;
+        float sum = 0;
+        for (size_t j = 0; j < c->dim; j++) {
+            float v = fabsf(c->mid[j] + c->step[j] * (float)(256 * hi[j] - 32768 + 128)) + c->step[j] * 128;
+            sum += v * v;
+        }
+        most = fmax(most, sum);
+    }
+    return (float)sqrt(most);
+}
+
+void hnsw_compact_derive(struct compact *c)
+{
+    for (size_t i = 0; i < c->n_seed; i++) {
+        size_t from = i * c->seed_step * c->dim;
+        memcpy(c->seed.hi + i * c->dim, c->code.hi + from, c->dim);
+        memcpy(c->seed.lo + i * c->dim, c->code.lo + from, c->dim);
+    }
+    c->top = greatest_length(c);
 }
 
 // --------------------------------------------------------------------------------------------------------- labels
@@ -189,10 +222,12 @@ static void find_steps(const struct hnsw *h, struct compact *c, unsigned threads
 static void encode(const struct hnsw *h, struct compact *c, uint32_t number, uint32_t element)
 {
     const float *v = node_vec(h, element);
-    int16_t *code = c->code + (size_t)number * c->dim;
+    struct planes row = metric_row16(c->code, &number, 0, c->dim);
     for (size_t j = 0; j < c->dim; j++) {
         float x = c->step[j] > 0 ? (v[j] - c->mid[j]) / c->step[j] : 0; // a rounding beyond 32,767 at most
-        code[j] = (int16_t)lrintf(x > STEPS / 2 ? STEPS / 2 : x < -STEPS / 2 ? -STEPS / 2 : x);
+        long code = lrintf(x > STEPS / 2 ? STEPS / 2 : x < -STEPS / 2 ? -STEPS / 2 : x) + 32768;
+        row.hi[j] = (uint8_t)(code >> 8);
+        row.lo[j] = (uint8_t)code;
     }
 }
 
@@ -254,7 +289,7 @@ static bool fill(const struct hnsw *h, struct compact *c, uint32_t *element, uin
     find_steps(h, c, threads);
     hnsw_parallel(threads, h->n, HNSW_PART, make_part, &m);
     free(number);
-    hnsw_compact_fill_seeds(c);
+    hnsw_compact_derive(c);
     return hnsw_compact_sort_labels(c, &twice) == HNSW_OK;
 }
 
@@ -267,6 +302,7 @@ bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err)
     free(element);
     if (ok) {
         hnsw_compact_place(h, c, removed);
+        (void)hnsw_compact_settle(h); // without memory to try out walks go by whole codes, which is always right
         return true;
     }
     free(removed);
@@ -274,13 +310,32 @@ bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err)
     return hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
 }
 
+static void use_upper_bytes(struct hnsw *h, void *codes, bool on)
+{
+    ((struct compact *)codes)->coarse = on;
+    (void)h;
+}
+
+bool hnsw_compact_settle(struct hnsw *h)
+{
+    struct compact *c = h->compact;
+    c->coarse = false;
+    if (h->metric == HNSW_L2 || h->n == 0 || h->n_removed > 0) // there walks go by whole codes
+        return true;
+    struct hnsw_ws *ws = hnsw_ws_new();
+    if (ws)
+        c->coarse = hnsw_codes_find_enough(h, use_upper_bytes, c, ws);
+    hnsw_ws_free(ws);
+    return ws != NULL;
+}
+
 // --------------------------------------------------------------------------------------------------------- asking
 
 void hnsw_compact_vector(const struct compact *c, uint32_t id, float *out)
 {
-    const int16_t *code = c->code + (size_t)id * c->dim;
+    struct planes row = metric_row16(c->code, &id, 0, c->dim);
     for (size_t j = 0; j < c->dim; j++)
-        out[j] = c->mid[j] + c->step[j] * code[j];
+        out[j] = c->mid[j] + c->step[j] * metric_code16(row, j);
 }
 
 bool hnsw_compact_refuses(const struct hnsw *h, const char *what, struct hnsw_err *err)

@@ -2,12 +2,17 @@
  * Place: made by hnsw_optimize (compact.c) or read from a file (compact_file.c), walked by compact_search.c; the other files of the
  * library ask through the functions below and hnsw_priv.h. It takes the place of the plain graph, which is freed.
  *
- *   code:  int16 [n][dim]        value j of a vector is mid[j] + step[j] * code[j]: 65,535 steps over what dimension j holds
+ *   code:  2 x uint8 [n][dim]    value j of a vector is mid[j] + step[j] * code[j]: 65,535 steps over what dimension j holds. The
+ *                                upper bytes stand apart from the lower ones (metric.h, planes)
  *   link:  [n][row] bytes        2 m numbers of `bits` bits, the lowest bit first: the links on level 0; all ones after their end
  *
  * An element goes by its number (order.c): neighbours lie near each other. The levels above 0 are gone: a walk begins at the best of
  * at most 1,024 elements spread evenly over the numbers, number 0, the graph's entry point, among them; their codes are there a
- * second time, one after the other. What these choices cost and bring: bench/results.md. */
+ * second time, one after the other.
+ *
+ * A walk for an inner product or a cosine reads the upper bytes only, half the memory, and scores by products of bytes; the best
+ * are scored again by whole codes. Where the upper bytes do not tell neighbours apart (`coarse` is false), and for L2, it reads whole
+ * codes. What these choices cost and bring: bench/results.md. */
 #ifndef HNSW_COMPACT_H
 #define HNSW_COMPACT_H
 
@@ -17,18 +22,36 @@
 #include <string.h>
 
 #include "index/hnsw.h"
+#include "index/metric.h"
+
+#define COMPACT_PAST 32
+#define HOP_ROOM (2 * HNSW_M_MAX + 16)
+
+struct hnsw_ws;
 
 struct compact {
     size_t n, dim, row;
     unsigned width, bits;   // links of an element; bits of a link
     float *mid, *step;      // [dim]
-    int16_t *code;          // [n][dim]
+    struct planes code;     // [n][dim]; behind hi COMPACT_PAST bytes more, so that kernels may read past the end
     unsigned char *link;    // [n][row], and 8 bytes to read past the end
-    int16_t *seed;          // [n_seed][dim] codes of the elements 0, seed_step, 2 seed_step, ...
+    struct planes seed;     // [n_seed][dim] codes of the elements 0, seed_step, 2 seed_step, ..., as above
     size_t n_seed, seed_step;
     uint32_t *label32;      // [n] of a number; NULL if a label needs more
     uint64_t *label64;      // [n] then
     uint32_t *by_label;     // [n] numbers in the order of their labels: of labels 0 .. n - 1 the number of each
+    float top;              // no vector is longer
+    bool coarse;            // walks go by upper bytes
+};
+
+/* compact_hop.c: what a walk by upper bytes does at each element. All kernels give the same. */
+struct compact_hop {
+    /* Links of `id` that are not in `seen`, a direct-mapped cache of mask + 1 ids (it may have forgotten one, but never claims one that
+     * it was not given), which they enter; into out, which has room for HOP_ROOM. Returns how many; a row of zeros follows them. */
+    size_t (*fresh)(const struct compact *c, uint32_t id, uint32_t *seen, uint32_t mask, uint32_t *out);
+    /* sum[i], i < n: products of q and the bytes of row id[i]. q has zeros up to a multiple of COMPACT_PAST. Ids up to the next multiple
+     * of 8 are read, and sums written. */
+    void (*sums)(const uint8_t *hi, size_t dim, const uint32_t *id, size_t n, const int8_t *q, int32_t *sum);
 };
 
 // compact.c
@@ -37,7 +60,8 @@ void hnsw_compact_free(struct compact *c);
 size_t hnsw_compact_bytes(const struct compact *c);
 size_t hnsw_compact_row(size_t n, unsigned width); // bytes of an element's links
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed); // takes both in the place of the plain graph
-void hnsw_compact_fill_seeds(struct compact *c);
+void hnsw_compact_derive(struct compact *c);     // seeds and top
+bool hnsw_compact_settle(struct hnsw *h); // decide `coarse`, by trying it out; false: no memory
 enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice); // HNSW_FORMAT: number *twice has another's label
 bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err);
 uint32_t hnsw_compact_find(const struct compact *c, uint64_t label); // NO_ID if unknown
@@ -48,6 +72,12 @@ bool hnsw_compact_refuses(const struct hnsw *h, const char *what, struct hnsw_er
 void hnsw_compact_query(const struct hnsw *h, const float *q, float *out); // [dim + 1]; q may be out
 uint32_t hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws);
 void hnsw_compact_walk(const struct hnsw *h, const float *q, uint32_t from, size_t ef, struct hnsw_ws *ws);
+
+// compact_walk.c: the walk by upper bytes; the best, scored by whole codes, into ws->pool, best first
+bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);
+void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
+const struct compact_hop *hnsw_compact_hop_get(void); // by the picked kernel
+extern const struct compact_hop hnsw_compact_hop_plain;
 
 // compact_file.c
 bool hnsw_compact_save(const struct hnsw *h, const char *path, struct hnsw_err *err);

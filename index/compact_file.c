@@ -1,6 +1,6 @@
 /* compact_file.c - the file of a compact index: docs/formats.md, "Compact index file"; and the rules that it is held
  * to. As in hnsw_file.c no byte is trusted: sizes follow from a checked header and must be the file's before anything
- * is allocated, and what searching relies on is checked whatever the checksums say. Codes need no check: any int16 is a
+ * is allocated, and what searching relies on is checked whatever the checksums say. Codes need no check: any code is a
  * value within bounds that `mid` and `step` set. */
 #include <assert.h>
 #include <math.h>
@@ -9,7 +9,7 @@
 
 #include "index/hnsw_io.h"
 
-#define VERSION 1
+#define VERSION 2 // 1 had each code's two bytes side by side
 
 struct header {
     char magic[8];
@@ -30,7 +30,7 @@ static uint64_t links_at(const struct header *f)
 static uint64_t size_wanted(const struct header *f)
 {
     return links_at(f) + hnsw_io_pad(f->n * hnsw_compact_row((size_t)f->n, 2 * f->m)) +
-           hnsw_io_pad(f->n * f->dim * sizeof(int16_t)) + sizeof(uint64_t);
+           2 * hnsw_io_pad(f->n * f->dim) + sizeof(uint64_t);
 }
 
 // ---------------------------------------------------------------------------------------------------------- saving
@@ -62,7 +62,7 @@ bool hnsw_compact_save(const struct hnsw *h, const char *path, struct hnsw_err *
               hnsw_out_put_padded(&out, label, c->n * f.label_bytes) &&
               hnsw_out_put_padded(&out, h->removed, h->n_removed ? c->n : 0) &&
               hnsw_out_put_padded(&out, c->link, c->n * c->row) &&
-              hnsw_out_put_padded(&out, c->code, c->n * c->dim * sizeof(*c->code));
+              hnsw_out_put_padded(&out, c->code.hi, c->n * c->dim) && hnsw_out_put_padded(&out, c->code.lo, c->n * c->dim);
     ok = ok && hnsw_out_put_sum(&out);
     return hnsw_out_close(&out, ok);
 }
@@ -109,7 +109,8 @@ static bool check_length(const struct hnsw *h, uint32_t id, float *vec, struct h
 static bool check_seeds(const struct compact *c, struct hnsw_err *err)
 {
     for (size_t i = 0; i < c->n_seed; i++)
-        if (memcmp(c->seed + i * c->dim, c->code + i * c->seed_step * c->dim, c->dim * sizeof(*c->code)) != 0)
+        if (memcmp(c->seed.hi + i * c->dim, c->code.hi + i * c->seed_step * c->dim, c->dim) != 0 ||
+            memcmp(c->seed.lo + i * c->dim, c->code.lo + i * c->seed_step * c->dim, c->dim) != 0)
             return hnsw_fail(err, HNSW_FORMAT, "start %zu: found other codes than those of element %zu", i,
                              i * c->seed_step);
     return true;
@@ -144,7 +145,7 @@ bool hnsw_compact_check(const struct hnsw *h, struct hnsw_err *err)
 static bool check_header(const struct hnsw_in *in, const struct header *f, struct hnsw_err *err)
 {
     static const unsigned char zero[sizeof(f->pad)];
-    if (!WANT(version, 1, VERSION))
+    if (!WANT(version, VERSION, VERSION))
         return false;
     if (!hnsw_in_header_sum(in, f, sizeof(*f), err))
         return false;
@@ -169,7 +170,8 @@ static bool get_body(struct hnsw_in *in, const struct header *f, struct compact 
         !hnsw_in_get_padded(in, label, c->n * f->label_bytes, err) ||
         !hnsw_in_get_padded(in, removed, f->n_removed ? c->n : 0, err) ||
         !hnsw_in_get_padded(in, c->link, c->n * c->row, err) ||
-        !hnsw_in_get_padded(in, c->code, c->n * c->dim * sizeof(*c->code), err))
+        !hnsw_in_get_padded(in, c->code.hi, c->n * c->dim, err) ||
+        !hnsw_in_get_padded(in, c->code.lo, c->n * c->dim, err))
         return false;
     return hnsw_in_get_sum(in, err);
 }
@@ -180,7 +182,7 @@ static bool finish(struct hnsw *h, const char *name, struct hnsw_err *err)
     struct compact *c = h->compact;
     struct hnsw_err found = {0};
     uint32_t twice = 0;
-    hnsw_compact_fill_seeds(c);
+    hnsw_compact_derive(c);
     enum hnsw_err_code code = hnsw_compact_sort_labels(c, &twice);
     if (code == HNSW_NOMEM)
         return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for the labels", name);
@@ -189,7 +191,7 @@ static bool finish(struct hnsw *h, const char *name, struct hnsw_err *err)
                          (unsigned long long)compact_label(c, twice));
     if (!hnsw_check_marks(h, &found) || !hnsw_compact_check(h, &found))
         return hnsw_fail(err, HNSW_FORMAT, "%s: %s", name, found.msg);
-    return true;
+    return hnsw_compact_settle(h) || hnsw_fail(err, HNSW_NOMEM, "%s: no memory for a search", name);
 }
 
 struct hnsw *hnsw_compact_load(struct hnsw_in *in, const void *header, struct hnsw_err *err)

@@ -1,4 +1,4 @@
-/* compact_search.c - searching the compact layout of compact.h: alg. 5 over packed links and int16 codes.
+/* compact_search.c - searching the compact layout of compact.h: alg. 5 over packed links and 16-bit codes.
  * The filtered walk and the exact scan are those of the plain graph (hnsw_search.c, flat.c), which reach links and
  * scores through hnsw_priv.h. The walk without a filter is here: it works on three hops at once. While one candidate's
  * neighbours are scored, the vectors of the next one's are on their way to the cache, and the links of the one after.
@@ -28,7 +28,8 @@ uint32_t hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws
     for (size_t i = 0; i < c->n_seed && !ws->limit.cut; i += n) {
         n = c->n_seed - i < ROW_MAX ? c->n_seed - i : ROW_MAX;
         n = limit_take(&ws->limit, n);
-        compact_scores(h, q, c->seed + i * c->dim, NULL, n, ws->score);
+        struct planes seed = {c->seed.hi + i * c->dim, c->seed.lo + i * c->dim};
+        compact_scores(h, q, seed, NULL, n, ws->score);
         for (size_t j = 0; j < n; j++)
             if (ws->score[j] > most) {
                 most = ws->score[j];
@@ -56,9 +57,9 @@ static void ask_for_links(const struct compact *c, uint32_t id)
 static void ask_for_vectors(const struct compact *c, const uint32_t *id, size_t n)
 {
     for (size_t i = 0; i < n; i++) {
-        const int16_t *code = c->code + (size_t)id[i] * c->dim;
-        __builtin_prefetch(code);
-        __builtin_prefetch(code + c->dim - 1);
+        size_t at = (size_t)id[i] * c->dim;
+        __builtin_prefetch(c->code.hi + at);
+        __builtin_prefetch(c->code.lo + at);
     }
 }
 

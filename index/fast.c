@@ -243,29 +243,11 @@ struct fast *hnsw_fast_make(const struct hnsw *h, unsigned threads)
     return NULL;
 }
 
-// ------------------------------------------------------------------------------------------------------- trying out
+// --------------------------------------------------------------------------------------------------------- choosing
 
-enum { TRIES = 32, TRY_K = 10, TRY_EF = 40 };
-
-/* Codes spread 256 steps over all that a dimension holds. Where that is powers of ten more than what neighbours differ by, a walk by
- * codes finds little of what one by vectors finds: seen with L2 and vectors of very different lengths. */
-static bool codes_find_enough(struct hnsw *h, struct fast *p, struct hnsw_ws *ws)
+static void use_codes(struct hnsw *h, void *codes, bool on)
 {
-    struct hnsw_hit plain[TRY_K], fast[TRY_K];
-    const struct hnsw_query q = {.k = TRY_K, .ef = TRY_EF, .plan = HNSW_PLAN_WALK};
-    size_t want = 0, found = 0;
-    for (size_t i = 0; i < TRIES; i++) {
-        const float *v = node_vec(h, (uint32_t)(i * h->n / TRIES));
-        h->fast = NULL;
-        size_t n = hnsw_search(h, v, &q, ws, plain, NULL);
-        h->fast = p;
-        size_t m = hnsw_search(h, v, &q, ws, fast, NULL);
-        for (size_t j = 0; j < m; j++)
-            found += n > 0 && fast[j].score >= plain[n - 1].score;
-        want += n;
-    }
-    h->fast = NULL;
-    return 10 * found >= 8 * want;
+    h->fast = on ? codes : NULL;
 }
 
 static bool make_fast(struct hnsw *h, unsigned threads, struct hnsw_err *err)
@@ -275,7 +257,7 @@ static bool make_fast(struct hnsw *h, unsigned threads, struct hnsw_err *err)
     bool ok = ws != NULL;
     if (!ok)
         hnsw_fail(err, HNSW_NOMEM, "optimize: no memory for %zu elements", h->n);
-    else if (!(ok = h->n_removed > 0 || codes_find_enough(h, p, ws))) // with removals searches go by the graph anyway
+    else if (!(ok = h->n_removed > 0 || hnsw_codes_find_enough(h, use_codes, p, ws))) // with removals searches go by the graph anyway
         hnsw_fail(err, HNSW_ARG, "optimize: codes of 8 bits do not tell these vectors apart: a dimension's values differ by far more than "
                                  "neighbours do; wanted the plain layout");
     hnsw_ws_free(ws);

@@ -139,14 +139,14 @@ static void rescore(const struct hnsw *h, const float *q, struct hnsw_ws *ws, si
 }
 
 /* What is scored exactly for an answer of k: a rank by codes is off by a few places, at most some tenths of it. */
-static size_t n_rescored(size_t k)
+size_t hnsw_fast_rescored(size_t k)
 {
     return k + k / 4 + 16;
 }
 
 size_t hnsw_fast_keep(size_t k, size_t ef)
 {
-    return ef > n_rescored(k) ? ef : n_rescored(k);
+    return ef > hnsw_fast_rescored(k) ? ef : hnsw_fast_rescored(k);
 }
 
 bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t ef)
@@ -177,5 +177,5 @@ void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef,
     memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
     start(&w);
     walk_blocks(&w, ef);
-    rescore(h, q, ws, n_rescored(k));
+    rescore(h, q, ws, hnsw_fast_rescored(k));
 }

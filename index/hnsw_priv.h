@@ -7,6 +7,7 @@
 #include <sched.h>
 #include <stdatomic.h>
 
+#include "index/bins.h"
 #include "index/compact.h"
 #include "index/heap.h"
 #include "index/hnsw.h"
@@ -86,6 +87,9 @@ struct hnsw_ws {
     struct shelf shelf; // fast_search.c
     uint32_t *seen;
     size_t n_seen, seen_cap;
+    struct bins bins; // compact_walk.c
+    uint32_t *best_id;
+    size_t best_id_cap;
     int8_t *code; // the query's
     size_t code_cap;
 };
@@ -144,7 +148,8 @@ void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t f
 
 // fast_search.c: the best of the fast layout, exactly scored, into ws->pool, best first
 bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t ef);
-size_t hnsw_fast_keep(size_t k, size_t ef); // how many that are
+size_t hnsw_fast_keep(size_t k, size_t ef); // how many a walk by bytes keeps
+size_t hnsw_fast_rescored(size_t k);        // and scores exactly at its end
 void hnsw_fast_search(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 
 // range.c: the lowest and highest value of each dimension, exact whatever the threads; an index that is not empty
@@ -161,6 +166,9 @@ void hnsw_ways_rewrite(struct hnsw *h, uint32_t base, uint32_t *link, uint32_t *
                        unsigned n); // the list of `base`, locked, becomes want[n], less and more what it takes
 void hnsw_ways_settle(struct hnsw *h, hnsw_lock *lock, uint32_t id,
                       struct hnsw_ws *ws); // `id` has a way in and one out; ws->pool: who is near it
+
+// tryout.c: `use` turns a walk by codes on and off; off at the end
+bool hnsw_codes_find_enough(struct hnsw *h, void (*use)(struct hnsw *h, void *codes, bool on), void *codes, struct hnsw_ws *ws);
 
 // flat.c
 /* Over all elements, or over the bits of p->allow. */
@@ -233,7 +241,12 @@ static inline unsigned links_count(const uint32_t *link, unsigned cap)
 
 static inline void ask_for_vector(const struct hnsw *h, uint32_t id)
 {
-    const char *vec = h->compact ? (const char *)(h->compact->code + (size_t)id * h->dim) : (const char *)node_vec(h, id);
+    if (h->compact) {
+        __builtin_prefetch(h->compact->code.hi + (size_t)id * h->dim);
+        __builtin_prefetch(h->compact->code.lo + (size_t)id * h->dim);
+        return;
+    }
+    const char *vec = (const char *)node_vec(h, id);
     __builtin_prefetch(vec);
     __builtin_prefetch(vec + 64);
 }
@@ -274,7 +287,7 @@ static inline unsigned links0(const struct hnsw *h, uint32_t id, uint32_t *out)
 }
 
 /* Scores of codes; q is what hnsw_compact_query made of the query. */
-static inline void compact_scores(const struct hnsw *h, const float *q, const int16_t *code, const uint32_t *id,
+static inline void compact_scores(const struct hnsw *h, const float *q, struct planes code, const uint32_t *id,
                                   size_t n, float *score)
 {
     const struct kernel *k = hnsw_kernel_get();

@@ -220,6 +220,11 @@ static bool walks_fast(const struct hnsw *h, const struct hnsw_query *p)
     return h->fast && walks_all(h, p);
 }
 
+static bool walks_coarse(const struct hnsw *h, const struct hnsw_query *p)
+{
+    return h->compact && h->compact->coarse && walks_all(h, p);
+}
+
 /* The keys of the walk's results, best first, *n of them; *done: whether it went to its end, or would have cost more
  * than a scan. No memory: `err` is set. */
 static const uint64_t *walk(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
@@ -228,6 +233,11 @@ static const uint64_t *walk(const struct hnsw *h, const float *q, const struct h
     *done = true;
     if (walks_fast(h, p)) {
         hnsw_fast_search(h, q, p->k < h->n ? p->k : h->n, ef, ws);
+        *n = ws->pool.n;
+        return ws->pool.key;
+    }
+    if (walks_coarse(h, p)) {
+        hnsw_compact_coarse(h, q, p->k < h->n ? p->k : h->n, ef, ws);
         *n = ws->pool.n;
         return ws->pool.key;
     }
@@ -287,10 +297,10 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         return NULL;
     }
     ws->limit = hnsw_limit_of(p);
-    bool fast = ef > 0 && walks_fast(h, p);
+    bool fast = ef > 0 && walks_fast(h, p), coarse = ef > 0 && walks_coarse(h, p);
     size_t k = p->k < h->n ? p->k : h->n;
-    if (!hnsw_ws_fit(ws, fast ? 0 : h->n, fast ? hnsw_fast_keep(k, ef) : ef, h->dim) ||
-        (fast && !hnsw_fast_ws_fit(ws, h->fast, k, ef))) {
+    if (!hnsw_ws_fit(ws, fast || coarse ? 0 : h->n, fast || coarse ? hnsw_fast_keep(k, ef) : ef, h->dim) ||
+        (fast && !hnsw_fast_ws_fit(ws, h->fast, k, ef)) || (coarse && !hnsw_compact_ws_fit(ws, h->compact, k, ef))) {
         hnsw_fail(err, HNSW_NOMEM, "search: no memory for ef = %zu", ef);
         return NULL;
     }

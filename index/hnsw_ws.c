@@ -24,6 +24,8 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     free(ws->more);
     free(ws->many);
     hnsw_shelf_fini(&ws->shelf);
+    hnsw_bins_fini(&ws->bins);
+    free(ws->best_id);
     free(ws->scan);
     free(ws->seen);
     free(ws->code);

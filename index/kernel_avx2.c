@@ -75,45 +75,48 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
     }
 }
 
-TARGET static inline __m256 load8(const int16_t *code) // 8 codes as floats
+TARGET static inline __m256 load8(struct planes row, size_t j) // 8 codes as floats
 {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i *)(const void *)code)));
+    __m128i hi = _mm_loadl_epi64((const __m128i *)(const void *)(row.hi + j));
+    __m128i lo = _mm_loadl_epi64((const __m128i *)(const void *)(row.lo + j));
+    __m128i code = _mm_xor_si128(_mm_unpacklo_epi8(lo, hi), _mm_set1_epi16(INT16_MIN));
+    return _mm256_cvtepi32_ps(_mm256_cvtepi16_epi32(code));
 }
 
-TARGET static void ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void ip16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                         size_t dim, float *score)
 {
     (void)step;
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         __m256 a = _mm256_setzero_ps(), b = a;
         size_t j = 0;
         for (; j + 16 <= dim; j += 16) {
-            a = _mm256_fmadd_ps(_mm256_loadu_ps(q + j), load8(c + j), a);
-            b = _mm256_fmadd_ps(_mm256_loadu_ps(q + j + 8), load8(c + j + 8), b);
+            a = _mm256_fmadd_ps(_mm256_loadu_ps(q + j), load8(c, j), a);
+            b = _mm256_fmadd_ps(_mm256_loadu_ps(q + j + 8), load8(c, j + 8), b);
         }
         score[i] = sum8(_mm256_add_ps(a, b));
         for (; j < dim; j++)
-            score[i] += q[j] * (float)c[j];
+            score[i] += q[j] * metric_code16(c, j);
     }
 }
 
-TARGET static void l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void l2_16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                          size_t dim, float *score)
 {
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         __m256 a = _mm256_setzero_ps(), b = a, d;
         size_t j = 0;
         for (; j + 16 <= dim; j += 16) {
-            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j), load8(c + j), _mm256_loadu_ps(q + j));
+            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j), load8(c, j), _mm256_loadu_ps(q + j));
             a = _mm256_fmadd_ps(d, d, a);
-            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j + 8), load8(c + j + 8), _mm256_loadu_ps(q + j + 8));
+            d = _mm256_fnmadd_ps(_mm256_loadu_ps(step + j + 8), load8(c, j + 8), _mm256_loadu_ps(q + j + 8));
             b = _mm256_fmadd_ps(d, d, b);
         }
         float s = sum8(_mm256_add_ps(a, b));
         for (; j < dim; j++)
-            s += (q[j] - step[j] * (float)c[j]) * (q[j] - step[j] * (float)c[j]);
+            s += (q[j] - step[j] * metric_code16(c, j)) * (q[j] - step[j] * metric_code16(c, j));
         score[i] = -s;
     }
 }

@@ -93,19 +93,28 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
     many(step_l2, q, base, stride, idx, n, dim, score);
 }
 
-/* The first `left` of 16 codes as floats, zeros after them. Masks for 16-bit loads would ask for more than AVX-512F. */
-TARGET static inline __m512 load16(const int16_t *code, size_t left)
+/* 16 bytes from the first `left` of them. Masks for loads of bytes would ask for more than AVX-512F. */
+TARGET static inline __m128i bytes16(const uint8_t *from, size_t left)
 {
-    int16_t some[16] = {0};
-    if (left < 16)
-        memcpy(some, code, left * sizeof(*code));
-    const void *from = left < 16 ? some : code;
-    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i *)from)));
+    uint8_t some[16] = {0};
+    if (left < 16) {
+        memcpy(some, from, left);
+        from = some;
+    }
+    return _mm_loadu_si128((const __m128i *)(const void *)from);
+}
+
+/* The first `left` of 16 codes as floats, anything finite after them. */
+TARGET static inline __m512 load16(struct planes row, size_t j, size_t left)
+{
+    __m128i hi = bytes16(row.hi + j, left), lo = bytes16(row.lo + j, left);
+    __m256i code = _mm256_inserti128_si256(_mm256_castsi128_si256(_mm_unpacklo_epi8(lo, hi)), _mm_unpackhi_epi8(lo, hi), 1);
+    return _mm512_cvtepi32_ps(_mm512_cvtepi16_epi32(_mm256_xor_si256(code, _mm256_set1_epi16(INT16_MIN))));
 }
 
 /* As `four`; the step of L2 is -|q - step c|^2, that of IP leaves `step` alone. */
 TARGET static inline __attribute__((always_inline)) __m128 four16(bool l2, const float *q, const float *step,
-                                                                  const int16_t *const c[4], size_t dim)
+                                                                  const struct planes c[4], size_t dim)
 {
     __m512 sum[4];
     for (size_t l = 0; l < 4; l++)
@@ -114,7 +123,7 @@ TARGET static inline __attribute__((always_inline)) __m128 four16(bool l2, const
         __mmask16 m = first(dim - j);
         __m512 x = _mm512_maskz_loadu_ps(m, q + j), s = l2 ? _mm512_maskz_loadu_ps(m, step + j) : x;
         for (size_t l = 0; l < 4; l++) {
-            __m512 v = load16(c[l] + j, dim - j);
+            __m512 v = load16(c[l], j, dim - j);
             __m512 d = l2 ? _mm512_fnmadd_ps(s, v, x) : v;
             sum[l] = l2 ? _mm512_fnmadd_ps(d, d, sum[l]) : _mm512_fmadd_ps(x, d, sum[l]);
         }
@@ -123,11 +132,11 @@ TARGET static inline __attribute__((always_inline)) __m128 four16(bool l2, const
 }
 
 TARGET static inline __attribute__((always_inline)) void many16(bool l2, const float *q, const float *step,
-                                                                const int16_t *code, const uint32_t *idx, size_t n,
+                                                                struct planes code, const uint32_t *idx, size_t n,
                                                                 size_t dim, float *score)
 {
     for (size_t i = 0; i < n; i += 4) {
-        const int16_t *c[4];
+        struct planes c[4];
         size_t left = n - i < 4 ? n - i : 4;
         for (size_t l = 0; l < 4; l++) // the last group repeats its last vector
             c[l] = metric_row16(code, idx, i + (l < left ? l : left - 1), dim);
@@ -139,13 +148,13 @@ TARGET static inline __attribute__((always_inline)) void many16(bool l2, const f
     }
 }
 
-TARGET static void ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void ip16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                         size_t dim, float *score)
 {
     many16(false, q, step, code, idx, n, dim, score);
 }
 
-TARGET static void l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void l2_16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                          size_t dim, float *score)
 {
     many16(true, q, step, code, idx, n, dim, score);

@@ -66,41 +66,43 @@ TARGET static void l2(const float *q, const void *base, size_t stride, const uin
 }
 
 /* 8 codes as floats. */
-TARGET static inline void load8(const int16_t *code, __m128 *lo, __m128 *hi)
+TARGET static inline void load8(struct planes row, size_t j, __m128 *lo, __m128 *hi)
 {
-    __m128i c = _mm_loadu_si128((const __m128i *)(const void *)code), zero = _mm_setzero_si128();
+    __m128i h = _mm_loadl_epi64((const __m128i *)(const void *)(row.hi + j));
+    __m128i l = _mm_loadl_epi64((const __m128i *)(const void *)(row.lo + j)), zero = _mm_setzero_si128();
+    __m128i c = _mm_xor_si128(_mm_unpacklo_epi8(l, h), _mm_set1_epi16(INT16_MIN));
     *lo = _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpacklo_epi16(zero, c), 16));
     *hi = _mm_cvtepi32_ps(_mm_srai_epi32(_mm_unpackhi_epi16(zero, c), 16));
 }
 
-TARGET static void ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void ip16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                         size_t dim, float *score)
 {
     (void)step;
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         __m128 a = _mm_setzero_ps(), b = a, lo, hi;
         size_t j = 0;
         for (; j + 8 <= dim; j += 8) {
-            load8(c + j, &lo, &hi);
+            load8(c, j, &lo, &hi);
             a = _mm_add_ps(a, _mm_mul_ps(_mm_loadu_ps(q + j), lo));
             b = _mm_add_ps(b, _mm_mul_ps(_mm_loadu_ps(q + j + 4), hi));
         }
         score[i] = sum4(_mm_add_ps(a, b));
         for (; j < dim; j++)
-            score[i] += q[j] * (float)c[j];
+            score[i] += q[j] * metric_code16(c, j);
     }
 }
 
-TARGET static void l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+TARGET static void l2_16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                          size_t dim, float *score)
 {
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         __m128 a = _mm_setzero_ps(), b = a, lo, hi;
         size_t j = 0;
         for (; j + 8 <= dim; j += 8) {
-            load8(c + j, &lo, &hi);
+            load8(c, j, &lo, &hi);
             lo = _mm_sub_ps(_mm_loadu_ps(q + j), _mm_mul_ps(_mm_loadu_ps(step + j), lo));
             hi = _mm_sub_ps(_mm_loadu_ps(q + j + 4), _mm_mul_ps(_mm_loadu_ps(step + j + 4), hi));
             a = _mm_add_ps(a, _mm_mul_ps(lo, lo));
@@ -108,7 +110,7 @@ TARGET static void l2_16(const float *q, const float *step, const int16_t *code,
         }
         float s = sum4(_mm_add_ps(a, b));
         for (; j < dim; j++)
-            s += (q[j] - step[j] * (float)c[j]) * (q[j] - step[j] * (float)c[j]);
+            s += (q[j] - step[j] * metric_code16(c, j)) * (q[j] - step[j] * metric_code16(c, j));
         score[i] = -s;
     }
 }

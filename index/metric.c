@@ -53,27 +53,27 @@ static void plain_l2(const float *q, const void *base, size_t stride, const uint
         score[i] = plain_l2_one(q, metric_row(base, stride, idx, i), dim);
 }
 
-static void plain_ip16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+static void plain_ip16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                        size_t dim, float *score)
 {
     (void)step;
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         float s = 0;
         for (size_t j = 0; j < dim; j++)
-            s += q[j] * (float)c[j];
+            s += q[j] * metric_code16(c, j);
         score[i] = s;
     }
 }
 
-static void plain_l2_16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+static void plain_l2_16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                         size_t dim, float *score)
 {
     for (size_t i = 0; i < n; i++) {
-        const int16_t *c = metric_row16(code, idx, i, dim);
+        struct planes c = metric_row16(code, idx, i, dim);
         float s = 0;
         for (size_t j = 0; j < dim; j++) {
-            float d = q[j] - step[j] * (float)c[j];
+            float d = q[j] - step[j] * metric_code16(c, j);
             s += d * d;
         }
         score[i] = -s;

@@ -14,9 +14,14 @@
 typedef void metric_many(const float *q, const void *base, size_t stride, const uint32_t *idx, size_t n, size_t dim,
                          float *score);
 
-/* The same for vectors of int16, dim of them in a row, one vector after the other: the inner product of q and the
- * codes; minus the squared distance of q and the codes times `step` [dim], which the inner product does not look at. */
-typedef void metric_many16(const float *q, const float *step, const int16_t *code, const uint32_t *idx, size_t n,
+/* Codes of 16 bits, dim of them a vector, one vector after the other, in two planes: code = 256 hi + lo - 32768. */
+struct planes {
+    uint8_t *hi, *lo;
+};
+
+/* The same for such codes: the inner product of q and the codes; minus the squared distance of q and the codes times
+ * `step` [dim], which the inner product does not look at. */
+typedef void metric_many16(const float *q, const float *step, struct planes code, const uint32_t *idx, size_t n,
                            size_t dim, float *score);
 
 struct kernel {
@@ -44,9 +49,15 @@ static inline const float *metric_row(const void *base, size_t stride, const uin
     return (const float *)(const void *)((const char *)base + (idx ? idx[i] : i) * stride);
 }
 
-static inline const int16_t *metric_row16(const int16_t *code, const uint32_t *idx, size_t i, size_t dim)
+static inline struct planes metric_row16(struct planes code, const uint32_t *idx, size_t i, size_t dim)
 {
-    return code + (idx ? idx[i] : i) * dim;
+    size_t at = (idx ? idx[i] : i) * dim;
+    return (struct planes){code.hi + at, code.lo + at};
+}
+
+static inline float metric_code16(struct planes row, size_t j)
+{
+    return (float)(256 * row.hi[j] + row.lo[j] - 32768);
 }
 
 /* Ask for the row a few places ahead, never past the list. */

@@ -305,10 +305,10 @@ static void every_kernel_is_plain_c(void **state)
     enum { ROWS = 7, DIM_MAX = 70 };
     for (size_t dim = 1; dim <= DIM_MAX; dim++) {
         uint64_t s = dim;
-        int16_t *code = malloc(ROWS * dim * sizeof(*code)); // its own size: a sanitizer sees a read too far
+        struct planes code = {malloc(ROWS * dim), malloc(ROWS * dim)}; // their own size: a sanitizer sees a read too far
         float *q = malloc(dim * sizeof(*q)), *step = malloc(dim * sizeof(*step)), got[ROWS], alone;
         for (size_t i = 0; i < ROWS * dim; i++)
-            code[i] = (int16_t)(rnd(&s) >> 48);
+            code.hi[i] = (uint8_t)(rnd(&s) >> 56), code.lo[i] = (uint8_t)(rnd(&s) >> 56);
         for (size_t j = 0; j < dim; j++) {
             q[j] = rnd_normal(&s);
             step[j] = rnd_unit(&s) * 1e-4f;
@@ -322,7 +322,7 @@ static void every_kernel_is_plain_c(void **state)
             for (uint32_t i = 0; i < ROWS; i++) {
                 double want = 0, size = 0;
                 for (size_t j = 0; j < dim; j++) {
-                    double c = code[i * dim + j], d = q[j] - (double)step[j] * c;
+                    double c = 256 * code.hi[i * dim + j] + code.lo[i * dim + j] - 32768, d = q[j] - (double)step[j] * c;
                     want += l2 ? -d * d : q[j] * c;
                     size += l2 ? d * d : fabs(q[j] * c);
                 }
@@ -332,11 +332,135 @@ static void every_kernel_is_plain_c(void **state)
                 assert_true(alone == got[i]);
             }
         }
-        free(code);
+        free(code.hi);
+        free(code.lo);
         free(q);
         free(step);
     }
     assert_true(hnsw_force_kernel(NULL));
+}
+
+/* Rows that end where the memory ends, and links of every width: what the kernels of a hop give is what plain C gives. */
+static void every_hop_is_plain_c(void **state)
+{
+    (void)state;
+    static const char *const kernel[] = {"avx512", "avx2", "sse"};
+    enum { ROWS = 40, SEEN = 64 };
+    for (size_t dim = 1; dim <= 70; dim++)
+        for (unsigned width = 4; width <= 70; width += 6) {
+            uint64_t s = dim + width;
+            struct compact c = {.n = ROWS, .dim = dim, .width = width, .bits = 6 + (unsigned)(dim % 25)};
+            uint32_t seen[2][SEEN], id[2][HOP_ROOM];
+            int32_t sum[2][HOP_ROOM];
+            int8_t q[96] = {0};
+            c.row = ((size_t)width * c.bits + 7) / 8;
+            c.link = calloc(c.row + 8, 1);
+            c.code.hi = malloc(ROWS * dim + COMPACT_PAST);
+            for (size_t i = 0; i < ROWS * dim + COMPACT_PAST; i++)
+                c.code.hi[i] = (uint8_t)rnd(&s);
+            for (size_t j = 0; j < dim; j++)
+                q[j] = (int8_t)(rnd(&s) % 255 - 127);
+            unsigned used = (unsigned)(rnd(&s) % (width + 1));
+            for (unsigned i = 0; i < width; i++) {
+                uint64_t to = i < used ? i % ROWS : compact_none(&c), word;
+                memcpy(&word, c.link + (size_t)i * c.bits / 8, sizeof(word));
+                word |= to << (i * c.bits % 8);
+                memcpy(c.link + (size_t)i * c.bits / 8, &word, sizeof(word));
+            }
+            for (size_t x = 0; x < 3; x++) {
+                if (!hnsw_force_kernel(kernel[x]))
+                    continue;
+                for (uint32_t i = 0; i < SEEN; i++)
+                    seen[0][i] = seen[1][i] = i % 3 == 0 ? i : NO_ID;
+                size_t n = hnsw_compact_hop_plain.fresh(&c, 0, seen[0], SEEN - 1, id[0]);
+                assert_int_equal(hnsw_compact_hop_get()->fresh(&c, 0, seen[1], SEEN - 1, id[1]), n);
+                assert_memory_equal(id[0], id[1], (n + 8) * sizeof(uint32_t));
+                assert_memory_equal(seen[0], seen[1], sizeof(seen[0]));
+                hnsw_compact_hop_plain.sums(c.code.hi, dim, id[0], n, q, sum[0]);
+                hnsw_compact_hop_get()->sums(c.code.hi, dim, id[1], n, q, sum[1]);
+                assert_memory_equal(sum[0], sum[1], n * sizeof(int32_t));
+            }
+            free(c.link);
+            free(c.code.hi);
+        }
+    assert_true(hnsw_force_kernel(NULL));
+}
+
+static void every_kernel_walks_the_same_way(void **state)
+{
+    (void)state;
+    static const char *const kernel[] = {"sse", "avx2", "avx512"};
+    float *v = clustered(N, 32, 40, 1), *q = clustered(NQ, 32, 40, 2);
+    struct hnsw *h = build(HNSW_COSINE, 32, 16, v, NULL);
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit a[50], b[50];
+    struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 50};
+    compact(h);
+    assert_true(h->compact->coarse);
+    for (size_t i = 0; i < NQ; i++) {
+        hnsw_force_kernel("plain");
+        assert_int_equal(hnsw_search(h, q + 32 * i, &p, ws, a, NULL), 50);
+        for (size_t x = 0; x < 3; x++)
+            if (hnsw_force_kernel(kernel[x])) {
+                assert_int_equal(hnsw_search(h, q + 32 * i, &p, ws, b, NULL), 50);
+                for (size_t j = 0; j < 50; j++)
+                    assert_true(fabsf(a[j].score - b[j].score) < 1e-5f);
+            }
+    }
+    assert_true(hnsw_force_kernel(NULL));
+    hnsw_ws_free(ws);
+    hnsw_free(h);
+    free(v);
+    free(q);
+}
+
+/* Lengths over powers of ten: the upper bytes of nearly all vectors are the same, so walks go by whole codes. */
+static void upper_bytes_are_not_always_enough(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 16, 40, 1), *q = clustered(NQ, 16, 40, 2);
+    for (size_t i = 0; i < N; i++)
+        for (size_t j = 0; j < 16; j++)
+            v[16 * i + j] *= i % 500 == 0 ? 300.0f : 1.0f;
+    for (int metric = HNSW_IP; metric <= HNSW_L2; metric += HNSW_L2 - HNSW_IP) {
+        struct hnsw *h = build((enum hnsw_metric)metric, 16, 16, v, NULL);
+        struct hnsw_hit *want = exact(h, q, 10);
+        double plain = recall_of(h, q, want, 10, 60);
+        compact(h);
+        double packed = recall_of(h, q, want, 10, 60);
+        if (packed < plain - 0.05 || (metric == HNSW_L2 && h->compact->coarse))
+            fail_msg("metric %d: recall %.4f compact, %.4f plain, by upper bytes: %d", metric, packed, plain, h->compact->coarse);
+        hnsw_free(h);
+        free(want);
+    }
+    free(v);
+    free(q);
+}
+
+/* A catalogue of items that nothing tells apart, as new ones without features are: one bin holds them all. */
+static void equal_vectors_are_found_once_each(void **state)
+{
+    (void)state;
+    float *v = clustered(N, 32, 40, 1);
+    for (size_t i = 0; i < N - 20; i++)
+        memcpy(v + 32 * i, v + 32 * (N - 1), 32 * sizeof(*v));
+    struct hnsw *h = build(HNSW_COSINE, 32, 8, v, NULL);
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw_hit hit[N];
+    compact(h);
+    h->compact->coarse = true;
+    for (size_t k = 1; k <= N; k = 3 * k + 1) {
+        bool seen[N] = {false};
+        assert_int_equal(hnsw_search(h, v, &(struct hnsw_query){.plan = HNSW_PLAN_WALK, .k = k}, ws, hit, NULL), k);
+        for (size_t i = 0; i < k; i++) {
+            assert_false(seen[hit[i].label]);
+            assert_true(hit[i].score > 0.9999f || i >= N - 20);
+            seen[hit[i].label] = true;
+        }
+    }
+    hnsw_ws_free(ws);
+    hnsw_free(h);
+    free(v);
 }
 
 int main(void)
@@ -350,6 +474,10 @@ int main(void)
         cmocka_unit_test(odd_contents),
         cmocka_unit_test(takes_half_of_hnswlib),
         cmocka_unit_test(every_kernel_is_plain_c),
+        cmocka_unit_test(every_hop_is_plain_c),
+        cmocka_unit_test(every_kernel_walks_the_same_way),
+        cmocka_unit_test(upper_bytes_are_not_always_enough),
+        cmocka_unit_test(equal_vectors_are_found_once_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

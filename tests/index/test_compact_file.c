@@ -98,7 +98,7 @@ static void crafted_files_are_refused(void **state)
     unsigned char *b = slurp(&n);
     size_t mid = 128, step = mid + 64, labels = step + 64, removed = labels + padded(4 * N);
     size_t links = removed + padded(N), codes = links + padded(N * ROW);
-    assert_int_equal(n, codes + padded(N * DIM * 2) + 8);
+    assert_int_equal(n, codes + 2 * padded(N * DIM) + 8);
     static const uint32_t wrong[] = {0, 1, 3, 300, 0x7fffffff, 0x80000000, 0xffffffff};
     for (size_t at = 0; at < 120; at += 4)
         for (size_t i = 0; i < 7; i++) {
@@ -147,7 +147,7 @@ static void check_finds_damage(void **state)
         void *at;
         uint32_t wrong;
     } t[] = {{&c->by_label[3], 4},     {&c->by_label[3], 300}, {&c->label32[7], 7000000},
-             {c->mid + 1, 0x7fc00000}, {c->step, 0xbf800000},  {c->seed + DIM, 0x10001},
+             {c->mid + 1, 0x7fc00000}, {c->step, 0xbf800000},  {c->seed.hi + DIM, 0x10001},
              {c->link + 9, 0},         {&h->entry, 300},       {&h->removed[4], 0x01010101}};
     for (size_t i = 0; i < sizeof(t) / sizeof(t[0]); i++) {
         struct hnsw_err err = {0};

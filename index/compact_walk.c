@@ -1,0 +1,217 @@
+/* compact_walk.c - the walk by upper bytes of compact.h: alg. 5 over packed links, scores by products of bytes.
+ *
+ * Differences from hnsw_walk:
+ * - Candidates are kept in bins (bins.h), not sorted.
+ * - There is no table of visited elements. `seen`, some KB in the first-level cache, spares most of the scores of what was met before; the
+ *   others end in the bin where the element is already.
+ * - Three hops are under way: one is scored while the vectors of the next come from memory, and the links of those after it.
+ * - Somewhat more than k are kept even where ef does not, so that the bytes' errors cost no recall; those are scored by
+ *   whole codes at the end. */
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "index/hnsw_priv.h"
+
+#define IN_FLIGHT 3      // candidates whose links were asked for and not read yet
+#define SHIFT 14         // a float without its lowest 14 bits: 512 steps in each power of two
+
+struct hop {
+    uint32_t id[HOP_ROOM]; // neighbours not seen before
+    size_t n;
+};
+
+struct walk {
+    const struct compact *c;
+    const struct compact_hop *kernel;
+    const int8_t *q;
+    float top, scale; // what a score lacks to the best there could be: top - scale * sum
+    int32_t first;    // bits of the lack that is bin 0
+    uint32_t *seen, mask;
+    struct bins *bins;
+    struct limit *limit;
+};
+
+static inline int32_t float_bits(float x) // not negative
+{
+    int32_t i;
+    memcpy(&i, &x, sizeof(i));
+    return i >> SHIFT;
+}
+
+/* Bins are as wide as what the score lacks to |q| times the greatest length, over 512: for unit vectors, the squared distance. */
+static inline int32_t bin_of(const struct walk *w, int32_t sum)
+{
+    float lack = w->top - w->scale * (float)sum;
+    int32_t bin = float_bits(lack > 0 ? lack : 0) - w->first;
+    bin = bin > 0 ? bin : 0;
+    return bin < N_BINS ? bin : N_BINS - 1;
+}
+
+/* Round the query to bytes, and see what its scores lack at most: twice |q| times the greatest length. q is what hnsw_compact_query made,
+ * code j of a vector about 256 (hi - 128) + 127.5. */
+static void begin_query(struct walk *w, const float *q, int8_t *code)
+{
+    const struct compact *c = w->c;
+    float most = 0, norm2 = 0, score = q[c->dim];
+    long sum = 0;
+    for (size_t j = 0; j < c->dim; j++)
+        most = fmaxf(most, fabsf(q[j]));
+    memset(code, 0, (c->dim + COMPACT_PAST - 1) / COMPACT_PAST * COMPACT_PAST);
+    for (size_t j = 0; j < c->dim; j++) {
+        float x = c->step[j] > 0 ? q[j] / c->step[j] : 0;
+        code[j] = (int8_t)(most > 0 ? lrintf(q[j] / most * 127) : 0);
+        sum += code[j];
+        score += q[j] * 127.5f;
+        norm2 += x * x;
+    }
+    w->q = code;
+    w->scale = most * 256 / 127;
+    float best = sqrtf(norm2) * c->top + fabsf(q[c->dim]);
+    w->top = best - score + w->scale * 128 * (float)sum;
+    int32_t worst = float_bits(2 * best);
+    w->first = worst > N_BINS ? worst - N_BINS : 0;
+}
+
+static void ask_for_links(const struct compact *c, uint32_t id)
+{
+    const unsigned char *row = c->link + (size_t)id * c->row;
+    for (size_t i = 0; i < c->row; i += HNSW_ALIGN)
+        __builtin_prefetch(row + i);
+    __builtin_prefetch(row + c->row - 1);
+}
+
+static void read_hop(struct walk *w, uint32_t id, struct hop *hop)
+{
+    const struct compact *c = w->c;
+    size_t n = w->kernel->fresh(c, id, w->seen, w->mask, hop->id);
+    hop->n = limit_take(w->limit, n);
+    for (size_t i = 0; i < hop->n; i++) {
+        const uint8_t *row = c->code.hi + (size_t)hop->id[i] * c->dim;
+        __builtin_prefetch(row);
+        if (c->dim > HNSW_ALIGN / 2)
+            __builtin_prefetch(row + c->dim - 1);
+    }
+}
+
+static void score_hop(struct walk *w, const struct hop *hop)
+{
+    int32_t sum[HOP_ROOM];
+    int32_t bin[HOP_ROOM], last = (int32_t)w->bins->keep.last;
+    uint32_t in[HOP_ROOM];
+    size_t n = 0;
+    w->kernel->sums(w->c->code.hi, w->c->dim, hop->id, hop->n, w->q, sum);
+    for (size_t i = 0; i < hop->n; i++)
+        bin[i] = bin_of(w, sum[i]);
+    for (size_t i = 0; i < hop->n; i++) {
+        in[n] = (uint32_t)i;
+        n += bin[i] <= last;
+    }
+    for (size_t i = 0; i < n; i++)
+        if ((uint32_t)bin[in[i]] <= w->bins->keep.last)
+            bins_put(w->bins, (uint32_t)bin[in[i]], hop->id[in[i]]);
+}
+
+/* The best of the elements spread over the numbers, by their upper bytes. */
+static uint32_t best_seed(struct walk *w)
+{
+    const struct compact *c = w->c;
+    uint32_t row[64 + 8] = {0};
+    int32_t sum[64 + 8], most = INT32_MIN;
+    size_t best = 0;
+    for (size_t i = 0, n; i < c->n_seed && !w->limit->cut; i += n) {
+        n = limit_take(w->limit, c->n_seed - i < 64 ? c->n_seed - i : 64);
+        for (size_t j = 0; j < n; j++)
+            row[j] = (uint32_t)(i + j);
+        w->kernel->sums(c->seed.hi, c->dim, row, n, w->q, sum);
+        for (size_t j = 0; j < n; j++)
+            if (sum[j] > most) {
+                most = sum[j];
+                best = i + j;
+            }
+    }
+    return (uint32_t)(best * c->seed_step);
+}
+
+static void walk_links(struct walk *w)
+{
+    struct hop hop[2];
+    uint32_t flying[IN_FLIGHT];
+    size_t n = 0, now = 0;
+    hop[0].n = hop[1].n = 0;
+    for (;; now ^= 1) {
+        while (n < IN_FLIGHT && !w->limit->cut && bins_take(w->bins, &flying[n]))
+            ask_for_links(w->c, flying[n++]);
+        if (n == 0 && hop[now].n == 0)
+            return;
+        hop[now ^ 1].n = 0;
+        if (n > 0) {
+            read_hop(w, flying[0], &hop[now ^ 1]);
+            n--;
+            for (size_t i = 0; i < n; i++)
+                flying[i] = flying[i + 1];
+        }
+        score_hop(w, &hop[now]);
+        hop[now].n = 0;
+    }
+}
+
+static void ask_for_rest(const struct compact *c, uint32_t id)
+{
+    __builtin_prefetch(c->code.lo + (size_t)id * c->dim);
+    __builtin_prefetch(c->code.hi + (size_t)id * c->dim);
+    if (c->label32)
+        __builtin_prefetch(c->label32 + id);
+    else
+        __builtin_prefetch(c->label64 + id);
+}
+
+/* Score the best n by whole codes and sort them; one that is there twice stands side by side then, and stays once. */
+static void rescore(const struct hnsw *h, const float *q, size_t n, struct hnsw_ws *ws)
+{
+    uint64_t *key = ws->pool.key;
+    size_t found = 0;
+    n = hnsw_bins_best(&ws->bins, n, ws->best_id);
+    for (size_t i = 0; i < n && i < ROW_MAX; i++)
+        ask_for_rest(h->compact, ws->best_id[i]);
+    for (size_t i = 0, some; i < n; i += some) {
+        some = n - i < ROW_MAX ? n - i : ROW_MAX;
+        for (size_t j = i + some; j < n && j < i + 2 * some; j++)
+            ask_for_rest(h->compact, ws->best_id[j]);
+        score_ids(h, q, ws->best_id + i, some, ws->score);
+        for (size_t j = 0; j < some; j++)
+            key[i + j] = pool_key(ws->score[j], ws->best_id[i + j]);
+    }
+    hnsw_keys_sort(key, n);
+    for (size_t i = 0; i < n; i++)
+        if (i == 0 || key[i] != key[i - 1])
+            key[found++] = key[i];
+    ws->pool.n = found;
+}
+
+bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef)
+{
+    size_t keep = hnsw_fast_keep(k, ef);
+    ws->n_seen = 4096;
+    while (ws->n_seen < 64 * ef && ws->n_seen < 65536)
+        ws->n_seen *= 2;
+    return hnsw_pool_fit(&ws->pool, keep) && hnsw_bins_fit(&ws->bins, keep) &&
+           hnsw_grow_array((void **)&ws->best_id, &ws->best_id_cap, keep, sizeof(*ws->best_id)) &&
+           hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, ws->n_seen, sizeof(*ws->seen)) &&
+           hnsw_grow_array((void **)&ws->code, &ws->code_cap, c->dim + COMPACT_PAST, 1);
+}
+
+void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws)
+{
+    struct walk w = {.c = h->compact, .kernel = hnsw_compact_hop_get(), .seen = ws->seen, .mask = (uint32_t)ws->n_seen - 1};
+    w.bins = &ws->bins;
+    w.limit = &ws->limit;
+    begin_query(&w, q, ws->code);
+    hnsw_bins_begin(w.bins, hnsw_fast_keep(k, ef), ef);
+    memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
+    struct hop start = {.id = {best_seed(&w)}, .n = 1};
+    w.seen[start.id[0] & w.mask] = start.id[0];
+    score_hop(&w, &start);
+    walk_links(&w);
+    rescore(h, q, hnsw_fast_rescored(k), ws);
+}
