@@ -97,7 +97,7 @@ int main(int argc, char **argv)
     struct err e = {0};
     struct retrieve_result r;
     struct bundle_load_params p = {.threads = 2};
-    if (argc < 2 || !bundle_layout_parse(option(argc, argv, "layout", "fast"), &p.layout))
+    if (argc < 2 || !bundle_layout_parse(option(argc, argv, "layout", "compact"), &p.layout))
         die("usage: bench_retrieve BUNDLE [k=N] [ef=N] [seconds=N] [layout=fast|compact|plain] [users=N]");
     struct bench x = {.k = strtoul(option(argc, argv, "k", "100"), NULL, 10),
                       .ef = strtoul(option(argc, argv, "ef", "150"), NULL, 10)};

@@ -12,7 +12,7 @@
 set -e
 cd "$(dirname "$0")/.."
 bin=$PWD/build/release/bin work=${1:-/tmp/duet-service}
-rounds=${ROUNDS:-7} each=${SECONDS_EACH:-4} recall=${RECALL:-.993} connections=${CONNECTIONS:-16} rate=${RATE:-500} layout=${LAYOUT:-fast}
+rounds=${ROUNDS:-7} each=${SECONDS_EACH:-4} recall=${RECALL:-.993} connections=${CONNECTIONS:-16} rate=${RATE:-500} layout=${LAYOUT:-compact}
 data=18080 admin=18081 peer_port=19000
 mkdir -p "$work"
 [ -d "$work/bundle1m/dat/2" ] || { rm -rf "$work/bundle1m"; "$bin/bench_bundle" "$work/bundle1m" >"$work/bundle.log" 2>&1; }

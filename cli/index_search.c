@@ -178,13 +178,13 @@ static int run(const struct args *a)
 {
     struct err err = {0};
     struct hnsw_err e = {0};
-    enum hnsw_layout layout = HNSW_FAST;
+    enum hnsw_layout layout = HNSW_COMPACT;
     struct hnsw *h = (!a->layout || index_layout(a->layout, &layout, &err)) ? index_load(a->index, &a->from, &err) : NULL;
     struct hnsw_vecs *q = h ? index_vectors(a->queries, hnsw_dim(h), &err) : NULL;
     struct index_run *r = mem_array(1, sizeof(*r), &err); // its histogram is large
     bool ok = h && q && r;
     if (ok && layout != HNSW_PLAIN && !a->exact && hnsw_get_layout(h) != HNSW_COMPACT)
-        ok = hnsw_optimize(h, layout, (unsigned)a->threads, &e) || (!a->layout && e.code == HNSW_ARG) || index_err(&e, &err);
+        ok = hnsw_optimize(h, layout, (unsigned)a->threads, &e) || index_err(&e, &err);
     if (ok) {
         r->h = h;
         r->query = q;
@@ -209,7 +209,7 @@ int index_search(int argc, char **argv)
         {"k", OPT_UINT, &a.k, "N", "answers of a query", 1, 1 << 20},
         {"ef", OPT_UINT, &a.ef, "N", "breadth of the search; 0 = 64, and never below k", 0, 1 << 20},
         {"exact", OPT_FLAG, &a.exact, NULL, "scan every element", 0, 0},
-        {"layout", OPT_STR, &a.layout, "NAME", "plain, or made after loading: fast or compact; if not given, fast where that is possible", 0, 0},
+        {"layout", OPT_STR, &a.layout, "NAME", "plain, or made after loading: fast or compact (default compact)", 0, 0},
         {"threads", OPT_UINT, &a.threads, "N", "that answer queries", 1, 64},
         {"truth", OPT_STR, &a.truth, "FILE", "exact answers (.ibin, .ivecs) to measure recall against", 0, 0},
         {"recall", OPT_FLAG, &a.recall, NULL, "measure recall against exact answers computed here", 0, 0},

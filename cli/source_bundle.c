@@ -27,7 +27,7 @@ struct local *local_open(const char *path, struct err *err)
     char dir[PATH_MAX];
     struct local *l = mem_array(1, sizeof(*l), err);
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
-    const struct bundle_load_params p = {.layout = HNSW_FAST, .threads = cores > 0 ? (unsigned)cores : 1}; // as a daemon
+    const struct bundle_load_params p = {.layout = HNSW_COMPACT, .threads = cores > 0 ? (unsigned)cores : 1}; // as a daemon
     if (l && bundle_path(path, dir, err) && (l->b = bundle_load(dir, &p, err)) &&
         (l->ws = retrieve_ws_new(l->b, err)))
         return l;

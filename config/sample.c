@@ -42,7 +42,7 @@ void config_sample(struct buf *out)
         out,
         "\n"
         "# What is served. `path` is the folder of a model's versions; `version` is `latest` (default) or a number;\n"
-        "# `index_layout` is `fast`, `compact`, `plain` or `auto` (default: fast where memory allows, else compact); `target_recall` (0.5 to 1)\n"
+        "# `index_layout` is `fast`, `compact`, `plain` or `auto` (default: compact where memory allows, else plain); `target_recall` (0.5 to 1)\n"
         "# picks ef for requests that say nothing themselves; without it the bundle's own target does.\n"
         "models: []\n"
         "#  - {name: dat, path: /var/lib/duet/models/dat}\n"

@@ -54,13 +54,12 @@ static bool version_dir(const struct rmodel *m, uint64_t version, char dir[PATH_
     return fio_join(dir, m->path, name, err);
 }
 
-/* Is there room, and for which layout? `auto` takes the fastest that fits, which for the fast one means at the first
- * load that a reload's second copy fits too: so nothing is refused for want of what a smaller layout would have left.
- */
+/* Is there room, and for which layout? `auto` takes the fastest that fits: making the compact one needs more for a while than reading the
+ * plain one does. The layout `fast` is for those who ask for it: more memory, slower walks, faster exact searches. */
 static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char *dir, struct operation *op,
                           enum hnsw_layout *layout)
 {
-    static const enum hnsw_layout by_speed[] = {HNSW_FAST, HNSW_COMPACT, HNSW_PLAIN};
+    static const enum hnsw_layout by_speed[] = {HNSW_COMPACT, HNSW_PLAIN};
     struct err err = {0};
     enum hnsw_layout named;
     uint64_t need = 0, have = rl->p.memory_available ? rl->p.memory_available() : sysmem_available(NULL);
@@ -69,7 +68,7 @@ static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char
         *layout = is_named ? named : by_speed[i];
         if (!bundle_estimate(dir, *layout, &need, &err))
             return load_failed(op, &err);
-        if (is_named || need <= (*layout == HNSW_FAST && !m->cur ? have / 2 : have))
+        if (is_named || need <= have)
             break;
     }
     if (!rl->p.check_memory || need <= have)

@@ -274,7 +274,7 @@ static enum hnsw_layout served_layout(void)
     return l;
 }
 
-/* auto: the fast layout where it fits, at the first load twice; else the compact, else the plain one, before anything is refused. */
+/* auto: the compact layout where it fits, else the plain one, before anything is refused. */
 static void layout_follows_memory(void **state)
 {
     (void)state;
@@ -284,21 +284,17 @@ static void layout_follows_memory(void **state)
     for (int l = 0; l < BUNDLE_LAYOUTS; l++)
         assert_ok(bundle_estimate(dir, (enum hnsw_layout)l, &need[l], &e), &e);
     assert_true(need[HNSW_PLAIN] < need[HNSW_COMPACT] && need[HNSW_COMPACT] < need[HNSW_FAST]);
-    memory_left = 2 * need[HNSW_FAST] - 1;
     start(2, NULL);
     until_idle();
     assert_int_equal(served_layout(), HNSW_COMPACT);
-    memory_left = need[HNSW_FAST];
+    memory_left = need[HNSW_COMPACT];
     expect(OPERATION_RELOAD, 1, 200, "swapped", "");
-    assert_int_equal(served_layout(), HNSW_FAST);
-    memory_left = need[HNSW_FAST] - 1;
-    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
     assert_int_equal(served_layout(), HNSW_COMPACT);
     memory_left = need[HNSW_COMPACT] - 1;
-    expect(OPERATION_RELOAD, 1, 200, "swapped", "");
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
     assert_int_equal(served_layout(), HNSW_PLAIN);
     memory_left = need[HNSW_PLAIN] - 1;
-    expect(OPERATION_RELOAD, 2, 507, "insufficient_memory", "needs up to");
+    expect(OPERATION_RELOAD, 1, 507, "insufficient_memory", "needs up to");
 }
 
 static void layout_that_is_asked_for(void **state)
