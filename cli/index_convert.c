@@ -90,8 +90,8 @@ static bool index_to_vectors(const struct args *a, const struct hnsw *h, enum hn
     qsort(l.label, l.n, sizeof(*l.label), ascending);
     if (!a->ids_out && l.n && l.label[l.n - 1] != l.n - 1)
         fprintf(stderr, "index convert: the labels are not 0 to %zu, so rows do not tell them; --ids-out writes them\n", l.n - 1);
-    bool ok = write_rows(a->out, to, l.n, hnsw_dim(h), row_of_index, &l, err) &&
-              (!a->ids_out || index_ids_write(a->ids_out, l.label, l.n, err));
+    bool ok = (!a->ids_out || index_ids_write(a->ids_out, l.label, l.n, err)) && // first: not every label fits every kind of file
+              write_rows(a->out, to, l.n, hnsw_dim(h), row_of_index, &l, err);
     if (ok)
         printf("%s: %zu rows of %zu\n", a->out, l.n, hnsw_dim(h));
     free(l.label);

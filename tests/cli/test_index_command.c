@@ -185,6 +185,12 @@ static void labels_go_in_and_come_out(void **state)
         assert_int_equal(id, 3 * (i + 1));
     }
     fclose(f);
+    write_text("large.txt", "1\n4294967296\n");
+    write_vectors("two.fbin", 2, 3);
+    duet_ok("index build --vectors %s/two.fbin --ids %s/large.txt --out %s/large.hnsw", dir, dir, dir);
+    refused("holds ids up to 4294967295", "index convert --in @/large.hnsw --out @/large.fbin --ids-out @/large.ibin");
+    snprintf(path, sizeof(path), "%s/large.fbin", dir);
+    assert_int_not_equal(access(path, F_OK), 0); // vectors without their labels
     write_text("twice.txt", "1\n1\n");
     refused("ids", "index build --vectors @/base.fbin --ids @/twice.txt --out @/x.hnsw");
     strcpy(ids + 8, "no\n");
