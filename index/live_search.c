@@ -61,18 +61,38 @@ static size_t search_more(const struct live_view *v, const float *q, const struc
     return n;
 }
 
+/* Drop the dead from an answer for more than k, and where that leaves too few, filter them in the walk, by what is left of max_visits. */
+static size_t search_twice(const struct live_view *v, const float *q, const struct hnsw_query *p, size_t dead, struct hnsw_ws *ws,
+                           struct hnsw_hit *hit, struct hnsw_err *err)
+{
+    struct hnsw_report first = {0}, then = {0};
+    struct hnsw_query each = *p;
+    bool enough = true;
+    each.report = &first;
+    size_t n = search_more(v, q, &each, dead, ws, hit, &enough, err);
+    if (!enough && p->max_visits > 0 && first.visited >= p->max_visits)
+        first.cut = HNSW_CUT_VISITS;
+    if (!enough && !first.cut && !err->code) {
+        each.report = &then;
+        each.max_visits -= p->max_visits > 0 ? first.visited : 0;
+        n = search_filtered(v, hnsw_search, q, &each, ws, hit, err);
+        then.visited += first.visited;
+        then.rescored += first.rescored;
+        first = then;
+    }
+    if (p->report && !err->code)
+        *p->report = first;
+    return n;
+}
+
 static size_t search_main(const struct live_view *v, search_fn *search, const float *q, const struct hnsw_query *p,
                           struct hnsw_ws *ws, struct hnsw_hit *hit, struct hnsw_err *err)
 {
     size_t dead = atomic_load_explicit(&v->gen->n_dead, memory_order_relaxed); // at least those of the view
-    bool enough = true;
     if (v->time == 0 || dead == 0 || p->k == 0)
         return search(v->gen->main, q, p, ws, hit, err);
-    if (search == hnsw_search && !p->filter && !p->allow && dead <= hnsw_count(v->gen->main) / MANY_DEAD) {
-        size_t n = search_more(v, q, p, dead, ws, hit, &enough, err);
-        if (enough || err->code)
-            return n;
-    }
+    if (search == hnsw_search && !p->filter && !p->allow && dead <= hnsw_count(v->gen->main) / MANY_DEAD)
+        return search_twice(v, q, p, dead, ws, hit, err);
     return search_filtered(v, search, q, p, ws, hit, err);
 }
 

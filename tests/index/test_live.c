@@ -326,6 +326,41 @@ static void churn_costs_no_recall(void **state)
     free(q);
 }
 
+/* The dead are the nearest, so a first try finds too few: both tries together keep to max_visits, and the report is about both. */
+static void two_tries_share_the_visits(void **state)
+{
+    (void)state;
+    enum { N = 2000, K = 5, DEAD = 100 };
+    float *v = clustered(N, DIM, 20, 1);
+    struct hnsw_hit dead[DEAD], want[K], hit[K];
+    struct hnsw_report r;
+    struct hnsw_err err = {0};
+    struct hnsw_ws *ws = hnsw_ws_new();
+    struct hnsw *h = new_index(HNSW_IP, DIM, N);
+    assert_ok(hnsw_add_batch(h, v, NULL, N, 1, NULL, NULL, &err), err);
+    assert_int_equal(hnsw_search_exact(h, v, &(struct hnsw_query){.k = DEAD}, ws, dead, &err), DEAD);
+    struct hnsw_live *l = hnsw_live_open(h, &(struct hnsw_live_params){0}, &err);
+    for (size_t i = 0; i < DEAD; i++)
+        assert_ok(hnsw_live_remove(l, dead[i].label, &err), err);
+    struct hnsw_query p = {.k = K, .ef = 20, .plan = HNSW_PLAN_WALK, .report = &r};
+    assert_int_equal(hnsw_live_search(l, v, &p, ws, want, &err), K);
+    assert_int_equal(r.cut, HNSW_CUT_NONE);
+    size_t both = r.visited;
+    p.max_visits = both;
+    assert_int_equal(hnsw_live_search(l, v, &p, ws, hit, &err), K);
+    assert_memory_equal(hit, want, sizeof(hit));
+    assert_true(r.cut == HNSW_CUT_NONE && r.visited == both);
+    for (p.max_visits = both - 1; p.max_visits > 0; p.max_visits /= 2) {
+        hnsw_live_search(l, v, &p, ws, hit, &err);
+        assert_int_equal(err.code, HNSW_OK);
+        assert_int_equal(r.cut, HNSW_CUT_VISITS);
+        assert_int_equal(r.visited, p.max_visits);
+    }
+    hnsw_live_free(l);
+    hnsw_ws_free(ws);
+    free(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -335,6 +370,7 @@ int main(void)
         cmocka_unit_test(bad_arguments_are_refused),
         cmocka_unit_test(a_saved_one_is_a_file_like_any_other),
         cmocka_unit_test(churn_costs_no_recall),
+        cmocka_unit_test(two_tries_share_the_visits),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
