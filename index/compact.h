@@ -29,6 +29,12 @@
 
 struct hnsw_ws;
 
+/* An element and its score, where a walk begins. */
+struct scored {
+    uint32_t id;
+    float score;
+};
+
 struct compact {
     size_t n, dim, row;
     unsigned width, bits;   // links of an element; bits of a link
@@ -70,8 +76,8 @@ bool hnsw_compact_refuses(const struct hnsw *h, const char *what, struct hnsw_er
 
 // compact_search.c
 void hnsw_compact_query(const struct hnsw *h, const float *q, float *out); // [dim + 1]; q may be out
-uint32_t hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws);
-void hnsw_compact_walk(const struct hnsw *h, const float *q, uint32_t from, size_t ef, struct hnsw_ws *ws);
+struct scored hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws); // cut: of a score that nothing has, -INFINITY
+void hnsw_compact_walk(const struct hnsw *h, const float *q, struct scored from, size_t ef, struct hnsw_ws *ws);
 
 // compact_walk.c: the walk by upper bytes; the best, scored by whole codes, into ws->pool, best first
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);

@@ -20,7 +20,7 @@ void hnsw_compact_query(const struct hnsw *h, const float *q, float *out)
     out[c->dim] = h->metric == HNSW_L2 ? 0 : shared;
 }
 
-uint32_t hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws)
+struct scored hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws)
 {
     const struct compact *c = h->compact;
     size_t best = 0, n;
@@ -36,7 +36,7 @@ uint32_t hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws
                 best = i + j;
             }
     }
-    return (uint32_t)(best * c->seed_step);
+    return (struct scored){(uint32_t)(best * c->seed_step), most};
 }
 
 // ---------------------------------------------------------------------------------------------------------- walking
@@ -77,7 +77,7 @@ static void read_hop(const struct compact *c, uint32_t id, struct visited *v, st
     ask_for_vectors(c, hop->id, hop->n);
 }
 
-void hnsw_compact_walk(const struct hnsw *h, const float *q, uint32_t from, size_t ef, struct hnsw_ws *ws)
+void hnsw_compact_walk(const struct hnsw *h, const float *q, struct scored from, size_t ef, struct hnsw_ws *ws)
 {
     const struct compact *c = h->compact;
     struct pool *pool = &ws->pool;
@@ -86,9 +86,9 @@ void hnsw_compact_walk(const struct hnsw *h, const float *q, uint32_t from, size
     size_t n = 0, now = 0;
     hop[0].n = hop[1].n = 0;
     hnsw_visited_begin(&ws->visited);
-    visited_mark(&ws->visited, from);
+    visited_mark(&ws->visited, from.id);
     pool_begin(pool, ef);
-    pool_insert(pool, score_id(h, q, from), from);
+    pool_insert(pool, from.score, from.id);
     for (;; now ^= 1) {
         while (n < IN_FLIGHT && !ws->limit.cut && pool_take(pool, &flying[n]))
             ask_for_links(c, flying[n++]);

@@ -112,8 +112,8 @@ static void score_hop(struct walk *w, const struct hop *hop)
             bins_put(w->bins, (uint32_t)bin[in[i]], hop->id[in[i]]);
 }
 
-/* The best of the elements spread over the numbers, by their upper bytes. */
-static uint32_t best_seed(struct walk *w)
+/* Begin with the best of the elements spread over the numbers, by their upper bytes. */
+static void begin_with_seed(struct walk *w)
 {
     const struct compact *c = w->c;
     uint32_t row[64 + 8] = {0};
@@ -130,7 +130,11 @@ static uint32_t best_seed(struct walk *w)
                 best = i + j;
             }
     }
-    return (uint32_t)(best * c->seed_step);
+    if (most == INT32_MIN) // cut before
+        return;
+    uint32_t id = (uint32_t)(best * c->seed_step);
+    w->seen[id & w->mask] = id;
+    bins_put(w->bins, (uint32_t)bin_of(w, most), id);
 }
 
 static void walk_links(struct walk *w)
@@ -171,7 +175,7 @@ static void rescore(const struct hnsw *h, const float *q, size_t n, struct hnsw_
 {
     uint64_t *key = ws->pool.key;
     size_t found = 0;
-    n = hnsw_bins_best(&ws->bins, n, ws->best_id);
+    ws->rescored = n = hnsw_bins_best(&ws->bins, n, ws->best_id);
     for (size_t i = 0; i < n && i < ROW_MAX; i++)
         ask_for_rest(h->compact, ws->best_id[i]);
     for (size_t i = 0, some; i < n; i += some) {
@@ -209,9 +213,7 @@ void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t 
     begin_query(&w, q, ws->code);
     hnsw_bins_begin(w.bins, hnsw_fast_keep(k, ef), ef);
     memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
-    struct hop start = {.id = {best_seed(&w)}, .n = 1};
-    w.seen[start.id[0] & w.mask] = start.id[0];
-    score_hop(&w, &start);
+    begin_with_seed(&w);
     walk_links(&w);
     rescore(h, q, hnsw_fast_rescored(k), ws);
 }

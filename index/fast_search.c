@@ -134,7 +134,7 @@ static void rescore(const struct hnsw *h, const float *q, struct hnsw_ws *ws, si
         for (size_t j = 0; j < some; j++)
             key[i + j] = pool_key(ws->score[j], ws->id[j]);
     }
-    ws->pool.n = n;
+    ws->pool.n = ws->rescored = n;
     hnsw_keys_sort(key, n);
 }
 

@@ -78,7 +78,7 @@ bool hnsw_resize(struct hnsw *h, size_t capacity, struct hnsw_err *err);
  *        labels below 2^32 (12 for others); m = 16, dim = 32, a million: 152. It takes the place of the graph: from then on the index
  *        is for reading only (adding, removing, resizing, exporting and other layouts fail with HNSW_ARG; no hnsw_vector). Searches,
  *        filtered and exact ones too, score the stored values, each of which is off by at most 1/131,068 of the range that the
- *        dimension j has in the index: an IP or COSINE score by at most the sum of |q_j| range_j / 131,068, some 1e-6 for unit
+ *        dimension j has in the index (4e-34 if that is more): an IP or COSINE score by at most the sum of |q_j| range_j / 131,068, some 1e-6 for unit
  *        vectors of 32 dimensions. */
 enum hnsw_layout { HNSW_PLAIN, HNSW_FAST, HNSW_COMPACT };
 
@@ -118,8 +118,11 @@ struct hnsw_query {
 enum hnsw_cut { HNSW_CUT_NONE, HNSW_CUT_VISITS, HNSW_CUT_DEADLINE };
 
 struct hnsw_report {
-    size_t visited; // scores computed, max_visits at most (of each vector of hnsw_search_multi). The fast layout scores whole blocks, empty places included
+    size_t visited;  // scores computed, max_visits at most (of each vector of hnsw_search_multi). The fast layout scores whole blocks, empty
+                     // places included
+    size_t rescored; // of what was visited by codes of 8 bits, the best were scored again, exactly: so many. A walk: k + k / 4 + 16 at most
     enum hnsw_cut cut;
+    enum hnsw_plan plan; // WALK or SCAN: what found the hits. SCAN too where a walk found too few
     bool exact;     // all that may be returned was scored: the hits are the exact answer
 };
 

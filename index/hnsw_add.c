@@ -181,10 +181,10 @@ static size_t usable(const struct hnsw *h, const struct hnsw_builder *b, uint32_
     return alive ? alive : n; // alive == 0 has moved nothing
 }
 
-static void search_level(struct hnsw *h, struct hnsw_builder *b, uint32_t id, int level, uint32_t *at)
+static void search_level(struct hnsw *h, struct hnsw_builder *b, uint32_t id, int level, struct scored *at)
 {
     hnsw_walk(h, b->lock, node_vec(h, id), *at, level, build_ef(h), b->ws);
-    *at = key_id(b->ws->pool.key[0]);
+    *at = (struct scored){key_id(b->ws->pool.key[0]), key_score(b->ws->pool.key[0])};
     size_t n = usable(h, b, id, b->ws->pool.key);
     b->n_pick[level] = choose(h, b->ws->pool.key, n, links_cap(h, level), b->pick[level]);
 }
@@ -214,12 +214,12 @@ static void raise_entry(struct hnsw *h, const struct hnsw_builder *b, uint32_t i
 /* Alg. 1, for a new element or one whose vector has changed. Its storage and vector are set. */
 static void insert(struct hnsw *h, struct hnsw_builder *b, uint32_t id)
 {
-    uint32_t at;
+    uint32_t entry;
     int max_level;
-    read_entry(h, b, &at, &max_level);
-    if (at != NO_ID) {
+    read_entry(h, b, &entry, &max_level);
+    if (entry != NO_ID) {
         int top = h->level[id] < max_level ? h->level[id] : max_level;
-        at = hnsw_descend(h, b->lock, node_vec(h, id), top, b->ws, at);
+        struct scored at = hnsw_descend(h, b->lock, node_vec(h, id), top, b->ws, entry);
         for (int level = top; level >= 0; level--)
             search_level(h, b, id, level, &at);
         for (int level = 0; level <= top; level++)

@@ -87,6 +87,7 @@ struct hnsw_ws {
     struct shelf shelf; // fast_search.c
     uint32_t *seen;
     size_t n_seen, seen_cap;
+    size_t rescored; // of this search, see struct hnsw_report
     struct bins bins; // compact_walk.c
     uint32_t *best_id;
     size_t best_id_cap;
@@ -141,10 +142,8 @@ static inline void hnsw_lock_drop(hnsw_lock *l)
 
 const float *hnsw_prepared_query(const struct hnsw *h, const float *q, struct hnsw_ws *ws); // q, or what is scored in its place
 
-uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws,
-                      uint32_t at);
-void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
-               struct hnsw_ws *ws);
+struct scored hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws, uint32_t at);
+void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, struct scored from, int level, size_t ef, struct hnsw_ws *ws);
 
 // fast_search.c: the best of the fast layout, exactly scored, into ws->pool, best first
 bool hnsw_fast_ws_fit(struct hnsw_ws *ws, const struct fast *p, size_t k, size_t ef);

@@ -86,7 +86,7 @@ static bool lead_from_neighbour(struct reach *r, struct hnsw *h, uint32_t id)
 
 static bool lead_from_found(struct reach *r, struct hnsw *h, uint32_t id, struct hnsw_ws *ws)
 {
-    uint32_t from = hnsw_descend(h, NULL, node_vec(h, id), 0, ws, h->entry);
+    struct scored from = hnsw_descend(h, NULL, node_vec(h, id), 0, ws, h->entry);
     hnsw_walk(h, NULL, node_vec(h, id), from, 0, build_ef(h), ws);
     for (size_t i = 0; i < ws->pool.n; i++)
         if (lead(r, h, key_id(ws->pool.key[i]), id))

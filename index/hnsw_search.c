@@ -69,7 +69,7 @@ static size_t fresh_neighbours(const struct hnsw *h, hnsw_lock *lock, uint32_t i
 // ---------------------------------------------------------------------------------------------------------- walks
 
 /* Alg. 5 lines 2-4: from `at` down to level + 1, on each level go to the best neighbour until none is better. */
-uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws, uint32_t at)
+struct scored hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int level, struct hnsw_ws *ws, uint32_t at)
 {
     float best = score_id(h, q, at);
     for (int l = h->level[at]; l > level; l--)
@@ -84,21 +84,20 @@ uint32_t hnsw_descend(const struct hnsw *h, hnsw_lock *lock, const float *q, int
                     moved = true;
                 }
         }
-    return at;
+    return (struct scored){at, best};
 }
 
 /* Alg. 2: the ef best reachable from `from`, into ws->pool. Two hops are under way at a time: while the vectors of one come from memory,
  * the next candidate's list is read, so what a hop finds takes part in the choice of the candidate after next. */
-void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, uint32_t from, int level, size_t ef,
-               struct hnsw_ws *ws)
+void hnsw_walk(const struct hnsw *h, hnsw_lock *lock, const float *q, struct scored from, int level, size_t ef, struct hnsw_ws *ws)
 {
     struct pool *pool = &ws->pool;
     uint32_t id, *now = ws->id, *next = ws->id_next;
     size_t n = 0, n_next;
     hnsw_visited_begin(&ws->visited);
-    visited_mark(&ws->visited, from);
+    visited_mark(&ws->visited, from.id);
     pool_begin(pool, ef);
-    pool_insert(pool, score_id(h, q, from), from);
+    pool_insert(pool, from.score, from.id);
     do {
         n_next = 0;
         if (!ws->limit.cut && pool_take(pool, &id))
@@ -139,15 +138,15 @@ enum walk_end { WALK_DONE, WALK_TOO_LONG, WALK_NOMEM };
 /* Alg. 2 with what may be returned apart from what is walked through: on until ef eligible ones are found and nothing
  * open is better. The fewer are eligible the farther it goes; past `budget` scored elements scanning all of them is
  * cheaper. */
-static enum walk_end walk_filtered(const struct hnsw *h, const float *q, uint32_t from, size_t ef,
+static enum walk_end walk_filtered(const struct hnsw *h, const float *q, struct scored from, size_t ef,
                                    const struct hnsw_query *p, size_t budget, struct hnsw_ws *ws)
 {
     size_t before = ws->limit.visited;
     ws->best.n = 0;
     ws->open.n = 0;
     hnsw_visited_begin(&ws->visited);
-    visited_mark(&ws->visited, from);
-    if (!offer(h, p, ef, ws, from, score_id(h, q, from)))
+    visited_mark(&ws->visited, from.id);
+    if (!offer(h, p, ef, ws, from.id, from.score))
         return WALK_NOMEM;
     while (ws->open.n > 0 && !ws->limit.cut) {
         uint64_t key = ~hnsw_heap_pop(&ws->open);
@@ -225,6 +224,14 @@ static bool walks_coarse(const struct hnsw *h, const struct hnsw_query *p)
     return h->compact && h->compact->coarse && walks_all(h, p);
 }
 
+/* -INFINITY as score: cut before there was one. */
+static struct scored start(const struct hnsw *h, const float *q, struct hnsw_ws *ws)
+{
+    if (h->compact)
+        return hnsw_compact_start(h, q, ws);
+    return limit_take(&ws->limit, 1) ? hnsw_descend(h, NULL, q, 0, ws, h->entry) : (struct scored){h->entry, -INFINITY};
+}
+
 /* The keys of the walk's results, best first, *n of them; *done: whether it went to its end, or would have cost more
  * than a scan. No memory: `err` is set. */
 static const uint64_t *walk(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef,
@@ -242,9 +249,9 @@ static const uint64_t *walk(const struct hnsw *h, const float *q, const struct h
         return ws->pool.key;
     }
     *n = 0;
-    if (!limit_take(&ws->limit, 1)) // the entry point
+    struct scored from = start(h, q, ws);
+    if (!(from.score > -INFINITY))
         return ws->pool.key;
-    uint32_t from = h->compact ? hnsw_compact_start(h, q, ws) : hnsw_descend(h, NULL, q, 0, ws, h->entry);
     if (walks_all(h, p)) {
         (h->compact ? hnsw_compact_walk(h, q, from, ef, ws) : hnsw_walk(h, NULL, q, from, 0, ef, ws));
         *n = ws->pool.n;
@@ -297,6 +304,7 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
         return NULL;
     }
     ws->limit = hnsw_limit_of(p);
+    ws->rescored = 0;
     bool fast = ef > 0 && walks_fast(h, p), coarse = ef > 0 && walks_coarse(h, p);
     size_t k = p->k < h->n ? p->k : h->n;
     if (!hnsw_ws_fit(ws, fast || coarse ? 0 : h->n, fast || coarse ? hnsw_fast_keep(k, ef) : ef, h->dim) ||
@@ -318,11 +326,15 @@ static bool scan_all(const struct hnsw *h, const float *q, const struct hnsw_que
     return hnsw_scan(h, q, p, ws, hit, found) || hnsw_fail(err, HNSW_NOMEM, "search: no memory for a scan");
 }
 
-static void report(const struct hnsw_query *p, const struct limit *l, bool all)
+static void report(const struct hnsw_query *p, const struct hnsw_ws *ws, enum hnsw_plan plan, bool all)
 {
+    const struct limit *l = &ws->limit;
     if (p->report)
-        *p->report =
-            (struct hnsw_report){.visited = l->visited, .cut = l->cut, .exact = all && l->cut == HNSW_CUT_NONE};
+        *p->report = (struct hnsw_report){.visited = l->visited,
+                                          .rescored = ws->rescored,
+                                          .cut = l->cut,
+                                          .plan = plan,
+                                          .exact = all && l->cut == HNSW_CUT_NONE};
 }
 
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
@@ -340,7 +352,7 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     if (plan.scan) {
         if (!scan_all(h, q, p, plan.by_allowed, ws, hit, &n, err))
             return 0;
-        report(p, &ws->limit, true);
+        report(p, ws, HNSW_PLAN_SCAN, true);
         return n;
     }
     if (hnsw_count(h) > 0)
@@ -352,7 +364,7 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     bool all = n == hnsw_count(h), scan = !ws->limit.cut && !all && (!done || n < p->k);
     if (scan && !scan_all(h, q, p, plan.by_allowed, ws, hit, &scanned, err))
         return 0;
-    report(p, &ws->limit, all || scan);
+    report(p, ws, scan ? HNSW_PLAN_SCAN : HNSW_PLAN_WALK, all || scan);
     if (scan && !ws->limit.cut)
         return scanned;
     n = keys_to_hits(h, key, n, p, ws);
@@ -371,6 +383,6 @@ size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw
     size_t found;
     if (!scan_all(h, q, p, hnsw_plan_of(h, p, p->k).by_allowed, ws, hit, &found, err))
         return 0;
-    report(p, &ws->limit, true);
+    report(p, ws, HNSW_PLAN_SCAN, true);
     return found;
 }

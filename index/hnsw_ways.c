@@ -169,7 +169,7 @@ static uint32_t find_way_in(struct hnsw *h, hnsw_lock *lock, uint32_t id, const 
 
 static void search_near(const struct hnsw *h, hnsw_lock *lock, uint32_t id, struct hnsw_ws *ws)
 {
-    uint32_t from = hnsw_descend(h, lock, node_vec(h, id), 0, ws, h->entry);
+    struct scored from = hnsw_descend(h, lock, node_vec(h, id), 0, ws, h->entry);
     hnsw_walk(h, lock, node_vec(h, id), from, 0, build_ef(h), ws);
 }
 

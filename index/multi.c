@@ -67,6 +67,8 @@ size_t hnsw_search_multi(const struct hnsw *h, const float *q, size_t nq, const 
             return 0;
         }
         all.visited += one.visited;
+        all.rescored += one.rescored;
+        all.plan = all.plan == HNSW_PLAN_SCAN ? all.plan : one.plan;
         all.exact = all.exact && one.exact;
         all.cut = all.cut ? all.cut : one.cut;
     }

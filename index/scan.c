@@ -131,6 +131,7 @@ static size_t score_left(struct scan *s, const float *q, struct hnsw_hit *hit)
 {
     struct hnsw_ws *ws = s->ws;
     size_t found = 0;
+    ws->rescored += s->n;
     for (size_t i = 0; i < s->n; i++)
         __builtin_prefetch(&s->h->fast->element[key_id(s->key[i])]);
     for (size_t i = 0, some; i < s->n; i += some) {

@@ -131,13 +131,13 @@ static void a_search_of_everything_visits_everything(void **state)
     struct hnsw_query p = {.plan = HNSW_PLAN_WALK, .k = 5, .ef = FEW, .report = &r};
     assert_int_equal(hnsw_search(h, query, &p, ws, hit, &err), 5);
     assert_int_equal(r.visited, FEW);
-    assert_true(r.exact && r.cut == HNSW_CUT_NONE);
+    assert_true(r.exact && r.cut == HNSW_CUT_NONE && r.plan == HNSW_PLAN_WALK && r.rescored == 0);
     p.filter = even;
     assert_int_equal(hnsw_search(h, query, &p, ws, hit, &err), 5);
     assert_int_equal(r.visited, FEW);
     assert_int_equal(hnsw_search_exact(h, query, &p, ws, hit, &err), 5);
     assert_int_equal(r.visited, FEW / 2);
-    assert_true(r.exact);
+    assert_true(r.exact && r.plan == HNSW_PLAN_SCAN);
     p.max_visits = FEW / 2; // just enough is no cut
     assert_int_equal(hnsw_search_exact(h, query, &p, ws, hit, &err), 5);
     assert_true(r.exact && r.cut == HNSW_CUT_NONE);
@@ -146,6 +146,17 @@ static void a_search_of_everything_visits_everything(void **state)
     assert_ok(hnsw_optimize(h, HNSW_FAST, 1, &err), err);
     assert_int_equal(hnsw_search(h, query, &p, ws, hit, &err), 5);
     assert_int_equal(r.visited, (FEW + h->fast->n_seed) * h->fast->width);
+    assert_int_equal(r.rescored, 5 + 5 / 4 + 16);
+    assert_int_equal(hnsw_search_exact(h, query, &p, ws, hit, &err), 5);
+    assert_true(r.visited >= FEW && r.rescored >= 5 && r.rescored <= FEW);
+    assert_ok(hnsw_optimize(h, HNSW_COMPACT, 1, &err), err);
+    for (int coarse = 1; coarse >= 0; coarse--) {
+        h->compact->coarse = coarse;
+        assert_int_equal(hnsw_search(h, query, &p, ws, hit, &err), 5);
+        assert_int_equal(r.visited, FEW);
+        assert_int_equal(r.rescored, coarse ? 5 + 5 / 4 + 16 : 0);
+        assert_int_equal(r.plan, HNSW_PLAN_WALK);
+    }
     hnsw_free(h);
 }
 
