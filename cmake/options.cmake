@@ -9,7 +9,8 @@ target_compile_options(duet_options INTERFACE
     -fstack-protector-strong $<$<BOOL:${DUET_WERROR}>:-Werror>)
 target_include_directories(duet_options INTERFACE ${PROJECT_SOURCE_DIR})
 if(DUET_SANITIZE)
-    target_compile_options(duet_options INTERFACE -fsanitize=${DUET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
+    target_compile_options(duet_options INTERFACE -fsanitize=${DUET_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all
+        -UNDEBUG) # asserts hold there, whatever the build type says
     target_link_options(duet_options INTERFACE -fsanitize=${DUET_SANITIZE})
     target_compile_definitions(duet_options INTERFACE DUET_SANITIZED)
 endif()
