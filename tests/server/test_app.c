@@ -164,6 +164,7 @@ static void health_of_a_starting_service(void **state)
     }
     tcp_post(port(false), "/v1/hello", "{}", &r);
     assert_int_equal(r.status, 503);
+    assert_non_null(strstr(r.body, "\"starting\""));
     assert_string_not_equal(reply_header(&r, "Retry-After", v, sizeof(v)), "");
     reply_fini(&r);
 }
@@ -328,7 +329,7 @@ static void overload_is_shed_and_health_is_not(void **state)
         for (int i = 0; i < N; i++) {
             tcp_read_reply(fd[i], &r, 10000, false);
             ok += r.status == 200;
-            shed += r.status == 503;
+            shed += r.status == 503 && strstr(r.body, "\"overloaded\"") != NULL;
             reply_fini(&r);
         }
     }
