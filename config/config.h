@@ -79,6 +79,7 @@ struct config {
         char *mode; // private | shared
         uint64_t threads;
         bool check_memory;
+        uint64_t poll_seconds; // 0 = never
     } load;
     struct {
         char *path; // "" = none

@@ -77,6 +77,8 @@ const struct key keys[] = {
     NUM("load.threads", load.threads, 0, 256, "0", false,
         "threads of low priority that load a bundle; 0 = half of the cores, at least one"),
     FLAG("load.check_memory", load.check_memory, "true", "refuse a bundle that would not fit into free memory"),
+    NUM("load.poll_seconds", load.poll_seconds, 0, 86400, "0", false,
+        "look for newer versions of models that follow the latest; 0 = only when asked to"),
     TEXT("exposure.path", exposure.path, "", "file of the exposure log; without it and Kafka, exposures are lines of the daemon's log"),
     NUM("exposure.max_bytes", exposure.max_bytes, 4096, 1099511627776, "268435456", false,
         "above it the file is renamed and a new one begun"),

@@ -29,6 +29,7 @@ struct loader {
     int dirfd;
     bool map;
     enum hnsw_layout layout;
+    const struct bundle_load_params *p; // the caller's, or NULL
     unsigned threads;
     struct manifest m;
     struct bundle *b;
@@ -292,19 +293,32 @@ static bool check_sizes(struct loader *l)
 
 // ------------------------------------------------------------------------------------------------------- the whole
 
+/* Always true. `n` files in the order of loading are behind; no file follows the last of them. */
+static bool at(const struct loader *l, const char *phase, int n)
+{
+    static const enum manifest_file_id order[] = {MF_ITEMS, MF_INDEX, MF_MODEL, MF_EMBEDDINGS, MF_USERS, MF_PROBES};
+    uint64_t done = 0;
+    for (int i = 0; i < n; i++)
+        done += l->m.file[order[i]].bytes;
+    if (l->p && l->p->progress)
+        l->p->progress(l->p->progress_ctx, phase, done, l->m.head.n_bytes);
+    return true;
+}
+
 static bool load_parts(struct loader *l)
 {
-    struct pack *p = take_pack(l, MF_ITEMS, "items", true);
+    struct pack *p = at(l, "items", 0) ? take_pack(l, MF_ITEMS, "items", true) : NULL;
     struct schema *schema = p && check_parts(l, p) ? load_schema(l) : NULL;
     if (!schema) {
         pack_close(p);
         return false;
     }
-    if (!load_items(l, p, schema) || !load_index(l)) {
+    if (!load_items(l, p, schema) || !at(l, "index", 1) || !load_index(l)) {
         schema_free(schema);
         return false;
     }
-    return load_model(l, schema) && load_embeddings(l) && check_vectors(l) && load_users(l) && load_probes(l);
+    return at(l, "model", 2) && load_model(l, schema) && at(l, "embeddings", 3) && load_embeddings(l) && check_vectors(l) &&
+           at(l, "users", 4) && load_users(l) && at(l, "probes", 5) && load_probes(l);
 }
 
 static bool load(struct loader *l, bool placed, bool probe)
@@ -319,7 +333,8 @@ static bool load(struct loader *l, bool placed, bool probe)
                        MANIFEST_NAME, l->m.head.encoder);
     l->b->manifest = l->m.head;
     l->b->users_revision = l->m.users_revision;
-    return load_parts(l) && make_layout(l) && check_sizes(l) && (!probe || run_probes(l));
+    return load_parts(l) && at(l, "layout", 6) && make_layout(l) && check_sizes(l) &&
+           (!probe || (at(l, "verify", 6) && run_probes(l)));
 }
 
 static struct bundle *load_bundle(const char *dir, const struct bundle_load_params *p, bool placed, struct err *err)
@@ -330,6 +345,7 @@ static struct bundle *load_bundle(const char *dir, const struct bundle_load_para
                        .map = p && p->mode == BUNDLE_SHARED,
                        .layout = p ? p->layout : HNSW_PLAIN,
                        .threads = p && p->threads ? p->threads : 1,
+                       .p = p,
                        .err = err ? err : &own};
     l.b = mem_array(1, sizeof(*l.b), l.err);
     bool ok = l.b && load(&l, placed, !p || !p->skip_probes);

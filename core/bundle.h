@@ -56,6 +56,9 @@ struct bundle_load_params {
     bool skip_probes; // `duet inspect` only
     enum hnsw_layout layout;
     unsigned threads; // that read large files and make the layout; 0 = 1
+    /* Called before each part: what comes now, and bytes of the bundle's files that are behind. May be NULL. */
+    void (*progress)(void *ctx, const char *phase, uint64_t done, uint64_t total);
+    void *progress_ctx;
 };
 
 /* Load and verify: manifest, sizes, chunk hashes, structures, finite values, fingerprints, then the probes (p_u within 1e-4,

@@ -33,6 +33,8 @@ static void model_metrics(struct reloads *rl, struct rmodel *m)
                                        "1 if an older version serves because a newer one was refused.", labels);
     m->since_metric = metrics_gauge(rl->p.metrics, "duet_model_loaded_timestamp_seconds",
                                     "When the version in service was loaded.", labels);
+    m->quarantined_metric = metrics_gauge(rl->p.metrics, "duet_model_quarantined_versions",
+                                          "Versions that were refused and are not tried again as they are.", labels);
     m->seconds_metric = metrics_seconds(rl->p.metrics, "duet_operation_seconds",
                                         "Duration of loads, reloads, rollbacks and verifications.", labels);
 }
@@ -127,6 +129,14 @@ static void bury(struct reloads *rl)
     }
 }
 
+static bool any_to_bury(const struct reloads *rl)
+{
+    for (size_t i = 0; i < rl->n_models; i++)
+        if (rl->model[i]->gone && !rl->model[i]->busy)
+            return true;
+    return false;
+}
+
 /* Run the operation at next_run. The lock is held, and given up meanwhile. */
 static void run_next(struct reloads *rl)
 {
@@ -152,18 +162,44 @@ static void run_next(struct reloads *rl)
     pthread_mutex_lock(&rl->lock);
 }
 
+static void add_ms(struct timespec *t, unsigned ms)
+{
+    t->tv_sec += ms / 1000;
+    t->tv_nsec += (long)(ms % 1000) * 1000000;
+    if (t->tv_nsec >= 1000000000) {
+        t->tv_sec++;
+        t->tv_nsec -= 1000000000;
+    }
+}
+
+/* Until there may be something to do, or it is time to look for new versions, which is then done. The lock is held. */
+static void wait_for_work(struct reloads *rl, struct timespec *poll_at)
+{
+    if (!rl->p.poll_ms) {
+        pthread_cond_wait(&rl->work, &rl->lock);
+    } else if (pthread_cond_timedwait(&rl->work, &rl->lock, poll_at) != 0) {
+        reload_poll(rl);
+        clock_gettime(CLOCK_MONOTONIC, poll_at);
+        add_ms(poll_at, rl->p.poll_ms);
+    }
+}
+
 static void *loader_main(void *arg)
 {
     struct reloads *rl = arg;
     setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 10); // requests first; Linux keeps this per thread
+    struct timespec poll_at;
+    clock_gettime(CLOCK_MONOTONIC, &poll_at);
+    add_ms(&poll_at, rl->p.poll_ms);
     pthread_mutex_lock(&rl->lock);
     for (;;) {
         bury(rl);
-        while (!rl->stop && rl->next_run == rl->next_seq)
-            pthread_cond_wait(&rl->work, &rl->lock);
+        while (!rl->stop && rl->next_run == rl->next_seq && !any_to_bury(rl))
+            wait_for_work(rl, &poll_at);
         if (rl->stop)
             break;
-        run_next(rl);
+        if (rl->next_run != rl->next_seq)
+            run_next(rl);
     }
     pthread_mutex_unlock(&rl->lock);
     return NULL;
@@ -172,7 +208,7 @@ static void *loader_main(void *arg)
 // ------------------------------------------------------------------------------------------------------- queue
 
 /* The lock is held; the model is not busy. Fewer are queued than operations are kept, for a model has one at a time. */
-static struct operation *enqueue(struct reloads *rl, enum operation_kind kind, struct rmodel *m, uint64_t version,
+struct operation *reload_enqueue(struct reloads *rl, enum operation_kind kind, struct rmodel *m, uint64_t version,
                                  const char *request_id)
 {
     struct operation *op = &rl->op[rl->next_seq % OPERATIONS_KEPT];
@@ -204,7 +240,7 @@ bool reloads_submit(struct reloads *rl, enum operation_kind kind, const char *mo
     else
         ok = true;
     if (ok) {
-        const struct operation *op = enqueue(rl, kind, m, version, request_id);
+        const struct operation *op = reload_enqueue(rl, kind, m, version, request_id);
         snprintf(id, OPERATION_ID_MAX, "%" PRIx64 "-%" PRIu64, rl->boot, op->seq);
     }
     pthread_mutex_unlock(&rl->lock);
@@ -254,10 +290,16 @@ struct reloads *reloads_new(const struct reload_params *p, const struct reload_m
     if (!rl)
         return NULL;
     rl->p = *p;
-    rl->boot = (uint64_t)time(NULL);
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    rl->boot = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
     rl->next_seq = rl->next_run = 1;
     pthread_mutex_init(&rl->lock, NULL);
-    pthread_cond_init(&rl->work, NULL);
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&rl->work, &attr);
+    pthread_condattr_destroy(&attr);
     for (size_t i = 0; i < n; i++)
         if (!add_model(rl, &m[i], err)) {
             reloads_free(rl);
@@ -270,7 +312,7 @@ bool reloads_start(struct reloads *rl, struct err *err)
 {
     pthread_mutex_lock(&rl->lock);
     for (size_t i = 0; i < rl->n_models; i++)
-        enqueue(rl, OPERATION_LOAD, rl->model[i], 0, "");
+        reload_enqueue(rl, OPERATION_LOAD, rl->model[i], 0, "");
     pthread_mutex_unlock(&rl->lock);
     if (pthread_create(&rl->thread, NULL, loader_main, rl) != 0)
         return err_set(err, ERR_NOMEM, "cannot start the loader's thread");
@@ -353,7 +395,7 @@ static bool take(struct reloads *rl, const struct reload_model *from, struct err
     free(m->path);
     m->path = path;
     set_choices(m, from);
-    enqueue(rl, OPERATION_LOAD, m, 0, "");
+    reload_enqueue(rl, OPERATION_LOAD, m, 0, "");
     return true;
 }
 
@@ -389,6 +431,14 @@ static const struct rmodel *first_missing(const struct reloads *rl)
     return NULL;
 }
 
+static size_t n_configured(const struct reloads *rl)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < rl->n_models; i++)
+        n += !rl->model[i]->gone;
+    return n;
+}
+
 static bool explain(struct reloads *rl, struct buf *why)
 {
     pthread_mutex_lock(&rl->lock);
@@ -398,7 +448,7 @@ static bool explain(struct reloads *rl, struct buf *why)
     else if (m)
         buf_printf(why, "loading model %s", m->name);
     else
-        buf_printf(why, "%zu models in service, state revision %" PRIu64, rl->n_models, state_revision(rl->p.state));
+        buf_printf(why, "%zu models in service, state revision %" PRIu64, n_configured(rl), state_revision(rl->p.state));
     pthread_mutex_unlock(&rl->lock);
     return m == NULL;
 }

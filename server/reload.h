@@ -42,6 +42,7 @@ struct reload_params {
     bool check_memory;
     unsigned load_threads;              // see bundle_load_params
     unsigned workspaces;                // per bundle, built ahead
+    unsigned poll_ms;                   // look for newer versions that often; 0 = never
     uint64_t (*memory_available)(void); // NULL = sysmem_available
 };
 

@@ -48,6 +48,10 @@ json_t *operation_to_json(const struct reloads *rl, const struct operation *op)
         json_object_set_new(o, "persisted", json_boolean(op->persisted));
         json_object_set_new(o, "duration_ms", json_integer((json_int_t)op->duration_ms));
     }
+    const struct reload_progress *at = &rl->progress; // of the one that runs
+    if (op->state == OPERATION_RUNNING && at->phase)
+        json_object_set_new(o, "progress", json_pack("{s:s, s:I, s:I}", "phase", at->phase, "done_bytes", (json_int_t)at->done,
+                                                     "total_bytes", (json_int_t)at->total));
     json_object_set_new(o, "created", time_json(op->created));
     json_object_set_new(o, "ended", time_json(op->ended));
     json_object_set_new(o, "request_id", json_string(op->request_id));
@@ -109,6 +113,16 @@ static json_t *available_json(const char *path)
     return a;
 }
 
+static json_t *quarantine_json(const struct rmodel *m)
+{
+    json_t *list = json_array();
+    for (size_t i = 0; i < m->n_quarantined; i++)
+        json_array_append_new(list, json_pack("{s:I, s:o, s:o}", "version", (json_int_t)m->quarantined[i].version, "reason",
+                                              text_json(m->quarantined[i].reason), "since",
+                                              time_json(m->quarantined[i].since)));
+    return list;
+}
+
 static json_t *model_json(struct reloads *rl, const struct rmodel *m)
 {
     uint64_t pinned = state_pin(rl->p.state, m->name);
@@ -123,6 +137,7 @@ static json_t *model_json(struct reloads *rl, const struct rmodel *m)
     json_object_set_new(o, "serving", m->cur ? serving_json(m->cur) : json_null());
     json_object_set_new(o, "previous", version_json(m->prev_version));
     json_object_set_new(o, "previous_in_memory", json_boolean(m->prev != NULL));
+    json_object_set_new(o, "quarantined", quarantine_json(m));
     json_object_set_new(o, "last_error", m->last_error[0] ? text_json(m->last_error) : json_null());
     return o;
 }

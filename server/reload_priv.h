@@ -32,6 +32,15 @@ struct operation {
     struct waiter *waiters;
 };
 
+/* A version that cannot be served whatever the weather: not tried again unless its folder changes or it is asked for by number. */
+struct quarantined {
+    uint64_t version, folder; // folder: folder_identity when it was refused
+    int64_t since;            // seconds since 1970
+    char reason[256];
+};
+
+#define QUARANTINED_MAX 16 // of one model; the oldest gives way
+
 struct rmodel {
     char name[GENERATION_NAME_MAX + 1];
     char *path;
@@ -43,14 +52,21 @@ struct rmodel {
     struct loaded *prev;    // kept for an immediate rollback; one count, NULL if there was no room
     uint64_t prev_version;  // what a rollback goes to; 0 = the newest below the current one
     char last_error[512];
-    metric_id version_metric, degraded_metric, since_metric, seconds_metric;
+    struct quarantined quarantined[QUARANTINED_MAX]; // written by the loader's thread under the lock
+    size_t n_quarantined;
+    metric_id version_metric, degraded_metric, since_metric, seconds_metric, quarantined_metric;
+};
+
+struct reload_progress {
+    const char *phase; // static; NULL = not yet
+    uint64_t done, total; // bytes of the bundle's files
 };
 
 #define RELOAD_MODELS_MAX 256 // configured now or in the past
 
 struct reloads {
     struct reload_params p;
-    uint64_t boot;        // in ids of operations, so that those of an earlier run are unknown, not confused
+    uint64_t boot;        // microseconds, in ids of operations, so that those of an earlier run are unknown, not confused
     pthread_mutex_t lock; // guards all below
     pthread_cond_t work;
     struct rmodel *model[RELOAD_MODELS_MAX];
@@ -58,6 +74,7 @@ struct reloads {
     struct operation op[OPERATIONS_KEPT]; // [seq % OPERATIONS_KEPT]
     uint64_t next_seq, next_run;          // those in between are queued
     bool refuse, stop;
+    struct reload_progress progress; // of the operation that runs
     pthread_t thread;
     bool thread_runs;
 };
@@ -67,6 +84,18 @@ struct rmodel *reload_find(struct reloads *rl, const char *name); // not the gon
 /* Do what `op` says (a copy of the loader's own); fills its outcome. Called without the lock, by the loader's thread
  * alone. */
 void reload_run(struct reloads *rl, struct rmodel *m, struct operation *op);
+
+// reload_versions.c: what there is on disk, and what of it is worth trying. Called by the loader's thread alone, without the lock.
+/* The newest version under `path` below `below` that is not in quarantine; 0: none, or `err` is set. *skipped (may be NULL): the newest in
+ * quarantine that is above what is returned, or 0. */
+uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, uint64_t below, uint64_t *skipped, struct err *err);
+void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason);
+void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version); // it has loaded
+const char *reload_quarantine_reason(const struct rmodel *m, uint64_t version); // "" if it is not there
+
+/* Look for newer versions of the models that follow the newest, and queue their reloads. The lock is held, and given up meanwhile. */
+void reload_poll(struct reloads *rl);
+struct operation *reload_enqueue(struct reloads *rl, enum operation_kind kind, struct rmodel *m, uint64_t version, const char *request_id);
 
 json_t *operation_to_json(const struct reloads *rl, const struct operation *op);
 

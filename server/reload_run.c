@@ -57,12 +57,13 @@ static bool version_dir(const struct rmodel *m, uint64_t version, char dir[PATH_
 /* Is there room, and for which layout? `auto` takes the fastest that fits: making the compact one needs more for a while than reading the
  * plain one does. The layout `fast` is for those who ask for it: more memory, slower walks, faster exact searches. */
 static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char *dir, struct operation *op,
-                          enum hnsw_layout *layout)
+                          uint64_t given_back, enum hnsw_layout *layout)
 {
     static const enum hnsw_layout by_speed[] = {HNSW_COMPACT, HNSW_PLAIN};
     struct err err = {0};
     enum hnsw_layout named;
     uint64_t need = 0, have = rl->p.memory_available ? rl->p.memory_available() : sysmem_available(NULL);
+    have = have > UINT64_MAX - given_back ? UINT64_MAX : have + given_back;
     bool is_named = bundle_layout_parse(m->index_layout, &named);
     for (size_t i = 0; i < sizeof(by_speed) / sizeof(by_speed[0]); i++) {
         *layout = is_named ? named : by_speed[i];
@@ -80,6 +81,14 @@ static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char
     op->status = 507;
     op->code = "insufficient_memory";
     return false;
+}
+
+/* What is wrong with the bundle itself, not with this moment. */
+static void bar_if_broken(struct reloads *rl, struct rmodel *m, const char *dir, const struct operation *op)
+{
+    if (op->kind != OPERATION_VERIFY &&
+        (strcmp(op->code, "bundle_invalid") == 0 || strcmp(op->code, "fingerprint_mismatch") == 0))
+        reload_quarantine(rl, m, op->version, dir, op->detail);
 }
 
 static void register_metrics(struct reloads *rl, const struct rmodel *m, struct loaded *l)
@@ -105,8 +114,26 @@ static void register_metrics(struct reloads *rl, const struct rmodel *m, struct 
                                                "Feature values that the model's vocabularies lack.", labels);
 }
 
-/* Load op->version aside, verified and warm. NULL: the outcome says why. */
-static struct loaded *load_version(struct reloads *rl, const struct rmodel *m, struct operation *op)
+static void drop_previous(struct reloads *rl, struct rmodel *m)
+{
+    pthread_mutex_lock(&rl->lock);
+    struct loaded *drop = m->prev;
+    m->prev = NULL;
+    pthread_mutex_unlock(&rl->lock);
+    loaded_unref(drop);
+}
+
+static void show_progress(void *ctx, const char *phase, uint64_t done, uint64_t total)
+{
+    struct reloads *rl = ctx;
+    pthread_mutex_lock(&rl->lock);
+    rl->progress = (struct reload_progress){phase, done, total};
+    pthread_mutex_unlock(&rl->lock);
+}
+
+/* Load op->version aside, verified and warm. NULL: the outcome says why. `replaces`: the version before the current one, kept for a
+ * rollback, makes room for it once the folder is there and fits: three bundles of one model are never in memory. */
+static struct loaded *load_version(struct reloads *rl, struct rmodel *m, bool replaces, struct operation *op)
 {
     char dir[PATH_MAX];
     struct err err = {0};
@@ -116,15 +143,23 @@ static struct loaded *load_version(struct reloads *rl, const struct rmodel *m, s
         failed(op, 404, "unknown_version", err.msg);
         return NULL;
     }
-    struct bundle_load_params lp = {.mode = rl->p.mode, .threads = rl->p.load_threads};
-    if (!enough_memory(rl, m, dir, op, &lp.layout))
+    struct bundle_load_params lp = {
+        .mode = rl->p.mode, .threads = rl->p.load_threads, .progress = show_progress, .progress_ctx = rl};
+    if (!enough_memory(rl, m, dir, op, replaces && m->prev ? m->prev->bytes : 0, &lp.layout)) {
+        bar_if_broken(rl, m, dir, op);
         return NULL;
+    }
+    if (replaces)
+        drop_previous(rl, m);
     struct bundle *b = bundle_load(dir, &lp, &err);
     struct loaded *l = b ? loaded_new(b, rl->p.workspaces, &err) : NULL;
     if (!l) {
         load_failed(op, &err);
+        bar_if_broken(rl, m, dir, op);
         return NULL;
     }
+    reload_release(rl, m, op->version);
+    show_progress(rl, "warm", l->bytes, l->bytes);
     bundle_warm(b);
     l->load_ms = now_ms() - begin;
     l->target_recall = m->target_recall;
@@ -196,15 +231,6 @@ static bool pin(struct reloads *rl, const struct rmodel *m, uint64_t version, st
     return failed(op, 409, "state_read_only", err.msg);
 }
 
-static void drop_previous(struct reloads *rl, struct rmodel *m)
-{
-    pthread_mutex_lock(&rl->lock);
-    struct loaded *drop = m->prev;
-    m->prev = NULL;
-    pthread_mutex_unlock(&rl->lock);
-    loaded_unref(drop);
-}
-
 /* Serve op->version from now on. A rollback takes what was kept in memory; a reload means what is on disk. */
 static bool replace(struct reloads *rl, struct rmodel *m, uint64_t pin_to, uint64_t prev_version, struct operation *op)
 {
@@ -214,8 +240,7 @@ static bool replace(struct reloads *rl, struct rmodel *m, uint64_t pin_to, uint6
     if (op->kind == OPERATION_ROLLBACK && m->prev && m->prev->bundle->manifest.version == op->version) {
         l = m->prev; // O(1): its count moves from prev to cur
     } else {
-        drop_previous(rl, m); // three bundles of one model are never in memory
-        if (!(l = load_version(rl, m, op)))
+        if (!(l = load_version(rl, m, true, op)))
             return false;
     }
     if (!pin(rl, m, pin_to, op)) {
@@ -228,47 +253,47 @@ static bool replace(struct reloads *rl, struct rmodel *m, uint64_t pin_to, uint6
 
 // ------------------------------------------------------------------------------------------------------- which version
 
-static uint64_t newest_below(const struct rmodel *m, uint64_t below, struct operation *op)
+/* Not what is in quarantine, which `detail` then names. */
+static uint64_t newest_below(struct reloads *rl, struct rmodel *m, uint64_t below, struct operation *op)
 {
     struct err err = {0};
-    size_t n = 0;
-    uint64_t *v = bundle_versions(m->path, &n, &err), found = 0;
-    if (!v && err.code) {
+    uint64_t skipped, found = reload_newest(rl, m, m->path, below, &skipped, &err);
+    if (err.code)
         failed(op, 422, "repository_unreadable", err.msg);
-        return 0;
-    }
-    for (size_t i = 0; i < n; i++)
-        if (v[i] < below)
-            found = v[i];
-    free(v);
+    else if (skipped)
+        snprintf(op->detail, sizeof(op->detail), "version %" PRIu64 " is in quarantine until its folder changes or it is asked for: %.250s",
+                 skipped, reload_quarantine_reason(m, skipped));
     return found;
 }
 
 static bool none_found(const struct rmodel *m, struct operation *op, const char *code, const char *what)
 {
-    char detail[400];
+    char detail[sizeof(op->detail)];
     if (op->status)
         return false; // newest_below has said it
-    snprintf(detail, sizeof(detail), "model '%s' has no %s version under %.250s", m->name, what, m->path);
+    int n = snprintf(detail, sizeof(detail), "model '%s' has no %s version under %.100s%s", m->name, what, m->path,
+                     op->detail[0] ? " that may be tried: " : "");
+    if (op->detail[0])
+        snprintf(detail + n, sizeof(detail) - (size_t)n, "%.250s", op->detail);
     return failed(op, 404, code, detail);
 }
 
-static bool choose(const struct rmodel *m, struct operation *op)
+static bool choose(struct reloads *rl, struct rmodel *m, struct operation *op)
 {
-    op->version = op->wanted ? op->wanted : m->config_version ? m->config_version : newest_below(m, UINT64_MAX, op);
+    op->version = op->wanted ? op->wanted : m->config_version ? m->config_version : newest_below(rl, m, UINT64_MAX, op);
     return op->version ? true : none_found(m, op, "unknown_version", "published");
 }
 
 static bool run_reload(struct reloads *rl, struct rmodel *m, struct operation *op)
 {
-    return choose(m, op) && replace(rl, m, op->wanted, op->from, op);
+    return choose(rl, m, op) && replace(rl, m, op->wanted, op->from, op);
 }
 
 static bool run_verify(struct reloads *rl, struct rmodel *m, struct operation *op)
 {
-    if (!choose(m, op))
+    if (!choose(rl, m, op))
         return false;
-    struct loaded *l = load_version(rl, m, op);
+    struct loaded *l = load_version(rl, m, false, op);
     loaded_unref(l);
     return l ? done(op, "valid") : false;
 }
@@ -276,7 +301,7 @@ static bool run_verify(struct reloads *rl, struct rmodel *m, struct operation *o
 /* After it, nothing is left to roll back to but older versions: the one that was left is not wanted. */
 static bool run_rollback(struct reloads *rl, struct rmodel *m, struct operation *op)
 {
-    op->version = m->prev_version && m->prev_version != op->from ? m->prev_version : newest_below(m, op->from, op);
+    op->version = m->prev_version && m->prev_version != op->from ? m->prev_version : newest_below(rl, m, op->from, op);
     if (!op->version)
         return none_found(m, op, "no_previous_version", "older");
     return replace(rl, m, op->version, 0, op);
@@ -290,12 +315,11 @@ static bool run_load(struct reloads *rl, struct rmodel *m, struct operation *op)
     op->wanted = state_pin(rl->p.state, m->name);
     op->pinned = op->wanted != 0;
     op->persisted = op->pinned && state_persistent(rl->p.state);
-    if (!choose(m, op))
+    if (!choose(rl, m, op))
         return false;
     for (;;) {
-        struct loaded *l = load_version(rl, m, op);
+        struct loaded *l = load_version(rl, m, true, op);
         if (l) {
-            op->detail[0] = '\0';
             snprintf(op->detail, sizeof(op->detail), "%s", degraded);
             return swap(rl, m, l, degraded, 0, op);
         }
@@ -303,7 +327,7 @@ static bool run_load(struct reloads *rl, struct rmodel *m, struct operation *op)
                   LOG_STR("code", op->code), LOG_STR("cause", op->detail));
         if (!degraded[0])
             snprintf(degraded, sizeof(degraded), "version %" PRIu64 ": %.340s", op->version, op->detail);
-        uint64_t older = newest_below(m, op->version, op);
+        uint64_t older = newest_below(rl, m, op->version, op);
         if (!older)
             break;
         op->version = older;
@@ -344,6 +368,7 @@ void reload_run(struct reloads *rl, struct rmodel *m, struct operation *op)
                                                                                          run_rollback, run_verify};
     uint64_t begin = now_ms();
     op->from = m->cur ? m->cur->bundle->manifest.version : 0;
+    show_progress(rl, "check", 0, 0);
     bool ok = run[op->kind](rl, m, op);
     op->state = ok ? OPERATION_SUCCEEDED : OPERATION_FAILED;
     op->duration_ms = now_ms() - begin;

@@ -235,6 +235,7 @@ static bool start_loading(struct app *app, struct err *err)
         .metrics = app->metrics,
         .mode = strcmp(c->load.mode, "shared") == 0 ? BUNDLE_SHARED : BUNDLE_PRIVATE,
         .check_memory = c->load.check_memory,
+        .poll_ms = (unsigned)c->load.poll_seconds * 1000,
         .load_threads = load_threads(c),
         .workspaces = loops(c) + app_worker_threads(c),
     };

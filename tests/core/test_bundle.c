@@ -541,6 +541,34 @@ static void lack_of_memory_is_an_error(void **state)
     no_allocation_may_fail_silently(&(struct bundle_load_params){.layout = HNSW_COMPACT});
 }
 
+struct seen {
+    char phases[200];
+    uint64_t done, total;
+};
+
+static void see(void *ctx, const char *phase, uint64_t done, uint64_t total)
+{
+    struct seen *s = ctx;
+    size_t n = strlen(s->phases);
+    snprintf(s->phases + n, sizeof(s->phases) - n, "%s ", phase);
+    assert_true(done >= s->done && done <= total);
+    s->done = done;
+    s->total = total;
+}
+
+static void loading_tells_how_far_it_is(void **state)
+{
+    (void)state;
+    struct seen s = {0};
+    struct err e = {0};
+    struct bundle *b = bundle_load(good, &(struct bundle_load_params){.progress = see, .progress_ctx = &s}, &e);
+    assert_ok(b, &e);
+    assert_string_equal(s.phases, "items index model embeddings users probes layout verify ");
+    assert_int_equal(s.total, b->manifest.n_bytes);
+    assert_true(s.done > s.total / 2);
+    bundle_free(b);
+}
+
 static void versions_and_estimates(void **state)
 {
     struct err e = {0};
@@ -617,6 +645,7 @@ int main(void)
         T(probes_must_be_met),
         T(recall_must_be_met),
         T(lack_of_memory_is_an_error),
+        T(loading_tells_how_far_it_is),
         T(versions_and_estimates),
         T(layouts_load_and_answer),
     };

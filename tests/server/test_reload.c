@@ -5,7 +5,7 @@
 #include <unistd.h>
 
 #include "core/base/fio.h"
-#include "server/reload.h"
+#include "server/reload_priv.h"
 #include "tests/core/world.h"
 
 struct fixture {
@@ -54,6 +54,7 @@ static int setup(void **state)
 }
 
 static const char *layout; // NULL = auto
+static unsigned poll_ms;   // 0 = never
 
 static void start(uint64_t config_version, const char *state_path)
 {
@@ -68,7 +69,8 @@ static void start(uint64_t config_version, const char *state_path)
                               .mode = BUNDLE_PRIVATE,
                               .check_memory = true,
                               .workspaces = 1,
-                              .memory_available = memory};
+                              .memory_available = memory,
+                              .poll_ms = poll_ms};
     assert_ok(f.rl = reloads_new(&p, &m, 1, &e), &e);
     assert_ok(reloads_start(f.rl, &e), &e);
 }
@@ -274,6 +276,13 @@ static enum hnsw_layout served_layout(void)
     return l;
 }
 
+/* What is free when a load may take `bytes`: a reload gives back the version before the current one. */
+static uint64_t free_for(uint64_t bytes)
+{
+    const struct loaded *prev = f.rl->model[0]->prev;
+    return bytes - (prev ? prev->bytes : 0);
+}
+
 /* auto: the compact layout where it fits, else the plain one, before anything is refused. */
 static void layout_follows_memory(void **state)
 {
@@ -287,13 +296,13 @@ static void layout_follows_memory(void **state)
     start(2, NULL);
     until_idle();
     assert_int_equal(served_layout(), HNSW_COMPACT);
-    memory_left = need[HNSW_COMPACT];
+    memory_left = free_for(need[HNSW_COMPACT]);
     expect(OPERATION_RELOAD, 1, 200, "swapped", "");
     assert_int_equal(served_layout(), HNSW_COMPACT);
-    memory_left = need[HNSW_COMPACT] - 1;
+    memory_left = free_for(need[HNSW_COMPACT] - 1);
     expect(OPERATION_RELOAD, 2, 200, "swapped", "");
     assert_int_equal(served_layout(), HNSW_PLAIN);
-    memory_left = need[HNSW_PLAIN] - 1;
+    memory_left = free_for(need[HNSW_PLAIN] - 1);
     expect(OPERATION_RELOAD, 1, 507, "insufficient_memory", "needs up to");
 }
 
@@ -398,6 +407,128 @@ static void a_new_list_of_models(void **state)
     json_decref(o);
 }
 
+static size_t n_quarantined(void)
+{
+    json_t *o = reloads_models(f.rl), *m = json_array_get(json_object_get(o, "models"), 0);
+    size_t n = json_array_size(json_object_get(m, "quarantined"));
+    json_decref(o);
+    return n;
+}
+
+static void a_broken_version_is_not_tried_again(void **state)
+{
+    (void)state;
+    flip_bit(version_file(3, "users.pack"), 200, 1);
+    start(2, NULL);
+    until_idle();
+    stop();
+    start(0, NULL);
+    until_idle();
+    assert_int_equal(serving(), 2);
+    assert_int_equal(n_quarantined(), 1);
+    expect(OPERATION_RELOAD, 0, 200, "unchanged", "version 3 is in quarantine"); // passed by, and said
+    expect(OPERATION_RELOAD, 3, 422, "bundle_invalid", "users.pack");            // asked for by number: tried
+    flip_bit(version_file(3, "users.pack"), 200, 1);                             // repaired: its folder has changed
+    expect(OPERATION_RELOAD, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 3);
+    assert_int_equal(n_quarantined(), 0);
+}
+
+/* What is wrong with the moment, or only tried out, is no reason. */
+static void only_what_is_broken_is_barred(void **state)
+{
+    (void)state;
+    start(1, NULL);
+    until_idle();
+    memory_left = 1000;
+    expect(OPERATION_RELOAD, 2, 507, "insufficient_memory", "needs up to");
+    memory_left = UINT64_MAX;
+    flip_bit(version_file(2, "users.pack"), 200, 1);
+    expect(OPERATION_VERIFY, 2, 422, "bundle_invalid", "users.pack");
+    assert_int_equal(n_quarantined(), 0);
+    expect(OPERATION_RELOAD, 2, 422, "bundle_invalid", "users.pack");
+    assert_int_equal(n_quarantined(), 1);
+    flip_bit(version_file(2, "users.pack"), 200, 1);
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    assert_int_equal(n_quarantined(), 0);
+}
+
+/* A reload that fails before anything was loaded has not cost the version that a rollback goes to. */
+static void a_failed_reload_keeps_the_previous(void **state)
+{
+    (void)state;
+    start(1, NULL);
+    until_idle();
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    assert_true(fio_remove_tree(version_file(1, ""), NULL));
+    expect(OPERATION_RELOAD, 9, 404, "unknown_version", "");
+    memory_left = 1000;
+    expect(OPERATION_RELOAD, 3, 507, "insufficient_memory", "");
+    memory_left = UINT64_MAX;
+    assert_int_equal(truncate(version_file(3, "manifest.json"), 10), 0);
+    expect(OPERATION_RELOAD, 3, 422, "bundle_invalid", "manifest.json");
+    expect(OPERATION_ROLLBACK, 0, 200, "swapped", ""); // from memory: it is gone from disk
+    assert_int_equal(serving(), 1);
+}
+
+static void until_serving(uint64_t version)
+{
+    for (int i = 0; i < 10000 && serving() != version; i++)
+        wait_a_little();
+    assert_int_equal(serving(), version);
+    until_idle();
+}
+
+static void newer_versions_are_looked_for(void **state)
+{
+    (void)state;
+    poll_ms = 5;
+    start(0, NULL);
+    until_serving(3);
+    publish(4);
+    until_serving(4);
+    publish(5);
+    flip_bit(version_file(5, "users.pack"), 200, 1); // it may have been taken before; then there is nothing to see
+    expect(OPERATION_RELOAD, 2, 200, "swapped", ""); // pinned: looked for no more
+    publish(6);
+    for (int i = 0; i < 50; i++)
+        wait_a_little();
+    assert_int_equal(serving(), 2);
+    expect(OPERATION_RELOAD, 0, 200, "swapped", "");
+    assert_int_equal(serving(), 6);
+    publish(7);
+    until_serving(7);
+    poll_ms = 0;
+}
+
+static void a_broken_newer_version_is_tried_once(void **state)
+{
+    (void)state;
+    start(0, NULL);
+    until_idle();
+    stop();
+    publish(4);
+    flip_bit(version_file(4, "users.pack"), 200, 1);
+    poll_ms = 5;
+    start(3, NULL); // by configuration: nothing is looked for
+    until_idle();
+    for (int i = 0; i < 20; i++)
+        wait_a_little();
+    assert_int_equal(n_quarantined(), 0);
+    stop();
+    start(0, NULL);
+    until_serving(3);
+    for (int i = 0; i < 50; i++)
+        wait_a_little();
+    assert_int_equal(n_quarantined(), 1);
+    json_t *o = reloads_operations(f.rl);
+    assert_int_equal(json_array_size(json_object_get(o, "operations")), 1); // the first load, which passed it by
+    json_decref(o);
+    flip_bit(version_file(4, "users.pack"), 200, 1);
+    until_serving(4);
+    poll_ms = 0;
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -416,6 +547,11 @@ int main(void)
         TEST(one_at_a_time),
         TEST(only_the_last_operations_are_kept),
         TEST(a_new_list_of_models),
+        TEST(a_broken_version_is_not_tried_again),
+        TEST(only_what_is_broken_is_barred),
+        TEST(a_failed_reload_keeps_the_previous),
+        TEST(newer_versions_are_looked_for),
+        TEST(a_broken_newer_version_is_tried_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,147 @@
+/* reload_versions.c - which versions a repository has, which of them are in quarantine, and looking for new ones. */
+#include <dirent.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <time.h>
+
+#include "core/base/fio.h"
+#include "server/reload_priv.h"
+
+// ------------------------------------------------------------------------------------------------------- quarantine
+
+static uint64_t mix(uint64_t h, uint64_t x)
+{
+    h = (h ^ x) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+
+static uint64_t mix_text(uint64_t h, const char *s)
+{
+    for (; *s; s++)
+        h = mix(h, (unsigned char)*s);
+    return h;
+}
+
+/* Changes when any file in the folder is replaced, added, removed or written. The order of the entries does not matter. */
+static uint64_t folder_identity(const char *dir)
+{
+    uint64_t sum = 0;
+    DIR *d = opendir(dir);
+    struct stat st;
+    for (const struct dirent *e; d && (e = readdir(d));) {
+        if (strcmp(e->d_name, "..") == 0 || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
+            continue;
+        uint64_t h = mix_text(1, e->d_name);
+        h = mix(mix(h, (uint64_t)st.st_ino), (uint64_t)st.st_size);
+        sum += mix(mix(h, (uint64_t)st.st_mtim.tv_sec), (uint64_t)st.st_mtim.tv_nsec);
+    }
+    if (d)
+        closedir(d);
+    return sum;
+}
+
+static struct quarantined *find(struct rmodel *m, uint64_t version)
+{
+    for (size_t i = 0; i < m->n_quarantined; i++)
+        if (m->quarantined[i].version == version)
+            return &m->quarantined[i];
+    return NULL;
+}
+
+const char *reload_quarantine_reason(const struct rmodel *m, uint64_t version)
+{
+    const struct quarantined *q = find((struct rmodel *)m, version);
+    return q ? q->reason : "";
+}
+
+static void show(struct reloads *rl, const struct rmodel *m)
+{
+    if (rl->p.metrics)
+        metrics_set(rl->p.metrics, m->quarantined_metric, (double)m->n_quarantined);
+}
+
+void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason)
+{
+    struct quarantined now = {.version = version, .folder = folder_identity(dir), .since = (int64_t)time(NULL)};
+    snprintf(now.reason, sizeof(now.reason), "%s", reason);
+    pthread_mutex_lock(&rl->lock);
+    struct quarantined *q = find(m, version);
+    if (!q && m->n_quarantined == QUARANTINED_MAX) {
+        memmove(m->quarantined, m->quarantined + 1, (QUARANTINED_MAX - 1) * sizeof(*q));
+        q = &m->quarantined[QUARANTINED_MAX - 1];
+    }
+    *(q ? q : &m->quarantined[m->n_quarantined++]) = now;
+    pthread_mutex_unlock(&rl->lock);
+    show(rl, m);
+    log_event(rl->p.log, LOG_WARN, "version_quarantined", LOG_STR("model", m->name), LOG_INT("version", version),
+              LOG_STR("reason", now.reason));
+}
+
+void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version)
+{
+    struct quarantined *q = find(m, version);
+    if (!q)
+        return;
+    pthread_mutex_lock(&rl->lock);
+    memmove(q, q + 1, (size_t)(m->quarantined + --m->n_quarantined - q) * sizeof(*q));
+    pthread_mutex_unlock(&rl->lock);
+    show(rl, m);
+}
+
+/* In quarantine, its folder as it was? One that has changed is released. */
+static bool is_barred(struct reloads *rl, struct rmodel *m, const char *path, uint64_t version)
+{
+    char dir[PATH_MAX], name[24];
+    const struct quarantined *q = find(m, version);
+    snprintf(name, sizeof(name), "%" PRIu64, version);
+    if (!q || !fio_join(dir, path, name, NULL))
+        return false;
+    if (q->folder == folder_identity(dir))
+        return true;
+    reload_release(rl, m, version);
+    return false;
+}
+
+// ------------------------------------------------------------------------------------------------------- on disk
+
+uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, uint64_t below, uint64_t *skipped, struct err *err)
+{
+    size_t n = 0;
+    uint64_t *v = bundle_versions(path, &n, err), found = 0, barred = 0;
+    while (v && n-- > 0 && !found)
+        if (v[n] < below && !is_barred(rl, m, path, v[n]))
+            found = v[n];
+        else if (v[n] < below && !barred)
+            barred = v[n];
+    free(v);
+    if (skipped)
+        *skipped = barred;
+    return found;
+}
+
+/* Read without the lock: a slow disk must hold up nobody. By then another operation may have been asked for. */
+static void poll_model(struct reloads *rl, struct rmodel *m)
+{
+    char path[PATH_MAX], name[GENERATION_NAME_MAX + 1];
+    struct err err = {0};
+    uint64_t now = m->cur ? m->cur->bundle->manifest.version : 0;
+    snprintf(path, sizeof(path), "%s", m->path);
+    memcpy(name, m->name, sizeof(name));
+    pthread_mutex_unlock(&rl->lock);
+    uint64_t newest = state_pin(rl->p.state, name) ? 0 : reload_newest(rl, m, path, UINT64_MAX, NULL, &err);
+    pthread_mutex_lock(&rl->lock);
+    if (newest > now && !m->busy && !m->gone && !rl->refuse && !m->config_version && strcmp(path, m->path) == 0 &&
+        rl->next_seq - rl->next_run < OPERATIONS_KEPT - 1)
+        reload_enqueue(rl, OPERATION_RELOAD, m, 0, "poll");
+}
+
+void reload_poll(struct reloads *rl)
+{
+    for (size_t i = 0; i < rl->n_models; i++) // models are only ever taken from the list by this thread
+        if (!rl->model[i]->gone && !rl->model[i]->busy && !rl->model[i]->config_version)
+            poll_model(rl, rl->model[i]);
+}
