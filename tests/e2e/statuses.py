@@ -166,7 +166,7 @@ def under_load(work):
 
 
 def metric(d, name):
-    return float(re.search(rf"^{name} (\S+)$", d.admin.get("/metrics", raw=True)[1].decode(), re.M).group(1))
+    return float(re.search(rf"^{re.escape(name)} (\S+)$", d.admin.get("/metrics", raw=True)[1].decode(), re.M).group(1))
 
 
 def stopped(port, batch):
@@ -178,6 +178,16 @@ def stopped(port, batch):
             return
         if status == 503 and answer["code"] == "draining":
             note("while it stops", status, headers, answer, (503, "draining"))
+
+
+def too_many(work):
+    with Daemon(work, ["dat"], state=False, extra=("--set", "data.max_connections=16")) as d:
+        others = [socket.create_connection(("127.0.0.1", d.data_port)) for _ in range(17)]
+        d.until(lambda: metric(d, 'duet_http_connections{listener="data"}') >= 17, "connections")
+        provoke(d.data, 503, "too_many_connections", "POST", "/v1/retrieve", {})
+        check("health goes on", Client(d.data_port).get("/livez", raw=True)[0], 200)
+        for one in others:
+            one.close()
 
 
 def keys(work):
@@ -205,6 +215,7 @@ def every_code_of_the_documents(work):
     shutil.rmtree(f"{work}/models/dat/2")
     shutil.rmtree(f"{work}/models/dat/3")
     under_load(work)
+    too_many(work)
     keys(work)
     want = table()
     if len(want) < 40:
