@@ -113,7 +113,66 @@ static void killed_and_resumed_it_writes_the_same_tables(void **state)
     }
 }
 
-/* After the one above: nothing is left to train, and options that change a run are another run. */
+/* The one file of DIR/runs whose name has that in it; "" where there is none. */
+static void find_run(const char *dir, const char *part, char out[PATH_MAX])
+{
+    char runs[PATH_MAX];
+    out[0] = 0;
+    assert_true(fio_join(runs, dir, "runs", NULL));
+    DIR *d = opendir(runs);
+    for (const struct dirent *e; d && (e = readdir(d));)
+        if (strstr(e->d_name, part))
+            assert_true(fio_join(out, runs, e->d_name, NULL));
+    if (d)
+        closedir(d);
+}
+
+static bool has_an_epoch(const char *dir)
+{
+    char train[PATH_MAX], state[PATH_MAX];
+    find_run(dir, ".train", train);
+    return train[0] && fio_join(state, train, "optimizer.safetensors", NULL) && fio_exists(state);
+}
+
+static char *result_of(const char *dir)
+{
+    char path[PATH_MAX];
+    size_t size;
+    find_run(dir, ".json", path);
+    return get_file(path, &size);
+}
+
+/* Killed between two epochs, a run of towers goes on from the last one, and ends with the same ranks. */
+static void a_run_under_way_goes_on_from_its_last_epoch(void **state)
+{
+    (void)state;
+#define ONE "--systems dat --seeds 1 --points 1 --threads 1"
+    char program[PATH_MAX];
+    const char *bin = getenv("DUET_BIN_DIR"), *killed = in("epoch"), *whole = in("epochs");
+    snprintf(program, sizeof(program), "%s/duet", bin ? bin : ".");
+    pid_t pid = fork();
+    if (pid == 0) {
+        execl(program, "duet", "study", "compare", "--data", in("data.duet"), "--out", killed, "--systems", "dat", "--seeds", "1",
+              "--points", "1", "--threads", "1", (char *)NULL);
+        _exit(127);
+    }
+    for (int i = 0; i < 60000 && !has_an_epoch(killed); i++)
+        usleep(500);
+    kill(pid, SIGKILL);
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFSIGNALED(status));
+    duet_ok("study compare --data %s --out %s " ONE, in("data.duet"), killed);
+    duet_ok("study compare --data %s --out %s " ONE, in("data.duet"), whole);
+    char *a = result_of(killed), *b = result_of(whole);
+    assert_non_null(strstr(a, "\"cpu_s\": null")); // it began in the middle: its time says nothing
+    assert_null(strstr(b, "\"cpu_s\": null"));
+    free(a);
+    free(b);
+    assert_same(in("epoch/compare.csv"), in("epochs/compare.csv"), NULL);
+}
+
+/* After the first one: nothing is left to train, and options that change a run are another run. */
 static void a_changed_option_is_another_run(void **state)
 {
     (void)state;
@@ -198,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(killed_and_resumed_it_writes_the_same_tables),
+        cmocka_unit_test(a_run_under_way_goes_on_from_its_last_epoch),
         cmocka_unit_test(a_changed_option_is_another_run),
         cmocka_unit_test(what_is_there_is_drawn_and_what_is_missing_said),
         cmocka_unit_test(what_the_index_costs),
