@@ -234,14 +234,20 @@ static void encode(const struct hnsw *h, struct compact *c, uint32_t number, uin
 static void pack_links(const struct hnsw *h, struct compact *c, uint32_t id, uint32_t element, const uint32_t *number)
 {
     const uint32_t *link = node_links(h, element, 0);
-    unsigned char row[ROW_MAX * sizeof(uint32_t) + sizeof(uint64_t)] = {0};
+    unsigned char row[ROW_MAX * sizeof(uint32_t) + sizeof(uint64_t)], *out = row;
+    uint64_t word = 0;
+    unsigned filled = 0; // bits of word, below 32
     for (unsigned i = 0; i < c->width; i++) {
-        uint64_t to = link[i] == NO_ID ? compact_none(c) : number[link[i]], word;
-        size_t bit = (size_t)i * c->bits;
-        memcpy(&word, row + bit / 8, sizeof(word));
-        word |= to << bit % 8;
-        memcpy(row + bit / 8, &word, sizeof(word));
+        word |= (uint64_t)(link[i] == NO_ID ? compact_none(c) : number[link[i]]) << filled;
+        filled += c->bits;
+        if (filled >= 32) {
+            memcpy(out, &word, sizeof(uint32_t));
+            out += sizeof(uint32_t);
+            word >>= 32;
+            filled -= 32;
+        }
     }
+    memcpy(out, &word, sizeof(word));
     memcpy(c->link + (size_t)id * c->row, row, c->row);
 }
 
