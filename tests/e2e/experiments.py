@@ -210,6 +210,39 @@ def splits_are_tested(work):
 # ------------------------------------------------------------------------------------------------ filters
 
 
+def replicas_agree(work):
+    """A user gets another variant from another replica, or from one that was restarted; or a rollback is forgotten. By HTTP, on a sample; server/replicas has a million."""
+    table = lambda a, b: "[{name: main, salt: s1, variants: [{name: a, model: dat, weight: %d}, {name: b, model: dat, weight: %d, ef: 90}]}]" % (a, b)
+    for name in ("one", "two"):
+        os.makedirs(f"{work}/{name}")
+        for version in (1, 2):
+            publish(f"{work}/{name}/models", "dat", version, version)
+    users = [f"u{u}" for u in range(500)]
+
+    def asked(d):
+        return [d.data.get(f"/v1/experiments:assign?user_id={u}")[1]["assignments"][0]["variant"] for u in users]
+
+    with Daemon(f"{work}/one", ["dat"], table(50, 50)) as one:
+        with Daemon(f"{work}/two", ["dat"], table(50, 50)) as two:
+            before = asked(one)
+            check("replicas", asked(two), before)
+            check("what is asked is what is served", [one.data.post("/v1/retrieve", {"user_id": u, "k": 1})[1]["experiment"]["main"] for u in users], before)
+            body = {"experiments": [{"name": "main", "salt": "s1", "variants": [{"name": "a", "model": "dat", "weight": 60}, {"name": "b", "model": "dat", "weight": 40}]}]}
+            for d in (one, two):
+                check("change", d.admin.call("PUT", "/v1/admin/experiments", body)[0], 200)
+            check("rollback", two.operate("dat", "rollback")[1]["version"], 1)
+            after = asked(one)
+            check("replicas after the change", asked(two), after)
+        with Daemon(f"{work}/two", ["dat"], table(50, 50)) as two:  # its configuration still says 50 to 50
+            check("after a restart", asked(two), after)
+            check("the rollback holds", two.data.get("/v1/models/dat")[1]["version"], 1)
+            check("of that one alone", one.data.get("/v1/models/dat")[1]["version"], 2)
+    moved = [(b, a) for b, a in zip(before, after) if b != a]
+    check("who moved", set(moved), {("b", "a")})
+    if not 0.05 < len(moved) / len(users) < 0.16:
+        fail(f"{len(moved)} of {len(users)} users moved, want about a tenth")
+
+
 def variants_filter(work):
     """A variant's filter is not applied, or takes the place of the request's own."""
     world(work)
@@ -408,4 +441,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, replicas_agree, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
