@@ -23,8 +23,8 @@ static const char about[] = "Trains the towers of docs/model.md on a dataset of 
 struct args {
     const char *data, *model, *out, *recipe, *loss, *widths, *batching, *aug;
     bool amm, cal, fast, in_batch, no_in_batch, logq, linear_out, relu_out, learn_scale, resume, keep_going, quiet;
-    bool cal_weighted, cal_plain, cal_positives, cal_detach_major, skip, spectral, aug_grad, id_tables;
-    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history, ema_after;
+    bool cal_weighted, cal_plain, cal_positives, cal_detach_major, skip, spectral, aug_grad, id_tables, recency;
+    uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history, ema_after, window;
     double lr, lr_decay, scale, lambda1, lambda2, lambda3, oov_dropout, feature_dropout, weight_decay, init_std, w0,
         reg;
     double alpha, denoise, item_dropout, user_weight, ema;
@@ -84,6 +84,9 @@ static void set_numbers(const struct args *a, struct recipe *r)
     set_u32(&r->n_interest, a->interests);
     set_u32(&r->history, a->history);
     set_num(&r->alpha, a->alpha);
+    set_u32(&r->window, a->window);
+    if (a->denoise > 0 && a->window == UNSET_U)
+        r->window = 0; // one of the two
     set_num(&r->denoise, a->denoise);
     set_num(&r->item_dropout, a->item_dropout);
     set_num(&r->user_weight, a->user_weight);
@@ -105,6 +108,7 @@ static void set_flags(const struct args *a, struct recipe *r)
     r->spectral = r->spectral && a->spectral && r->skip;
     r->aug_grad = r->aug_grad && a->aug_grad;
     r->id_tables |= a->id_tables;
+    r->recency = a->recency && r->recency;
     r->cal_weighted = a->cal_weighted || (r->cal_weighted && !a->cal_plain);
     r->cal_positives |= a->cal_positives;
     r->cal_detach_major |= a->cal_detach_major;
@@ -119,14 +123,14 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
         return err_set(err, ERR_ARG, "--recipe %s is for dat and two_tower; %s has one of its own", a->recipe,
                        a->model);
     if (model_kind_stored(kind))
-        baseline_recipe(kind, d->n_users, d->n_items, r);
-    else if (!recipe_named(a->recipe, kind, d->n_users, d->n_items, r))
+        baseline_recipe(kind, recipe_data_of(d), r);
+    else if (!recipe_named(a->recipe, kind, recipe_data_of(d), r))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want duet, plain or paper", a->recipe);
     enum aug_kind aug;
     if (a->aug && !aug_kind_parse(a->aug, &aug))
         return err_set(err, ERR_ARG, "--aug \"%s\", want table or closed", a->aug);
     if (a->aug && strcmp(a->recipe, "duet") == 0)
-        recipe_duet(kind, aug, d->n_users, d->n_items, r);
+        recipe_duet(kind, aug, recipe_data_of(d), r);
     if (a->aug)
         r->aug = aug;
     if (a->fast)
@@ -228,6 +232,7 @@ int cmd_train(int argc, char **argv)
                      .skip = true,
                      .spectral = true,
                      .aug_grad = true,
+                     .recency = true,
                      .logq = true,
                      .seed = 1,
                      .threads = 1,
@@ -249,6 +254,7 @@ int cmd_train(int argc, char **argv)
                      .init_std = UNSET_N,
                      .interests = UNSET_U,
                      .history = UNSET_U,
+                     .window = UNSET_U,
                      .w0 = UNSET_N,
                      .reg = UNSET_N,
                      .alpha = UNSET_N,
@@ -269,6 +275,10 @@ int cmd_train(int argc, char **argv)
         {"alpha", OPT_NUM, &a.alpha, "X", "closed: a_u = n^-X times the sum of the history's p_v; 1 = mean", 0, 1},
         {"denoise", OPT_NUM, &a.denoise, "P", "closed: chance that a positive is asked for instead of being history", 0,
          0.95},
+        {"window", OPT_UINT, &a.window, "N",
+         "data with times: a history ends at some moment and the next N items are asked for; 0 = not in time", 0, 1e6},
+        {"recency", OPT_FLAG, &a.recency, NULL,
+         "closed, data with times: --no-recency: all items of a history weigh alike", 0, 0},
         {"aug-grad", OPT_FLAG, &a.aug_grad, NULL, "closed: --no-aug-grad: p_v in a_u is a constant, as in equation 2",
          0, 0},
         {"skip", OPT_FLAG, &a.skip, NULL, "--no-skip: a (two_tower: the id's embedding) is not added to the outputs", 0,
@@ -310,7 +320,7 @@ int cmd_train(int argc, char **argv)
         {"w0", OPT_NUM, &a.w0, "X", "wals: weight of what was not seen, against 1", 0, 1},
         {"reg", OPT_NUM, &a.reg, "X", "wals: penalty, multiplied by a row's count", 0, 1e6},
         {"interests", OPT_UINT, &a.interests, "N", "mind: query vectors of a user", 1, 64},
-        {"history", OPT_UINT, &a.history, "N", "youtube_dnn, mind: latest items that describe a user", 1, 1e6},
+        {"history", OPT_UINT, &a.history, "N", "youtube_dnn, mind: at most the latest N items describe a user", 1, 1e6},
         {"oov-dropout", OPT_NUM, &a.oov_dropout, "P", "chance that an id is dropped, which trains the unknown row", 0,
          0.9},
         {"feature-dropout", OPT_NUM, &a.feature_dropout, "P", "the same for every other field", 0, 0.9},

@@ -65,7 +65,7 @@ struct model *model_new(enum model_kind kind, struct schema *schema, const struc
     m->kind = kind;
     m->schema = schema;
     m->logit_scale = 1;
-    m->history_alpha = 1;
+    history_form_plain(&m->history, 1);
     if (!tower_init(&m->user, &schema->user, user, err))
         err_prefix(err, "user");
     else if (!tower_init(&m->item, &schema->item, item, err))
@@ -151,6 +151,9 @@ static struct parts *list_parts(const struct model *m, bool with_aug, struct err
     list_tower(p, side_names[0], &m->user, with_aug);
     list_tower(p, side_names[1], &m->item, with_aug);
     snprintf(add_part(p, (float *)(uintptr_t)&m->logit_scale, 1, 1, 0)->name, NAME_SIZE, "logit_scale");
+    if (!history_form_is_plain(&m->history))
+        snprintf(add_part(p, (float *)(uintptr_t)m->history.weight, 1, HISTORY_STEPS, 0)->name, NAME_SIZE,
+                 "history_weight");
     return p;
 }
 
@@ -300,15 +303,33 @@ static bool check_all_known(const struct safetensors *st, const struct parts *p,
     return true;
 }
 
+/* Weights are read where the file has them, which a form that is not plain says. */
+static void expect_weights(struct model *m, const struct safetensors *st)
+{
+    if (safetensors_find(st, "history_weight"))
+        memset(m->history.weight, 0, sizeof(m->history.weight));
+}
+
+static bool check_numbers(const struct model *m, struct err *err)
+{
+    if (!(m->logit_scale > 0))
+        return err_set(err, ERR_FORMAT, "logit_scale is %g, want a positive number", (double)m->logit_scale);
+    for (size_t i = 0; i < HISTORY_STEPS; i++)
+        if (!(m->history.weight[i] > 0))
+            return err_set(err, ERR_FORMAT, "history_weight[%zu] is %g, want a positive number", i,
+                           (double)m->history.weight[i]);
+    return true;
+}
+
 static bool fill_model(struct model *m, const struct safetensors *st, bool with_aug, struct err *err)
 {
+    expect_weights(m, st);
     struct parts *p = list_parts(m, with_aug, err);
     bool ok = p && check_all_known(st, p, with_aug, err);
     for (size_t i = 0; ok && i < p->n; i++)
         ok = safetensors_read_f32(st, p->at[i].name, p->at[i].n_dims, p->at[i].dim, p->at[i].data, err);
     free(p);
-    return ok && (m->logit_scale > 0 ||
-                  err_set(err, ERR_FORMAT, "logit_scale is %g, want a positive number", (double)m->logit_scale));
+    return ok && check_numbers(m, err);
 }
 
 static struct model *load_stored(const struct safetensors *st, enum model_kind kind, struct schema *schema,
@@ -347,7 +368,7 @@ static struct model *load_from(const struct safetensors *st, struct schema *sche
     }
     struct model *m = model_new(meta.kind, schema, &p[0], &p[1], err);
     if (m && fill_model(m, st, with_aug, err)) {
-        m->history_alpha = meta.history_alpha;
+        m->history.alpha = meta.history_alpha;
         return m;
     }
     model_free(m);
@@ -404,7 +425,7 @@ static bool put_parts(struct safetensors_writer *w, const struct parts *p, struc
 static bool save_parts(const struct model *m, const char *path, const struct parts *p, struct err *err)
 {
     char alpha[32];
-    snprintf(alpha, sizeof(alpha), "%.9g", (double)m->history_alpha);
+    snprintf(alpha, sizeof(alpha), "%.9g", (double)m->history.alpha);
     const struct st_meta meta[] = {{"duet_format", FORMAT_VERSION},
                                    {"kind", model_kind_name(m->kind)},
                                    {"relu_out", m->user.shape.relu_out ? "true" : "false"},

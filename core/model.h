@@ -12,6 +12,7 @@
 #include <stddef.h>
 
 #include "core/base/err.h"
+#include "core/history.h"
 #include "core/schema.h"
 #include "core/stored.h"
 #include "core/tower.h"
@@ -24,8 +25,7 @@ struct model {
     struct tower user, item; // without towers: zeroed but for d
     struct stored *stored;   // of the kinds from MODEL_WALS on, owned; NULL where there are towers
     float logit_scale;     // of training; scores served are plain inner products
-    float history_alpha;   // a_u of n items seen = n^-alpha * sum of their p_v: 1 = mean; 0 to 1. Strangers with a history get
-                           // it, and with `--aug closed` every user did
+    struct history_form history; // how items seen become a_u: strangers with a history get it, and with `--aug closed` every user did
 };
 
 const char *model_kind_name(enum model_kind kind);              // "two_tower", "dat", "wals", ...

@@ -93,17 +93,10 @@ static bool apply_features(const struct schema_side *side, const struct retrieve
     return true;
 }
 
-/* a_u of n items: n^-alpha times the sum of their p_v (alpha = 1: the mean); false if there are none. */
+/* a_u of the given history; false if there is none. */
 static bool sum_of_history(const struct bundle *b, const struct retrieve_query *q, float *a)
 {
-    uint32_t d = b->manifest.d;
-    float f = q->n_history ? powf((float)q->n_history, -b->model->history_alpha) : 0;
-    memset(a, 0, d * sizeof(*a));
-    for (size_t i = 0; i < q->n_history; i++)
-        for (uint32_t j = 0; j < d; j++)
-            a[j] += b->emb[(size_t)q->history[i] * d + j];
-    for (uint32_t j = 0; j < d; j++)
-        a[j] *= f;
+    history_sum(&b->model->history, b->emb, q->history, q->n_history, b->manifest.d, a);
     return q->n_history > 0;
 }
 

@@ -11,6 +11,8 @@
 #include "train/history_net.h"
 #include "train/wals.h"
 
+#define HISTORY_ALL 1000000 // as many as recipe_check allows
+
 struct baseline {
     const struct trainer_params *p;
     const struct baseline_ops *ops;
@@ -40,9 +42,9 @@ static const struct baseline_ops *ops_of(enum model_kind kind)
     }
 }
 
-void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, struct recipe *out)
+void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recipe *out)
 {
-    recipe_named("plain", kind, n_users, n_items, out);
+    recipe_named("plain", kind, data, out);
     snprintf(out->name, sizeof(out->name), "tuned");
     out->amm = out->cal = false;
     out->oov_dropout = out->feature_dropout = 0;
@@ -69,7 +71,8 @@ void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, s
     if (kind == MODEL_YOUTUBE_DNN || kind == MODEL_MIND) {
         out->epochs = 60;
         out->scale = kind == MODEL_MIND ? 10 : 20;
-        out->history = 200;
+        out->history = data.timed ? 50 : HISTORY_ALL; // without times none is later than another
+        out->window = data.timed ? recipe_window(data) : 0;
         out->n_interest = kind == MODEL_MIND ? 2 : 1;
     }
 }

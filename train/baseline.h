@@ -17,7 +17,7 @@ struct baseline_ops {
 };
 
 /* The tuned values of a kind without towers (docs/results.md says on what). */
-void baseline_recipe(enum model_kind kind, uint32_t n_users, uint32_t n_items, struct recipe *out);
+void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recipe *out);
 
 bool baseline_run(const struct trainer_params *p, struct trainer_result *out, struct err *err);
 

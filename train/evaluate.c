@@ -204,16 +204,13 @@ static bool embed_items(const struct evaluation *e, const struct model *m, float
     return true;
 }
 
-/* a_u of a stranger with a history: n^-alpha times the sum of its items' p_v (docs/model.md); no history: zero. */
-static void history_sums(const struct target_set *set, const struct interactions *past, const float *pv, float alpha,
-                         size_t d, float *a)
+/* a_u of strangers with a history (core/history.h). */
+static void history_sums(const struct target_set *set, const struct interactions *past, const float *pv,
+                         const struct history_form *f, size_t d, float *a)
 {
     for (size_t i = 0; i < set->n_users; i++) {
         uint64_t lo = past->off[set->user[i]], hi = past->off[set->user[i] + 1];
-        float f = hi > lo ? powf((float)(hi - lo), -alpha) : 0;
-        for (uint64_t q = lo; q < hi; q++)
-            for (size_t c = 0; c < d; c++)
-                a[i * d + c] += f * pv[past->item[q] * d + c];
+        history_sum(f, pv, past->item + lo, (size_t)(hi - lo), d, a + i * d);
     }
 }
 
@@ -250,7 +247,7 @@ static bool history_view(struct views *v, const struct target_set *set, const st
     float *a = mem_array(set->n_users, d * sizeof(*a), err);
     if (!a)
         return false;
-    history_sums(set, past, v->pv, v->m->history_alpha, d, a);
+    history_sums(set, past, v->pv, &v->m->history, d, a);
     bool ok;
     if (v->m->user.shape.d_aug) {
         ok = embed_users(v, set, EMBED_GIVEN, a, err);

@@ -109,9 +109,27 @@ static void split_user(struct history_net *m, size_t u, uint32_t *item, size_t n
     m->hist_off[u + 1] = m->hist_off[u] + (uint32_t)n_hist;
 }
 
+/* The sampler's cut in time: of what came before, the latest. */
+static void copy_cut(struct history_net *m)
+{
+    const struct batch *b = &m->sampler.batch;
+    memcpy(m->target, b->pos, b->n_pos * sizeof(*b->pos));
+    memcpy(m->target_off, b->pos_off, (b->n_users + 1) * sizeof(*b->pos_off));
+    for (size_t u = 0; u < b->n_users; u++) {
+        uint32_t n = b->hist_off[u + 1] - b->hist_off[u];
+        n = n < m->r->history ? n : m->r->history;
+        memcpy(m->hist + m->hist_off[u], b->hist + b->hist_off[u + 1] - n, n * sizeof(*b->hist));
+        m->hist_off[u + 1] = m->hist_off[u] + n;
+    }
+}
+
 void history_net_split(struct history_net *m)
 {
     const struct batch *b = &m->sampler.batch;
+    if (m->r->window > 0) {
+        copy_cut(m);
+        return;
+    }
     memcpy(m->rows.pos, b->pos, b->n_pos * sizeof(*b->pos));
     for (size_t u = 0; u < b->n_users; u++)
         split_user(m, u, m->rows.pos + b->pos_off[u], b->pos_off[u + 1] - b->pos_off[u]);

@@ -115,18 +115,38 @@ static const struct recipe duet = {
     .threads = 1,
 };
 
-static void look_at_size(struct recipe *r, uint32_t n_users, uint32_t n_items)
+struct recipe_data recipe_data_of(const struct dataset *d)
 {
-    if (r->loss == LOSS_SOFTMAX && n_items > SOFTMAX_ITEMS_MAX)
+    return (struct recipe_data){d->n_users, d->n_items, d->train.off[d->n_users], d->train.time != NULL};
+}
+
+static void look_at_size(struct recipe *r, struct recipe_data data)
+{
+    if (r->loss == LOSS_SOFTMAX && data.n_items > SOFTMAX_ITEMS_MAX)
         r->loss = LOSS_SAMPLED;
-    if (r->batching != BATCH_USERS || n_users >= FEW_USERS)
+    if (r->batching != BATCH_USERS || data.n_users >= FEW_USERS)
         return;
     r->batch = 64;
     if (r->ema > 0)
         r->epochs = 30;
 }
 
-void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uint32_t n_items, struct recipe *out)
+uint32_t recipe_window(struct recipe_data data)
+{
+    uint64_t w = data.n_pairs / ROWS_AN_EPOCH;
+    return w < WINDOW_MIN ? WINDOW_MIN : w > WINDOW_MAX ? WINDOW_MAX : (uint32_t)w;
+}
+
+/* Where there is time, users are asked for what came next, and what came last says most. */
+static void look_at_time(struct recipe *r, struct recipe_data data)
+{
+    r->window = recipe_window(data);
+    r->denoise = 0;
+    r->recency = true;
+    r->epochs = 20;
+}
+
+void recipe_duet(enum model_kind model, enum aug_kind aug, struct recipe_data data, struct recipe *out)
 {
     *out = duet;
     out->model = model;
@@ -142,20 +162,22 @@ void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uin
         out->id_tables = true;
         out->k = out->width[out->n_layers - 1];
     }
-    look_at_size(out, n_users, n_items);
+    look_at_size(out, data);
+    if (out->aug == AUG_CLOSED && data.timed)
+        look_at_time(out, data);
 }
 
-bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uint32_t n_items, struct recipe *out)
+bool recipe_named(const char *name, enum model_kind model, struct recipe_data data, struct recipe *out)
 {
     if (strcmp(name, "duet") == 0) {
-        recipe_duet(model, AUG_CLOSED, n_users, n_items, out);
+        recipe_duet(model, AUG_CLOSED, data, out);
         return true;
     }
     if (strcmp(name, paper.name) != 0 && strcmp(name, plain.name) != 0)
         return false;
     *out = strcmp(name, paper.name) == 0 ? paper : plain;
     out->model = model;
-    look_at_size(out, n_users, n_items);
+    look_at_size(out, data);
     return true;
 }
 
@@ -204,6 +226,11 @@ static bool check_aug(const struct recipe *r, struct err *err)
         return err_set(err, ERR_ARG, "spectral needs skip: what starts from singular vectors goes past the layers");
     if (r->skip && r->relu_out)
         return err_set(err, ERR_ARG, "skip and relu-out: a goes past the last layer, which must be linear then");
+    if (r->window > 0 && r->denoise > 0)
+        return err_set(err, ERR_ARG, "window is %u and denoise %g; want one of the two, the other 0", r->window,
+                       r->denoise);
+    if (r->aug == AUG_TABLE && r->recency)
+        return err_set(err, ERR_ARG, "recency: a_u from a table has no history to weigh; use --aug closed");
     if (r->aug == AUG_TABLE)
         return r->denoise == 0 || err_set(err, ERR_ARG,
                                           "denoise is %g, but a_u from a table has no history to leave "
@@ -230,7 +257,8 @@ bool recipe_check(const struct recipe *r, struct err *err)
            in_range("lr-decay", r->lr_decay, 1e-3, 1, err) && in_range("weight-decay", r->weight_decay, 0, 10, err) &&
            in_range("init-std", r->init_std, 0, 10, err) && in_range("oov-dropout", r->oov_dropout, 0, 0.9, err) &&
            in_range("feature-dropout", r->feature_dropout, 0, 0.9, err) && in_range("alpha", r->alpha, 0, 1, err) &&
-           in_range("denoise", r->denoise, 0, 0.95, err) && in_range("item-dropout", r->item_dropout, 0, 0.9, err) &&
+           in_range("denoise", r->denoise, 0, 0.95, err) && in_range("window", r->window, 0, 1e6, err) &&
+           in_range("item-dropout", r->item_dropout, 0, 0.9, err) &&
            in_range("user-weight", r->user_weight, 0, 1, err) && in_range("ema", r->ema, 0, 0.99999, err) &&
            in_range("ema-after", r->ema_after, 0, 1e6, err) && in_range("epochs", r->epochs, 1, 1e6, err) &&
            in_range("threads", r->threads, 1, 64, err) && in_range("w0", r->w0, 0, 1, err) &&
@@ -286,6 +314,8 @@ static const struct entry {
     ENTRY(E_BOOL, learn_scale),
     ENTRY(E_NUM, alpha),
     ENTRY(E_NUM, denoise),
+    ENTRY(E_U32, window),
+    ENTRY(E_BOOL, recency),
     ENTRY(E_BOOL, aug_grad),
     ENTRY(E_BOOL, skip),
     ENTRY(E_BOOL, id_tables),

@@ -9,6 +9,7 @@
 #include "core/base/err.h"
 #include "core/base/json.h"
 #include "core/model.h"
+#include "train/dataset.h"
 
 enum loss_kind {
     LOSS_BCE,     // eq. (4): every positive against S random negatives
@@ -46,6 +47,9 @@ struct recipe {
     double alpha;               // closed: see AUG_CLOSED; 1 = the minimiser of loss_u, less lets a_u grow with the history
     double denoise;             // closed: chance that a positive is left out of its user's history; these are what is asked for,
                                 // and what stays in the history is no candidate. Every user has at least one
+    uint32_t window;            // closed: 0 = `denoise` decides; else a user's history ends somewhere in time and the `window` items after
+                                // that are asked for. Needs times; a user comes up once for each `window` of its items
+    bool recency;               // closed: items weigh by how many newer ones there are (history.h), weights that are learned
     bool aug_grad;              // closed: the gradient of a_u goes on into the p_v that it was made of
     bool skip;                  // p = normalise(h_L + a), two_tower: + the id's embedding (tower_shape.skip_aug)
     bool id_tables;             // ids are embedded too; false: augmented vectors alone tell entities apart
@@ -78,13 +82,26 @@ struct recipe {
 
 #define FEW_USERS 2000          // ml-latest-small (671 users), validation HR@100: a_u from a table .361 in batches of 64, .341 of 32; in
                                 // closed form .402 and .404, and .416 with more epochs
+#define WINDOW_MIN 4            // ml-100k, validation HR@100: window 4 .719, 8 .692, 16 .679
+#define WINDOW_MAX 32
+#define ROWS_AN_EPOCH 50000     // more pairs have wider windows, so that an epoch has about so many moments in time
 #define SOFTMAX_ITEMS_MAX 30000 // above this "duet" samples: a step costs the catalogue's pass through the item tower
 
+/* What "duet" and the baselines' recipes look at. */
+struct recipe_data {
+    uint32_t n_users, n_items;
+    uint64_t n_pairs; // training interactions
+    bool timed;       // they have times
+};
+
+struct recipe_data recipe_data_of(const struct dataset *d);
+uint32_t recipe_window(struct recipe_data data); // how many next items are asked for, with times
+
 /* Values of a named recipe; false if there is none of that name. "duet" looks at the data: n_items chooses between softmax and
- * sampled, and with few users a batch has fewer of them, so that an epoch still has steps enough. */
-bool recipe_named(const char *name, enum model_kind model, uint32_t n_users, uint32_t n_items, struct recipe *out);
+ * sampled, with few users a batch has fewer of them, so that an epoch still has steps enough, and with times histories are cut in time. */
+bool recipe_named(const char *name, enum model_kind model, struct recipe_data data, struct recipe *out);
 /* "duet" for a_u of that kind: closed for dat; table for two_tower and the ablation `--aug table`, everything else alike. */
-void recipe_duet(enum model_kind model, enum aug_kind aug, uint32_t n_users, uint32_t n_items, struct recipe *out);
+void recipe_duet(enum model_kind model, enum aug_kind aug, struct recipe_data data, struct recipe *out);
 void recipe_fast(struct recipe *r); // few epochs: the whole line in well under a minute
 bool recipe_check(const struct recipe *r, struct err *err); // ranges, and choices that exclude each other
 

@@ -9,11 +9,12 @@
 #include "core/safetensors.h"
 
 /* Tensors: user.param, user.m, user.v and the same of item, each the tower's whole block, with user.average and
- * item.average where the recipe has one; `counts` U64: epoch, best epoch, steps, the generator's four words, whether
- * the average has begun; `reals` F64: best validation, logit scale, its two moments. Metadata: dataset hash, recipe. */
+ * item.average where the recipe has one, `recency` where weights are learned; `counts` U64: epoch, best epoch, steps,
+ * the generator's four words, whether the average has begun; `reals` F64: best validation, logit scale, its two
+ * moments. Metadata: dataset hash, recipe. */
 #define N_COUNTS 8
 #define N_REALS 4
-#define N_BLOCKS 8 // at most
+#define N_BLOCKS 9 // at most
 
 struct state {
     uint64_t counts[N_COUNTS];
@@ -46,6 +47,8 @@ static void describe_state(const struct step *s, struct state *st)
             if (block[i])
                 add_block(st, names[k][i], block[i], side[k]->tower->block_floats);
     }
+    if (s->recipe->recency)
+        add_block(st, "recency", (float *)(uintptr_t)&s->recency, sizeof(s->recency) / sizeof(float));
     st->tensor[st->n_blocks] = describe("counts", ST_U64, N_COUNTS);
     st->tensor[st->n_blocks + 1] = describe("reals", ST_F64, N_REALS);
 }
@@ -136,6 +139,8 @@ static void adopt(struct step *s, struct progress *p, const struct state *st)
     memcpy(s->sampler->rng.s, st->counts + 3, sizeof(s->sampler->rng.s));
     s->user.ema.started = s->item.ema.started = st->counts[7] != 0;
     s->model->logit_scale = (float)st->reals[1];
+    if (s->recipe->recency)
+        recency_weights(&s->recency, &s->model->history);
     s->scale_m = st->reals[2];
     s->scale_v = st->reals[3];
     set_rows_current(&s->user.adam);

@@ -21,15 +21,23 @@ static int by_size_desc(const void *a, const void *b)
     return x < y ? 1 : x > y ? -1 : 0;
 }
 
-/* Positives of the `batch` busiest users: no batch has more. */
+/* How often a user comes up in an epoch. */
+static size_t turns(const struct sampler *s, uint32_t u)
+{
+    size_t n = degree(s->d, u), w = s->r->window;
+    return n == 0 ? 0 : w == 0 || n < w ? 1 : n / w;
+}
+
+/* Positives of the `batch` busiest rows: no batch has more. */
 static bool bound_users(struct sampler *s, struct err *err)
 {
-    size_t *deg = mem_array(s->d->n_users, sizeof(*deg), err);
+    size_t *deg = mem_array(s->n_order, sizeof(*deg), err), n = 0;
     if (!deg)
         return false;
     for (uint32_t u = 0; u < s->d->n_users; u++)
-        deg[u] = degree(s->d, u);
-    qsort(deg, s->d->n_users, sizeof(*deg), by_size_desc);
+        for (size_t t = turns(s, u); t > 0; t--)
+            deg[n++] = degree(s->d, u);
+    qsort(deg, n, sizeof(*deg), by_size_desc);
     for (size_t i = 0; i < s->max_users; i++)
         s->max_pos += deg[i];
     free(deg);
@@ -42,7 +50,7 @@ static bool order_init(struct sampler *s, struct err *err)
     bool pairs = s->r->batching == BATCH_PAIRS;
     size_t users = 0;
     for (uint32_t u = 0; u < d->n_users; u++) {
-        users += degree(d, u) > 0;
+        users += turns(s, u);
         s->n_pairs += degree(d, u);
     }
     if (s->n_pairs == 0 || s->n_pairs > UINT32_MAX)
@@ -67,7 +75,7 @@ static bool order_init(struct sampler *s, struct err *err)
 /* Mean weight of a user; 0 says that there is nothing to weigh: all pairs alike. */
 static void weight_init(struct sampler *s)
 {
-    if (s->r->batching == BATCH_PAIRS || (s->r->user_weight == 1 && s->r->denoise == 0))
+    if (s->r->batching == BATCH_PAIRS || (s->r->user_weight == 1 && s->r->denoise == 0 && s->r->window == 0))
         return;
     for (uint32_t u = 0; u < s->d->n_users; u++)
         s->mean_weight += degree(s->d, u) ? pow((double)degree(s->d, u), s->r->user_weight) : 0;
@@ -115,7 +123,7 @@ static bool batch_alloc(struct sampler *s, struct err *err)
     b->pos_off = mem_array(s->max_users + 1, sizeof(*b->pos_off), err);
     b->pos = mem_array(s->max_pos, sizeof(*b->pos), err);
     b->hist_off = mem_array(s->max_users + 1, sizeof(*b->hist_off), err);
-    b->hist = mem_array(s->r->aug == AUG_CLOSED ? s->max_pos : 0, sizeof(*b->hist), err);
+    b->hist = mem_array(s->r->aug == AUG_CLOSED || s->r->window > 0 ? s->max_pos : 0, sizeof(*b->hist), err);
     b->neg = mem_array(s->max_pos * b->n_neg, sizeof(*b->neg), err);
     if (s->mean_weight > 0 && !(b->share = mem_array(s->max_users, sizeof(*b->share), err)))
         return false;
@@ -139,13 +147,17 @@ bool sampler_init(struct sampler *s, const struct dataset *d, const struct recip
 {
     *s = (struct sampler){.d = d, .r = r};
     rng_init(&s->rng, r->seed);
+    if (r->window > 0 && !d->train.time) {
+        err_set(err, ERR_ARG, "window is %u, but the dataset's interactions have no times; use --window 0", r->window);
+        goto fail;
+    }
     if (!order_init(s, err) || !corpus_init(s, err) || !absence_init(s, err))
         goto fail;
     weight_init(s);
     s->batch.n_neg = r->loss == LOSS_BCE ? r->negatives : 0;
     size_t seen = s->max_pos * (1 + s->batch.n_neg) + (r->loss == LOSS_SAMPLED ? r->negatives : 0);
     s->max_items = r->loss == LOSS_SOFTMAX || seen > s->n_corpus ? s->n_corpus : seen;
-    s->batch.masked = r->denoise > 0;
+    s->batch.masked = r->denoise > 0 || r->window > 0;
     if (!batch_alloc(s, err))
         goto fail;
     if (r->loss == LOSS_SOFTMAX)
@@ -190,7 +202,7 @@ void sampler_epoch(struct sampler *s)
             s->order[i] = (uint32_t)i;
     } else {
         for (uint32_t u = 0; u < s->d->n_users; u++)
-            if (degree(s->d, u))
+            for (size_t t = turns(s, u); t > 0; t--)
                 s->order[n++] = u;
     }
     for (size_t i = s->n_order; i > 1; i--) {
@@ -237,6 +249,19 @@ static void take_denoised(struct sampler *s, uint32_t u)
     }
 }
 
+/* A moment in the user's past: what came before is history, the next `window` items are asked for. */
+static void take_causal(struct sampler *s, uint32_t u)
+{
+    struct batch *b = &s->batch;
+    const uint32_t *item = s->d->train.item + s->d->train.off[u];
+    uint32_t n = (uint32_t)degree(s->d, u), now = n > 1 ? 1 + rng_below(&s->rng, n - 1) : 0;
+    uint32_t end = n - now < s->r->window ? n : now + s->r->window;
+    for (uint32_t i = 0; i < now; i++)
+        b->hist[b->n_hist++] = enter_item(s, item[i]);
+    for (uint32_t i = now; i < end; i++)
+        b->pos[b->n_pos++] = enter_item(s, item[i]);
+}
+
 /* Every positive is asked for; in closed form without denoising it is in the history too. */
 static void take_whole(struct sampler *s, uint32_t u)
 {
@@ -254,7 +279,9 @@ static void take_users(struct sampler *s, size_t n)
     for (size_t i = 0; i < n; i++) {
         uint32_t u = s->order[s->at + i];
         b->user[b->n_users++] = u;
-        if (s->r->denoise > 0)
+        if (s->r->window > 0)
+            take_causal(s, u);
+        else if (s->r->denoise > 0)
             take_denoised(s, u);
         else
             take_whole(s, u);
@@ -317,7 +344,8 @@ static void weigh_users(struct sampler *s)
 {
     struct batch *b = &s->batch;
     for (size_t u = 0; b->share && u < b->n_users; u++) {
-        double weight = pow((double)degree(s->d, b->user[u]), s->r->user_weight) / s->mean_weight;
+        double weight =
+            pow((double)degree(s->d, b->user[u]), s->r->user_weight) / (double)turns(s, b->user[u]) / s->mean_weight;
         size_t n = b->pos_off[u + 1] - b->pos_off[u];
         b->share[u] = (float)(weight / ((double)b->n_users * (double)n));
     }

@@ -144,7 +144,7 @@ void step_init_params(struct model *m, const struct recipe *r, struct rng *rng)
     init_tower(&m->user, &user, rng);
     init_tower(&m->item, &item, rng);
     m->logit_scale = (float)r->scale;
-    m->history_alpha = (float)r->alpha;
+    history_form_plain(&m->history, (float)r->alpha);
 }
 
 // -------------------------------------------------------------------------------------------------------- gather
@@ -232,32 +232,25 @@ static void closed_part(void *ctx, unsigned part)
     for (size_t u = lo; u < hi; u++) {
         size_t n = b->hist_off[u + 1] - b->hist_off[u];
         bool dropped = s->user.own[u] && !s->user.through[u];
-        float *a = s->user.a + u * d, f = n && !dropped ? powf((float)n, -(float)s->recipe->alpha) : 0;
-        s->user.hist_f[u] = f;
         s->user.through[u] = 0;
-        for (size_t c = 0; f > 0 && c < d; c++)
-            a[c] = 0;
-        for (size_t i = b->hist_off[u]; f > 0 && i < b->hist_off[u + 1]; i++) {
-            const float *p = s->item.pass.p + b->hist[i] * d;
-            for (size_t c = 0; c < d; c++)
-                a[c] += f * p[c];
-        }
+        s->user.hist_f[u] = 0;
+        if (n && !dropped)
+            s->user.hist_f[u] =
+                history_sum(&s->model->history, s->item.pass.p, b->hist + b->hist_off[u], n, d, s->user.a + u * d);
     }
 }
 
-/* The gradient of a_u in closed form, on into the p_v that it is made of. */
+/* The gradient of a_u in closed form, on into the weights and, with aug_grad, the p_v that it is made of. */
 static void closed_backward(struct step *s)
 {
     const struct batch *b = &s->sampler->batch;
     size_t d = s->model->item.d, z_dim = s->user.tower->z_dim;
     for (size_t u = 0; u < b->n_users; u++) {
         const float *da = s->user.pass.dz + (u + 1) * z_dim - d;
-        float f = s->user.hist_f[u];
-        for (size_t i = b->hist_off[u]; f > 0 && i < b->hist_off[u + 1]; i++) {
-            float *dp = s->item.dp + b->hist[i] * d;
-            for (size_t c = 0; c < d; c++)
-                dp[c] += f * da[c];
-        }
+        size_t lo = b->hist_off[u], n = b->hist_off[u + 1] - lo;
+        if (s->user.hist_f[u] > 0)
+            recency_backward(&s->recency, &s->model->history, s->item.pass.p, b->hist + lo, n, d, s->user.a + u * d,
+                             s->user.hist_f[u], da, s->recipe->aug_grad ? s->item.dp : NULL);
     }
 }
 
@@ -400,7 +393,7 @@ void step_gradients(struct step *s)
     s->parts.total =
         s->parts.main + r->lambda1 * s->parts.mimic_u + r->lambda2 * s->parts.mimic_v + r->lambda3 * s->parts.cal;
     tower_pass_backward(&s->user.pass, s->user.tower, io.dpu, s->user.through, &s->user.adam.grad);
-    if (s->closed && r->aug_grad)
+    if (s->closed && (r->aug_grad || r->recency))
         closed_backward(s);
     tower_pass_backward(&s->item.pass, s->item.tower, io.dpv, s->item.through, &s->item.adam.grad);
     take_health(s, &io);
@@ -412,6 +405,8 @@ void step_update(struct step *s)
     adam_step(&s->item.adam);
     if (s->recipe->learn_scale)
         step_scale(s, s->scale_grad);
+    if (s->recipe->recency)
+        recency_step(&s->recency, s->user.adam.step, s->user.adam.p.lr, &s->model->history);
 }
 
 // ------------------------------------------------------------------------------------------------- segment means
@@ -465,11 +460,7 @@ static void fill_closed(struct step *s, const float *pv)
         uint64_t lo = data->train.off[u], hi = data->train.off[u + 1];
         if (!row)
             continue;
-        float *a = t->aug + (size_t)row * d, f = hi > lo ? powf((float)(hi - lo), -s->model->history_alpha) : 0;
-        memset(a, 0, d * sizeof(*a));
-        for (uint64_t i = lo; i < hi; i++)
-            for (size_t c = 0; c < d; c++)
-                a[c] += f * pv[data->train.item[i] * d + c];
+        history_sum(&s->model->history, pv, data->train.item + lo, (size_t)(hi - lo), d, t->aug + (size_t)row * d);
     }
 }
 

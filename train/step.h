@@ -15,6 +15,7 @@
 #include "train/cal.h"
 #include "train/ema.h"
 #include "train/loss.h"
+#include "train/recency.h"
 #include "train/recipe.h"
 #include "train/sampler.h"
 
@@ -41,7 +42,7 @@ struct step_side {
     uint32_t *x;       // [max][n_slots] with dropped ids
     uint32_t *own;     // [max] the entity's own row of `aug`, 0 = none
     uint32_t *through; // [max] row of `aug` that z holds: own, or 0 where a is a mean or in closed form
-    float *hist_f;     // [max] users in closed form: what the sum of p_v was multiplied by; 0: a is the segment's mean
+    float *hist_f;     // [max] users in closed form: N^-alpha of history.h; 0: a is the segment's mean
     float *a;          // [max][d_aug] what z holds
     float *own_a;      // [max][d_aug] aug[own]
     float *da;         // [max][d_aug] gradient of the mimic loss
@@ -59,6 +60,7 @@ struct step {
     struct cal cal;
     bool use_mimic, use_cal, closed;
     uint32_t *category;      // [max_items] of the batch's items
+    struct recency recency;  // with recipe.recency
     double scale_m, scale_v, scale_grad; // Adam moments and gradient of log(scale)
     struct loss_parts parts; // of the last step
     struct step_health health;

@@ -124,6 +124,8 @@ static bool trainer_init(struct trainer *t, const struct trainer_params *p, stru
         !step_init(&t->step, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
         return false;
     step_init_params(t->model, &t->recipe, &t->sampler.rng);
+    if (t->recipe.recency)
+        recency_begin(&t->step.recency, &t->model->history);
     if (t->recipe.spectral && t->model->item.shape.skip_aug && !spectral_start(t, err))
         return false;
     return step_derive_aug(&t->step, err) && prepare_validation(t, err) && open_out(t, err);

@@ -94,7 +94,7 @@ static void check_variant(const char *variant, bool relu_out)
     assert_int_equal(m->kind, MODEL_DAT);
     assert_int_equal(m->user.shape.relu_out, relu_out);
     assert_int_equal(m->user.shape.skip_aug, strcmp(variant, "skip") == 0);
-    assert_true(m->history_alpha == (strcmp(variant, "skip") == 0 ? 0.5f : 1.0f));
+    assert_true(m->history.alpha == (strcmp(variant, "skip") == 0 ? 0.5f : 1.0f));
     assert_true(m->logit_scale == 20);
     check_side(json_object_get(cases, "user"), &m->user, &m->schema->user, variant);
     check_side(json_object_get(cases, "item"), &m->item, &m->schema->item, variant);

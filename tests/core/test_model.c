@@ -150,6 +150,28 @@ static struct model *load_changed(const char *path, const char *from, const char
     return m;
 }
 
+/* Weights of a history that are not all 1 are in the file; the others are not, and a weight must be positive. */
+static void keeps_the_weights_of_a_history(void **state)
+{
+    struct err err = {0};
+    const char *path = tmp_path(state, "model");
+    struct model *m = make_model(MODEL_DAT, false, &err);
+    for (size_t i = 0; i < HISTORY_STEPS; i++)
+        m->history.weight[i] = 1 + (float)i;
+    assert_ok(model_save(m, path, true, &err), &err);
+    struct model *back = model_load(path, make_schema(), true, &err);
+    assert_ok(back, &err);
+    assert_memory_equal(back->history.weight, m->history.weight, sizeof(m->history.weight));
+    model_free(back);
+    for (int i = 0; i < 2; i++) {
+        m->history.weight[7] = i ? -1.0f : 0.0f;
+        assert_ok(model_save(m, path, true, &err), &err);
+        assert_err(model_load(path, make_schema(), true, &err), &err, ERR_FORMAT, "history_weight[7]");
+        err = (struct err){0};
+    }
+    model_free(m);
+}
+
 static void refuses_files_that_do_not_fit(void **state)
 {
     struct err err = {0};
@@ -289,6 +311,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(comes_back_the_same, tmp_setup, tmp_teardown),
         cmocka_unit_test_setup_teardown(checkpoints_need_what_bundles_lack, tmp_setup, tmp_teardown),
         cmocka_unit_test(refuses_towers_that_do_not_match),
+        cmocka_unit_test_setup_teardown(keeps_the_weights_of_a_history, tmp_setup, tmp_teardown),
         cmocka_unit_test_setup_teardown(refuses_files_that_do_not_fit, tmp_setup, tmp_teardown),
         cmocka_unit_test_setup_teardown(refuses_values_that_are_not_finite, tmp_setup, tmp_teardown),
         cmocka_unit_test_setup_teardown(any_byte_may_change, tmp_setup, tmp_teardown),

@@ -349,13 +349,22 @@ static void unknown_users_climb_the_ladder(void **state)
     assert_close(e.a, mean, 16, "history: a_u");
     assert_close(e.p, want.p, 16, "history: p_u");
 
-    f.b->model->history_alpha = 0.5f; // longer histories count for more
+    f.b->model->history.alpha = 0.5f; // longer histories count for more
     for (uint32_t j = 0; j < 16; j++)
         mean[j] *= 3 / sqrtf(3);
     e = embed(&f, &q);
     want = direct(&f, x, mean);
     assert_close(e.a, mean, 16, "history, alpha 1/2: a_u");
     assert_close(e.p, want.p, 16, "history, alpha 1/2: p_u");
+
+    f.b->model->history.weight[0] = 4; // the newest, the last of the three
+    f.b->model->history.weight[1] = 2;
+    float sum[16];
+    history_sum(&f.b->model->history, f.b->emb, history, 3, 16, sum);
+    e = embed(&f, &q);
+    want = direct(&f, x, sum);
+    assert_close(e.a, sum, 16, "history by time: a_u");
+    assert_close(e.p, want.p, 16, "history by time: p_u");
 
     q = (struct retrieve_query){.user_id = text("nobody"), .k = 5};
     e = embed(&f, &q);

@@ -33,11 +33,15 @@ static void augment(const struct ref *r, const struct step_side *s, const double
     const struct batch *b = &r->s->sampler->batch;
     z += (size_t)t->shape.n_fields * t->shape.k;
     if (s == &r->s->user && r->s->closed && r->s->recipe->aug_grad && s->hist_f[i] > 0) {
-        double n = b->hist_off[i + 1] - b->hist_off[i];
+        double norm2 = 0;
+        size_t lo = b->hist_off[i], hi = b->hist_off[i + 1];
+        for (size_t q = lo; q < hi; q++)
+            norm2 += exp(2 * r->theta[history_step(hi - 1 - q)]);
         for (uint32_t c = 0; c < t->d; c++) {
             z[c] = 0;
-            for (size_t q = b->hist_off[i]; q < b->hist_off[i + 1]; q++)
-                z[c] += r->pv[b->hist[q] * t->d + c] * pow(n, -r->s->recipe->alpha);
+            for (size_t q = lo; q < hi; q++)
+                z[c] += exp(r->theta[history_step(hi - 1 - q)]) * r->pv[b->hist[q] * t->d + c] *
+                        pow(norm2, -r->s->recipe->alpha);
         }
         return;
     }
@@ -164,21 +168,27 @@ static double cal(struct ref *r)
     return sum;
 }
 
+static double turns(const struct step *s, double n)
+{
+    double w = s->recipe->window;
+    return w > 0 && n > w ? floor(n / w) : 1;
+}
+
 /* Of each of a user's positives that are asked for. */
 static double weight(const struct step *s, size_t u)
 {
     const struct batch *b = &s->sampler->batch;
     const uint64_t *off = s->data->train.off;
-    double all = 0, users = 0;
-    if (s->recipe->denoise == 0 && s->recipe->user_weight == 1)
+    double all = 0, rows = 0;
+    if (s->recipe->denoise == 0 && s->recipe->window == 0 && s->recipe->user_weight == 1)
         return 1 / (double)b->n_pos;
     for (uint32_t i = 0; i < s->data->n_users; i++)
         if (off[i + 1] > off[i]) {
             all += pow((double)(off[i + 1] - off[i]), s->recipe->user_weight);
-            users++;
+            rows += turns(s, (double)(off[i + 1] - off[i]));
         }
     double n = (double)(off[b->user[u] + 1] - off[b->user[u]]);
-    return pow(n, s->recipe->user_weight) / (all / users) / (double)b->n_users /
+    return pow(n, s->recipe->user_weight) / turns(s, n) / (all / rows) / (double)b->n_users /
            (double)(b->pos_off[u + 1] - b->pos_off[u]);
 }
 
@@ -217,6 +227,8 @@ void ref_init(struct ref *r, const struct step *s)
     const struct batch *b = &s->sampler->batch;
     size_t d = s->model->user.d;
     *r = (struct ref){.s = s, .user = copy(s->user.tower), .item = copy(s->item.tower), .scale = s->model->logit_scale};
+    for (size_t i = 0; i < HISTORY_STEPS; i++)
+        r->theta[i] = log((double)s->model->history.weight[i]);
     r->pu = calloc(b->n_users * d, sizeof(double));
     r->pv = calloc(b->n_items * d, sizeof(double));
     r->pu0 = calloc(b->n_users * d, sizeof(double));

@@ -8,7 +8,7 @@
 struct ref {
     const struct step *s;      // after step_gradients
     double *user, *item;       // parameters: copies of both towers' blocks
-    double scale;
+    double scale, theta[HISTORY_STEPS]; // log of the history's weights
     double *pu0, *pv0;         // outputs at the start: constants of the mimic losses
     double *major0;            // [d][d] covariance of the major category at the start: constant with detach_major
     double *pu, *pv;           // outputs of the last ref_loss

@@ -26,7 +26,7 @@ static void open_fixture(struct fixture *f, enum loss_kind loss)
 {
     struct err err = {0};
     toy_init(&f->toy, 20, 24, 3);
-    baseline_recipe(MODEL_FM, 20, 24, &f->r);
+    baseline_recipe(MODEL_FM, (struct recipe_data){20, 24, 0, false}, &f->r);
     f->r.width[0] = K;
     f->r.batch = 8;
     f->r.init_std = 0.4;

@@ -162,7 +162,7 @@ static void one_step(const char *name, struct recipe r)
 static struct recipe small(const char *name, enum model_kind kind)
 {
     struct recipe r;
-    recipe_named(name, kind, 5000, N_ITEMS, &r);
+    recipe_named(name, kind, (struct recipe_data){5000, N_ITEMS, 0, false}, &r);
     r.k = 4;
     r.width[0] = 8;
     r.width[1] = 6;

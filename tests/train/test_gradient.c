@@ -32,12 +32,15 @@ static void lab_init(struct lab *l, struct recipe r, unsigned threads, const cha
     memset(l, 0, sizeof(*l));
     snprintf(l->what, sizeof(l->what), "%s", what);
     toy_init(&l->toy, 20, 18, 11);
+    toy_give_times(&l->toy);
     l->r = r;
     l->m = toy_model(&l->toy, &l->r, 5);
     l->pool = pool_new(threads, &err);
     assert_true(sampler_init(&l->sampler, &l->toy.d, &l->r, &err));
     assert_true(step_init(&l->step, &l->r, &l->toy.d, l->m, &l->sampler, l->pool, &err));
     assert_true(step_derive_aug(&l->step, &err));
+    if (r.recency)
+        recency_begin(&l->step.recency, &l->m->history);
     sampler_epoch(&l->sampler);
     assert_true(sampler_next(&l->sampler));
     step_gradients(&l->step);
@@ -124,6 +127,12 @@ static void check_recipe(struct recipe r, unsigned threads, const char *what)
     check_tower(&l, false);
     if (r.learn_scale)
         compare(&l, "log(scale)", 0, slope(&l, &l.ref.scale) * l.ref.scale, l.step.scale_grad);
+    size_t weights = 0;
+    for (size_t i = 0; r.recency && i < HISTORY_STEPS; i++) {
+        weights += fabs(slope(&l, &l.ref.theta[i])) > 1e-6;
+        compare(&l, "log(weight)", i, slope(&l, &l.ref.theta[i]), l.step.recency.grad[i]);
+    }
+    assert_true(!r.recency || weights >= 4);
     lab_fini(&l);
 }
 
@@ -221,6 +230,25 @@ static void augmented_vectors_in_closed_form(void **state)
     }
 }
 
+/* Histories that end in time, with weights that are learned: their gradients, and those of the rows they weigh. */
+static void weighted_histories(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 8; i++) {
+        struct recipe r = busy(i & 1 ? LOSS_SAMPLED : LOSS_SOFTMAX);
+        r.aug = AUG_CLOSED;
+        r.alpha = i & 2 ? 0.5 : 0.8;
+        r.aug_grad = true;
+        r.window = i & 4 ? 3 : 0;
+        r.denoise = i & 4 ? 0 : 0.2;
+        r.recency = r.skip = true;
+        r.oov_dropout = 0.1;
+        char what[64];
+        snprintf(what, sizeof(what), "weighted histories, options %d", i);
+        check_recipe(r, 1 + (unsigned)i % 2, what);
+    }
+}
+
 static void the_way_past_the_layers(void **state)
 {
     (void)state;
@@ -268,6 +296,7 @@ int main(void)
         cmocka_unit_test(options_of_alignment),
         cmocka_unit_test(pairs_and_sampling_options),
         cmocka_unit_test(augmented_vectors_in_closed_form),
+        cmocka_unit_test(weighted_histories),
         cmocka_unit_test(the_way_past_the_layers),
         cmocka_unit_test(entities_without_a_row_use_the_segment),
     };

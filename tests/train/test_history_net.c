@@ -28,7 +28,7 @@ static void open_fixture(struct fixture *f, enum model_kind kind, enum loss_kind
     struct err err = {0};
     toy_init(&f->toy, N_USERS, N_ITEMS, 3);
     toy_hold_out(&f->toy, 1, 0); // user 0 has nothing to train on
-    baseline_recipe(kind, N_USERS, N_ITEMS, &f->r);
+    baseline_recipe(kind, (struct recipe_data){N_USERS, N_ITEMS, 0, false}, &f->r);
     f->r.n_layers = 2;
     f->r.width[0] = 7;
     f->r.width[1] = D;
@@ -142,6 +142,35 @@ static void targets_are_no_history(void **state)
     f.r.history = 2;
     history_net_split(&f.m);
     assert_int_equal(m->hist_off[1] - m->hist_off[0], 2);
+    close_fixture(&f);
+}
+
+/* With times: the sampler's cut, and of what came before the latest. */
+static void targets_follow_in_time(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, MODEL_MIND, LOSS_SOFTMAX, 1);
+    toy_give_times(&f.toy);
+    f.r.window = 2;
+    f.r.history = 3;
+    struct history_net m;
+    struct err err = {0};
+    assert_true(history_net_init(&m, &capsule_pooling, &f.toy.d, &f.r, f.pool, &err));
+    for (sampler_epoch(&m.sampler); sampler_next(&m.sampler);) {
+        const struct batch *b = &m.sampler.batch;
+        history_net_split(&m);
+        for (size_t u = 0; u < b->n_users; u++) {
+            const uint32_t *item = f.toy.d.train.item + f.toy.d.train.off[b->user[u]];
+            size_t now = b->hist_off[u + 1] - b->hist_off[u], n = m.hist_off[u + 1] - m.hist_off[u];
+            assert_int_equal(n, now < 3 ? now : 3);
+            for (size_t i = 0; i < n; i++)
+                assert_int_equal(b->item[m.hist[m.hist_off[u] + i]], item[now - n + i]);
+            assert_int_equal(b->item[m.target[m.target_off[u]]], item[now]);
+        }
+        assert_true(isfinite(history_net_gradients(&m)));
+    }
+    history_net_fini(&m);
     close_fixture(&f);
 }
 
@@ -275,6 +304,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(gradients_are_finite_differences),
         cmocka_unit_test(targets_are_no_history),
+        cmocka_unit_test(targets_follow_in_time),
         cmocka_unit_test(targets_go_to_the_nearest_interest),
         cmocka_unit_test(interests_grow_with_the_history),
         cmocka_unit_test(capsules_are_routed_as_published),

@@ -124,7 +124,7 @@ static const char *why(bool relu, enum loss_kind loss, double main_loss, struct 
     static char reason[400];
     struct recipe r;
     struct loss_parts parts = {.total = main_loss, .main = main_loss};
-    recipe_named("paper", MODEL_DAT, 5000, 10, &r);
+    recipe_named("paper", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     r.relu_out = relu;
     r.loss = loss;
     return collapse_seen(&r, &parts, &h, reason, sizeof(reason)) ? reason : NULL;

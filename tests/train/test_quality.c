@@ -79,7 +79,7 @@ static struct trainer_result train(const char *recipe, enum model_kind kind, uin
     struct err err = {0};
     struct trainer_result res;
     struct trainer_params p = {.data = data, .out_dir = out};
-    assert_true(recipe_named(recipe, kind, data->n_users, data->n_items, &p.recipe));
+    assert_true(recipe_named(recipe, kind, recipe_data_of(data), &p.recipe));
     p.recipe.threads = 2;
     p.recipe.epochs = epochs ? epochs : p.recipe.epochs;
     if (!trainer_run(&p, &res, &err))

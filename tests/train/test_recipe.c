@@ -14,7 +14,7 @@ static void paper_is_the_text_to_the_letter(void **state)
 {
     (void)state;
     struct recipe r;
-    assert_true(recipe_named("paper", MODEL_DAT, 5000, 1000000, &r));
+    assert_true(recipe_named("paper", MODEL_DAT, (struct recipe_data){5000, 1000000, 0, false}, &r));
     assert_int_equal(r.loss, LOSS_BCE);
     assert_int_equal(r.batching, BATCH_PAIRS);
     assert_int_equal(r.batch, 256);
@@ -35,25 +35,32 @@ static void duet_looks_at_the_size_of_the_data(void **state)
 {
     (void)state;
     struct recipe r;
-    assert_true(recipe_named("duet", MODEL_DAT, 5000, 3706, &r));
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 3706, 0, false}, &r));
     assert_int_equal(r.loss, LOSS_SOFTMAX);
-    assert_true(recipe_named("duet", MODEL_DAT, 5000, SOFTMAX_ITEMS_MAX + 1, &r));
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, SOFTMAX_ITEMS_MAX + 1, 0, false}, &r));
     assert_int_equal(r.loss, LOSS_SAMPLED);
     assert_true(r.in_batch && r.logq && r.negatives > 0);
     assert_int_equal(r.batch, 256);
-    assert_true(recipe_named("duet", MODEL_DAT, FEW_USERS - 1, 3706, &r));
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){FEW_USERS - 1, 3706, 0, false}, &r));
     assert_int_equal(r.batch, 64);
-    assert_false(recipe_named("pap", MODEL_DAT, 5000, 10, &r));
+    assert_true(r.window == 0 && r.denoise > 0 && !r.recency);
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 3706, 100000, true}, &r));
+    assert_true(r.window == WINDOW_MIN && r.denoise == 0 && r.recency); // times: cut in time
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 3706, 1000000, true}, &r));
+    assert_int_equal(r.window, 20);
+    assert_true(recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, 3706, 100000, true}, &r));
+    assert_true(r.window == 0 && !r.recency); // nothing is made of the history
+    assert_false(recipe_named("pap", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r));
 }
 
 static void the_towers_of_a_recipe(void **state)
 {
     (void)state;
     struct recipe r;
-    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
+    recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 128);
     assert_true(recipe_tower(&r).skip_aug);
-    recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
+    recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 0);
     assert_true(recipe_tower(&r).skip_aug);
 }
@@ -63,16 +70,16 @@ static void closed_form_is_for_dat(void **state)
 {
     (void)state;
     struct recipe r;
-    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
+    recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_true(r.aug == AUG_CLOSED && r.denoise > 0 && r.skip);
-    recipe_named("duet", MODEL_TWO_TOWER, 5000, 10, &r);
+    recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_true(r.aug == AUG_TABLE && r.denoise == 0 && r.skip && r.spectral && r.id_tables && r.ema > 0);
     assert_int_equal(r.k, r.width[r.n_layers - 1]);
-    recipe_duet(MODEL_DAT, AUG_TABLE, 5000, 10, &r);
+    recipe_duet(MODEL_DAT, AUG_TABLE, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_true(r.aug == AUG_TABLE && r.denoise == 0 && !r.id_tables && r.skip);
-    recipe_named("plain", MODEL_DAT, 5000, 10, &r);
+    recipe_named("plain", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_true(r.aug == AUG_TABLE && r.id_tables && !r.skip && !r.spectral && r.ema == 0);
-    recipe_named("paper", MODEL_DAT, 5000, 10, &r);
+    recipe_named("paper", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_true(r.aug == AUG_TABLE && !r.skip && r.ema == 0 && r.item_dropout == 0 && r.alpha == 1 && r.id_tables);
 }
 
@@ -83,7 +90,7 @@ static void json_brings_every_value_back(void **state)
     const char *names[] = {"paper", "duet"};
     for (int i = 0; i < 2; i++) {
         struct recipe r, back;
-        recipe_named(names[i], MODEL_DAT, 5000, 10, &r);
+        recipe_named(names[i], MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
         r.seed = 1234567890123;
         r.threads = 3;
         r.lr = 0.1234;
@@ -102,7 +109,7 @@ static void refused(const char *key, json_t *value, const char *word)
 {
     struct recipe r, back;
     struct err err = {0};
-    recipe_named("duet", MODEL_DAT, 5000, 10, &r);
+    recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     json_t *o = recipe_to_json(&r);
     if (value)
         json_object_set_new(o, key, value);

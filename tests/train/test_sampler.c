@@ -232,10 +232,53 @@ static void history_and_targets_part_the_positives(void **state)
     }
 }
 
+/* History, then the next items in time; as many moments as an epoch needs to ask for every item about once. */
+static void targets_follow_their_history(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    toy_init(&t, 40, 30, 3);
+    struct recipe r = toy_recipe_timed();
+    struct sampler s;
+    assert_false(sampler_init(&s, &t.d, &r, &err));
+    assert_non_null(strstr(err.msg, "no times"));
+    toy_give_times(&t);
+    r.window = 3;
+    size_t rows = 0, full = 0, moments[8] = {0};
+    assert_true(sampler_init(&s, &t.d, &r, &err));
+    for (int epoch = 0; epoch < 20; epoch++)
+        for (sampler_epoch(&s); sampler_next(&s);) {
+            const struct batch *b = &s.batch;
+            assert_true(b->masked && b->n_pos + b->n_hist <= s.max_pos);
+            double share = 0;
+            for (size_t u = 0; u < b->n_users; u++, rows++) {
+                uint64_t at = t.d.train.off[b->user[u]];
+                size_t n_hist = b->hist_off[u + 1] - b->hist_off[u], n = b->pos_off[u + 1] - b->pos_off[u];
+                assert_int_equal(n, 8 - n_hist < 3 ? 8 - n_hist : 3);
+                for (size_t i = 0; i < n_hist; i++)
+                    assert_int_equal(b->item[b->hist[b->hist_off[u] + i]], t.d.train.item[at + i]);
+                for (size_t i = 0; i < n; i++)
+                    assert_int_equal(b->item[b->pos[b->pos_off[u] + i]], t.d.train.item[at + n_hist + i]);
+                share += (double)b->share[u] * (double)n;
+                moments[n_hist]++;
+                full += n == 3;
+            }
+            assert_true(fabs(share - 1) < 1e-5); // toy users have equally many moments
+        }
+    assert_int_equal(rows, 20 * 40 * 2);
+    assert_true(moments[0] == 0 && full > rows / 2);
+    for (size_t i = 1; i < 8; i++)
+        assert_true(moments[i] > rows / 14);
+    sampler_fini(&s);
+    toy_fini(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(history_and_targets_part_the_positives),
+        cmocka_unit_test(targets_follow_their_history),
         cmocka_unit_test(an_epoch_has_every_pair_once),
         cmocka_unit_test(the_stream_follows_from_the_generator_alone),
         cmocka_unit_test(held_out_items_are_not_there),

@@ -142,6 +142,8 @@ static void a_resumed_run_ends_with_the_same_bits(void **state)
     toy_init(&t, 60, 50, 5);
     resume_and_compare(&t, toy_recipe(MODEL_DAT));
     resume_and_compare(&t, toy_recipe_closed());
+    toy_give_times(&t);
+    resume_and_compare(&t, toy_recipe_timed());
     toy_fini(&t);
 }
 
@@ -161,7 +163,7 @@ static void closed_form_fills_the_users_table(void **state)
     struct checkpoint *c = checkpoint_load(dir, &err);
     assert_non_null(c);
     const struct model *m = c->model;
-    assert_true(m->history_alpha == (float)r.alpha && m->user.shape.skip_aug);
+    assert_true(m->history.alpha == (float)r.alpha && m->user.shape.skip_aug);
     struct tower_ws *ws = tower_ws_new(&m->item, 200, &err);
     static float p[200 * 6];
     tower_forward_own(&m->item, &m->schema->item, t.d.item_x, 200, ws, p);
@@ -174,6 +176,32 @@ static void closed_form_fills_the_users_table(void **state)
         }
     for (uint32_t i = 0; i < m->user.shape.field[0].n_rows * m->user.shape.k; i++)
         assert_true(m->user.emb[i] == 0); // ids are told apart by a_u alone
+    tower_ws_free(ws);
+    checkpoint_free(c);
+    toy_fini(&t);
+}
+
+/* Learned weights reach the checkpoint, and the users' table is made with them. */
+static void weights_of_time_are_kept(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    toy_init(&t, 60, 50, 7);
+    toy_give_times(&t);
+    train(&t, toy_recipe_timed(), dir, false);
+    struct checkpoint *c = checkpoint_load(dir, &err);
+    assert_non_null(c);
+    const struct model *m = c->model;
+    assert_true(fabsf(m->history.weight[3] - 0.5f) > 1e-3f); // (1 + 3)^-1/2 at the start
+    struct tower_ws *ws = tower_ws_new(&m->item, 50, &err);
+    static float p[50 * 6], a[6];
+    tower_forward_own(&m->item, &m->schema->item, t.d.item_x, 50, ws, p);
+    for (uint32_t u = 0; u < 59; u++) {
+        history_sum(&m->history, p, t.d.train.item + t.d.train.off[u], 8, 6, a);
+        for (uint32_t k = 0; k < 6; k++)
+            assert_true(fabsf(a[k] - m->user.aug[(u + 1) * 6 + k]) < 1e-5f);
+    }
     tower_ws_free(ws);
     checkpoint_free(c);
     toy_fini(&t);
@@ -225,7 +253,7 @@ static void the_literal_recipe_collapses_and_says_why(void **state)
     struct err err = {0};
     struct recipe r;
     toy_init(&t, 200, 200, 7);
-    recipe_named("paper", MODEL_DAT, 5000, 200, &r);
+    recipe_named("paper", MODEL_DAT, (struct recipe_data){5000, 200, 0, false}, &r);
     r.k = 8;
     r.width[0] = 32;
     r.width[1] = 16;
@@ -253,6 +281,7 @@ int main(void)
         cmocka_unit_test(both_models_learn_more_than_popularity),
         cmocka_unit_test(every_loss_and_batching_runs),
         cmocka_unit_test_setup_teardown(the_checkpoint_is_the_best_epoch, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(weights_of_time_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resumed_run_ends_with_the_same_bits, set_up, tear_down),
         cmocka_unit_test_setup_teardown(closed_form_fills_the_users_table, set_up, tear_down),
         cmocka_unit_test_setup_teardown(resuming_with_another_recipe_is_refused, set_up, tear_down),

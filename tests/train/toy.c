@@ -158,6 +158,16 @@ void toy_init(struct toy *t, uint32_t n_users, uint32_t n_items, uint64_t seed)
     draw_all(t, seed);
 }
 
+void toy_give_times(struct toy *t)
+{
+    struct dataset *d = &t->d;
+    size_t n = (size_t)d->n_users * 16;
+    t->time = calloc(n, sizeof(*t->time));
+    for (size_t i = 0; i < n; i++)
+        t->time[i] = 1000000000 + (int64_t)i;
+    d->train.time = d->valid.time = d->test.time = d->held.time = t->time;
+}
+
 /* Moves what is withheld from one split to the end of `held`'s rows of the same user. */
 static void withhold(struct toy *t, int split, uint64_t *held_n)
 {
@@ -200,6 +210,7 @@ void toy_hold_out(struct toy *t, uint32_t n_users, uint32_t n_items)
 
 void toy_fini(struct toy *t)
 {
+    free(t->time);
     for (int k = 0; k < 4; k++) {
         free(t->off[k]);
         free(t->item[k]);
@@ -232,7 +243,7 @@ struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t se
 struct recipe toy_recipe(enum model_kind kind)
 {
     struct recipe r;
-    recipe_named("plain", kind, 5000, 100, &r);
+    recipe_named("plain", kind, (struct recipe_data){5000, 100, 0, false}, &r);
     r.k = 4;
     r.n_layers = 3;
     r.width[0] = 12;
@@ -245,10 +256,19 @@ struct recipe toy_recipe(enum model_kind kind)
     return r;
 }
 
+struct recipe toy_recipe_timed(void)
+{
+    struct recipe r = toy_recipe_closed();
+    r.denoise = 0;
+    r.window = 2;
+    r.recency = true;
+    return r;
+}
+
 struct recipe toy_recipe_closed(void)
 {
     struct recipe r;
-    recipe_duet(MODEL_DAT, AUG_CLOSED, 5000, 100, &r);
+    recipe_duet(MODEL_DAT, AUG_CLOSED, (struct recipe_data){5000, 100, 0, false}, &r);
     r.k = 4;
     r.width[0] = 12;
     r.width[1] = 6;

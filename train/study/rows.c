@@ -117,9 +117,9 @@ static struct recipe named(const struct maker *m, const char *recipe, enum model
 {
     struct recipe r = {0};
     if (model_kind_stored(kind))
-        baseline_recipe(kind, m->d->n_users, m->d->n_items, &r);
+        baseline_recipe(kind, recipe_data_of(m->d), &r);
     else
-        recipe_named(recipe, kind, m->d->n_users, m->d->n_items, &r);
+        recipe_named(recipe, kind, recipe_data_of(m->d), &r);
     return r;
 }
 
@@ -128,7 +128,7 @@ static struct recipe plain_aug(const struct maker *m)
 {
     struct recipe r = named(m, m->o->recipe, MODEL_DAT);
     if (r.aug == AUG_CLOSED)
-        recipe_duet(MODEL_DAT, AUG_TABLE, m->d->n_users, m->d->n_items, &r);
+        recipe_duet(MODEL_DAT, AUG_TABLE, recipe_data_of(m->d), &r);
     r.amm = r.cal = false;
     return r;
 }
@@ -343,7 +343,7 @@ bool study_make(struct study *s, const char *name, const struct study_options *o
     struct recipe any;
     *s = (struct study){.n_seeds = o->n_seeds};
     struct maker m = {s, o, d, err};
-    if (!recipe_named(o->recipe, MODEL_DAT, d->n_users, d->n_items, &any))
+    if (!recipe_named(o->recipe, MODEL_DAT, recipe_data_of(d), &any))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want duet, plain or paper", o->recipe);
     for (size_t i = 0; i < sizeof(studies) / sizeof(*studies); i++) {
         if (strcmp(name, studies[i].name) != 0)
