@@ -264,6 +264,35 @@ bool experiment_table_tally(struct experiment_table *t, const struct experiment_
     return true;
 }
 
+/* Is `v` what `old` was before it was stopped? */
+static bool is_stopped(const struct experiment_variant *v, const struct experiment_variant *old)
+{
+    struct experiment_variant was = *old;
+    was.buckets = old->stopped.buckets;
+    return old->stopped.reason[0] && old->buckets == 0 && same_variant(v, &was);
+}
+
+static void keep_stopped(struct experiment *e, const struct experiment *old)
+{
+    if (memcmp(&e->guardrails, &old->guardrails, sizeof(e->guardrails)) != 0)
+        return;
+    for (size_t v = 0; v < e->n_variants; v++)
+        for (size_t o = 0; o < old->n_variants; o++)
+            if (is_stopped(&e->variant[v], &old->variant[o]) && v != experiment_control(e)) {
+                e->variant[v].stopped = old->variant[o].stopped;
+                experiment_give(e, v, experiment_control(e));
+            }
+}
+
+void experiment_table_keep_stopped(struct experiment_table *t, const struct experiment_table *before)
+{
+    for (size_t i = 0; i < t->n; i++) {
+        int at = experiment_table_find(before, t->e[i].name, strlen(t->e[i].name));
+        if (at >= 0)
+            keep_stopped(&t->e[i], &before->e[at]);
+    }
+}
+
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n)
 {
     for (size_t i = 0; i < t->n; i++)

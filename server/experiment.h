@@ -89,6 +89,9 @@ void experiment_table_set_metric(struct experiment_table *t, size_t experiment, 
 /* While the table has one owner: each experiment gets a tally (tally.h), that of `before` (may be NULL) where the same experiment is
  * there, else a new one. *fresh: false if the table has its tallies already, and nothing was done. */
 bool experiment_table_tally(struct experiment_table *t, const struct experiment_table *before, bool *fresh, struct err *err);
+/* While the table has one owner: a variant that `before` has stopped stays so, its buckets the control's, unless its definition (weight
+ * among it) or the experiment's guardrails are others now. */
+void experiment_table_keep_stopped(struct experiment_table *t, const struct experiment_table *before);
 bool experiment_table_has_shadow(const struct experiment_table *t);
 /* Index or -1. */
 int experiment_table_find(const struct experiment_table *t, const char *name, size_t n);

@@ -315,6 +315,9 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
     struct experiment_table *t = table_for(app->parts->state, next, &from_state, err);
     bool ok = t != NULL;
     if (ok) {
+        const struct generation *g = generation_acquire(app->generations);
+        experiment_table_keep_stopped(t, g->experiments);
+        generation_release(app->generations, g);
         ok = experiment_report_prepare(app, t, err) && apply_models(app, next, t, err);
         if (ok) {
             exposure_tune(app->parts->exposure, next->exposure.sample);

@@ -427,6 +427,31 @@ def a_faulty_variant_loses_its_traffic(work):
             check(f"{bad}", d.admin.call("PUT", "/v1/admin/experiments", table)[1]["code"], "invalid_experiments")
 
 
+def a_stopped_variant_stays_so_over_a_sighup(work):
+    """Without a state file, whoever reads the configuration again gives a faulty variant its traffic back."""
+    publish(f"{work}/models", "dat", 1, 1)
+    os.mkdir(f"{work}/models/tt")
+    with Daemon(work, ["dat", "tt"], guarded("{error_share: 0.2, min_requests: 40}"), state=False, wait_ready=False) as d:
+        d.until(lambda: d.data.get("/v1/models/dat")[1].get("ready"), "the model that is there")
+        ask(d, 120)
+        d.until(lambda: variant(d, "b")["weight"] == 0, "the end of the variant")
+
+        def hang_up(old, new):
+            with open(d.config, encoding="utf-8") as f:
+                text = f.read()
+            with open(d.config, "w", encoding="utf-8") as f:
+                f.write(text.replace(old, new))
+            before = d.logged().count('"event":"config_read"')
+            d.process.send_signal(signal.SIGHUP)
+            d.until(lambda: d.logged().count('"event":"config_read"') > before, "SIGHUP's end")
+
+        hang_up("max_lag_ms: 0", "max_lag_ms: 60000")
+        check("still stopped", (variant(d, "b")["weight"], variant(d, "b")["stopped"]["weight"], variant(d, "a")["ranges"]), (0, 50, [[0, 9999]]))
+        check("metric", metric(d, "duet_experiment_variant_stopped", 'experiment="main",variant="b"'), 1)
+        hang_up("model: dat, weight: 50}, {name: b, model: tt, weight: 50", "model: dat, weight: 60}, {name: b, model: tt, weight: 40")
+        check("another weight", ("stopped" in variant(d, "b"), variant(d, "b")["weight"]), (False, 40))
+
+
 def slow_and_empty_variants_too(work):
     """Only errors count; or the control is stopped, and nobody is left."""
     world(work)
@@ -441,4 +466,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, replicas_agree, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, slow_and_empty_variants_too])
+    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, replicas_agree, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, a_stopped_variant_stays_so_over_a_sighup, slow_and_empty_variants_too])
