@@ -60,7 +60,7 @@ static bool is_section(const char *word)
 static bool unknown_section(const struct ynode *at, const char *name, const char *word, struct err *err)
 {
     static const char *const known[] = {"data",  "admin", "http",  "limits", "admission",  "load",
-                                        "state", "log",   "drain", "models", "experiments"};
+                                        "state", "log",   "drain", "models", "labels", "experiments"};
     const char *near = ynode_nearest(word, known, sizeof(known) / sizeof(known[0]));
     if (near)
         return ynode_error(at, name, err, "unknown section %s; did you mean %s?", word, near);
@@ -107,6 +107,8 @@ static bool read_tree(struct config *c, const struct ynode *root, const char *na
         bool ok;
         if (strcmp(key->text, "models") == 0)
             ok = lists_read_models(c, value, name, err);
+        else if (strcmp(key->text, "labels") == 0)
+            ok = lists_read_labels(c, value, name, err);
         else if (strcmp(key->text, "experiments") == 0)
             ok = lists_read_experiments(c, value, name, err);
         else
@@ -124,7 +126,7 @@ static bool set_by_name(struct config *c, const char *key, const char *value, co
     const struct key *k = key_find(key);
     const char *near = k ? NULL : key_nearest(key);
     struct err why = {0};
-    if (!k && (strcmp(key, "models") == 0 || strcmp(key, "experiments") == 0))
+    if (!k && (strcmp(key, "models") == 0 || strcmp(key, "labels") == 0 || strcmp(key, "experiments") == 0))
         return err_set(err, ERR_ARG, "%s: %s can only be given in the file", where, key);
     if (!k)
         return err_set(err, ERR_ARG, "%s: unknown key %s%s%s%s", where, key,

@@ -1,7 +1,7 @@
 /* config.h - duetd's configuration as plain structs: defaults < YAML file < DUET__SECTION__KEY < --set section.key=value.
  * Place:   main.c copies what each module needs into that module's params; nothing below server/ and cli/ reads this.
  * Scalars: come from the key table (keys.h), which also gives ranges, defaults, the sample file and docs/operations.md's table.
- * Lists:   `models` and `experiments` come from the file alone.
+ * Lists:   `models`, `labels` and `experiments` come from the file alone.
  * Threads: const once read; a reload reads a second one and compares. */
 #ifndef DUET_CONFIG_CONFIG_H
 #define DUET_CONFIG_CONFIG_H
@@ -14,12 +14,19 @@
 #include "core/base/mem.h"
 
 struct config_model {
-    char *name;       // [A-Za-z0-9._-]{1,64}
+    char *name;       // [A-Za-z0-9._-]{1,64}; one entry of several `versions`: name@version
     char *path;       // <repository>/<model>: the folder of versions
     uint64_t version; // 0 = the newest
     char *index_layout;   // auto | plain | fast | compact; NULL = auto
     double target_recall; // 0.5 to 1; 0 = the bundle's
     int line;         // in the file, for messages
+};
+
+/* Another name for a model, that can be moved to another one. */
+struct config_label {
+    char *name;  // as a model's, '@' allowed
+    char *model;
+    int line;
 };
 
 struct config_variant {
@@ -96,6 +103,8 @@ struct config {
     } drain;
     struct config_model *model;
     size_t n_models;
+    struct config_label *label;
+    size_t n_labels;
     struct config_experiment *experiment;
     size_t n_experiments;
 };

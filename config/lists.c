@@ -16,7 +16,7 @@
 /* One member of a list's entry: where it goes, and how it is read. */
 struct member {
     const char *name;
-    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS, M_JSON, M_BOOL } kind;
+    enum { M_NAME, M_TEXT, M_UINT, M_VERSION, M_VERSIONS, M_MODEL, M_WEIGHT, M_LAYOUT, M_RECALL, M_VARIANTS, M_LIMIT, M_GUARDRAILS, M_JSON, M_BOOL } kind;
     void *out;
     bool needed;
 };
@@ -59,6 +59,28 @@ static bool read_version(const struct ynode *v, const char *name, uint64_t *out,
         return true;
     return (ynode_uint(v, name, out, NULL) && *out > 0) ||
            ynode_error(v, name, err, "found \"%.60s\", want latest or a version from 1", s);
+}
+
+/* Of a model that is served in several versions. */
+struct versions {
+    uint64_t v[MODELS_MAX];
+    size_t n;
+};
+
+static bool read_versions(const struct ynode *list, const char *name, struct versions *out, struct err *err)
+{
+    if (list->kind != YNODE_SEQ || list->n == 0 || list->n > MODELS_MAX)
+        return ynode_error(list, name, err, "versions: want a list of 1 to %d versions", MODELS_MAX);
+    for (size_t i = 0; i < list->n; i++) {
+        uint64_t v;
+        if (!ynode_uint(&list->child[i], name, &v, NULL) || v == 0)
+            return ynode_error(&list->child[i], name, err, "found \"%.60s\", want a version from 1", list->child[i].text);
+        for (size_t j = 0; j < i; j++)
+            if (out->v[j] == v)
+                return ynode_error(&list->child[i], name, err, "version %llu stands here for the second time", (unsigned long long)v);
+        out->v[out->n++] = v;
+    }
+    return true;
 }
 
 static bool read_weight(const struct ynode *v, const char *name, double *out, struct err *err)
@@ -137,6 +159,10 @@ static bool read_member(const struct member *m, const struct ynode *v, const cha
         return ynode_uint(v, name, m->out, err);
     case M_VERSION:
         return read_version(v, name, m->out, err);
+    case M_MODEL:
+        return lists_read_model_name(v, name, m->out, err);
+    case M_VERSIONS:
+        return read_versions(v, name, m->out, err);
     case M_WEIGHT:
         return read_weight(v, name, m->out, err);
     case M_LAYOUT:
@@ -213,17 +239,29 @@ bool lists_read_models(struct config *c, const struct ynode *list, const char *n
 {
     if (!open_list(list, name, "models", MODELS_MAX, sizeof(c->model[0]), &c->model, err))
         return false;
+    free(c->model); // its versions may make more of a model than the list has entries
+    if (!(c->model = mem_array(MODELS_MAX, sizeof(c->model[0]), err)))
+        return false;
     for (size_t i = 0; i < list->n; i++) {
-        struct config_model *m = &c->model[c->n_models++];
+        size_t at = c->n_models++;
+        struct config_model *m = &c->model[at];
+        struct versions several = {.n = 0};
         const struct member members[] = {{"name", M_NAME, &m->name, true},
                                          {"path", M_TEXT, &m->path, true},
                                          {"version", M_VERSION, &m->version, false},
+                                         {"versions", M_VERSIONS, &several, false},
                                          {"index_layout", M_LAYOUT, &m->index_layout, false},
                                          {"target_recall", M_RECALL, &m->target_recall, false},
                                          {NULL, M_TEXT, NULL, false}};
         m->line = list->child[i].line;
         if (!read_entry(&list->child[i], members, name, "a model", err))
             return false;
+        if (several.n && ynode_get(&list->child[i], "version"))
+            return ynode_error(&list->child[i], name, err, "a model with both version and versions; want one of them");
+        if (several.n && !lists_expand_versions(c, at, several.v, several.n, MODELS_MAX, err))
+            return err_prefix(err, "%s:%d", name, m->line);
+        if (c->n_models == MODELS_MAX && i + 1 < list->n)
+            return ynode_error(&list->child[i + 1], name, err, "models: more than %d with all of their versions", MODELS_MAX);
     }
     return true;
 }
@@ -235,7 +273,7 @@ static bool read_variants(struct config_experiment *e, const struct ynode *list,
     for (size_t i = 0; i < list->n; i++) {
         struct config_variant *v = &e->variant[e->n_variants++];
         const struct member members[] = {{"name", M_NAME, &v->name, true},
-                                         {"model", M_NAME, &v->model, false},
+                                         {"model", M_MODEL, &v->model, false},
                                          {"weight", M_WEIGHT, &v->weight, true},
                                          {"ef", M_UINT, &v->ef, false},
                                          {"k", M_UINT, &v->k, false},
@@ -289,14 +327,6 @@ bool lists_read_experiments(struct config *c, const struct ynode *list, const ch
 
 // --------------------------------------------------------------------------------------------------------- checks
 
-static bool known_model(const struct config *c, const char *model)
-{
-    for (size_t i = 0; i < c->n_models; i++)
-        if (strcmp(c->model[i].name, model) == 0)
-            return true;
-    return false;
-}
-
 static bool at(struct err *err, const char *name, int line, const char *what, const char *found, const char *want)
 {
     return err_set(err, ERR_ARG, "%s:%d: %s \"%s\" %s", name, line, what, found, want);
@@ -313,8 +343,8 @@ static bool check_experiment(const struct config *c, const struct config_experim
         for (size_t j = 0; j < i; j++)
             if (strcmp(v->name, e->variant[j].name) == 0)
                 return at(err, name, v->line, "variant", v->name, "stands here for the second time");
-        if (v->model && !known_model(c, v->model))
-            return at(err, name, v->line, "model", v->model, "of a variant is not in models");
+        if (v->model && !lists_known_model(c, v->model))
+            return at(err, name, v->line, "model", v->model, "of a variant is not in models, nor a label");
         sum += v->weight;
     }
     if (fabs(sum - 100) > 1e-6)
@@ -329,6 +359,8 @@ bool lists_check(const struct config *c, const char *name, struct err *err)
         for (size_t j = 0; j < i; j++)
             if (strcmp(c->model[i].name, c->model[j].name) == 0)
                 return at(err, name, c->model[i].line, "model", c->model[i].name, "stands here for the second time");
+    if (!lists_check_labels(c, name, err))
+        return false;
     for (size_t i = 0; i < c->n_experiments; i++) {
         for (size_t j = 0; j < i; j++)
             if (strcmp(c->experiment[i].name, c->experiment[j].name) == 0)
@@ -387,9 +419,12 @@ void lists_dump(const struct config *c, struct buf *out)
 {
     buf_puts(out, c->n_models ? "models:\n" : "models: []\n");
     for (size_t i = 0; i < c->n_models; i++) {
-        dump_pair(out, "  - {name", c->model[i].name);
+        const char *at_version = strchr(c->model[i].name, '@'); // one of several
+        buf_printf(out, "  - {name: \"%.*s\"", (int)strcspn(c->model[i].name, "@"), c->model[i].name);
         dump_pair(out, ", path", c->model[i].path);
-        if (c->model[i].version)
+        if (at_version)
+            buf_printf(out, ", versions: [%s]", at_version + 1);
+        else if (c->model[i].version)
             buf_printf(out, ", version: %llu", (unsigned long long)c->model[i].version);
         else
             buf_puts(out, ", version: latest");
@@ -398,6 +433,7 @@ void lists_dump(const struct config *c, struct buf *out)
             buf_printf(out, ", target_recall: %.17g", c->model[i].target_recall);
         buf_puts(out, "}\n");
     }
+    lists_dump_labels(c, out);
     buf_puts(out, c->n_experiments ? "experiments:\n" : "experiments: []\n");
     for (size_t i = 0; i < c->n_experiments; i++) {
         const struct config_experiment *e = &c->experiment[i];
@@ -420,6 +456,7 @@ void lists_free(struct config *c)
         free(c->model[i].index_layout);
     }
     free(c->model);
+    lists_free_labels(c);
     for (size_t i = 0; i < c->n_experiments; i++) {
         struct config_experiment *e = &c->experiment[i];
         for (size_t j = 0; j < e->n_variants; j++) {

@@ -127,12 +127,35 @@ struct generations {
     bool reaper_runs;
 };
 
-int generation_find(const struct generation *g, const char *name, size_t n)
+static int find_model(const struct generation *g, const char *name, size_t n)
 {
     for (size_t i = 0; i < g->n_models; i++)
         if (strlen(g->model[i].name) == n && memcmp(g->model[i].name, name, n) == 0)
             return (int)i;
     return -1;
+}
+
+int generation_find(const struct generation *g, const char *name, size_t n)
+{
+    int i = find_model(g, name, n);
+    const char *model = i < 0 ? labels_find(g->labels, name, n) : NULL;
+    return model ? find_model(g, model, strlen(model)) : i;
+}
+
+size_t generation_names(const struct generation *g, const struct labels *l, const char **out)
+{
+    const char *models[GENERATION_MODELS_MAX];
+    for (size_t i = 0; i < g->n_models; i++)
+        models[i] = g->model[i].name;
+    return labels_and_models(l, models, g->n_models, out);
+}
+
+/* The first model, or, if it is one of several versions, the one that its bare name stands for. */
+static void set_labels(struct generation *g, struct labels *l)
+{
+    g->labels = l;
+    int i = g->n_models ? generation_find(g, g->model[0].name, strcspn(g->model[0].name, "@")) : 0;
+    g->first = i < 0 ? 0 : (size_t)i;
 }
 
 static void generation_free(struct generation *g)
@@ -142,6 +165,7 @@ static void generation_free(struct generation *g)
     for (size_t i = 0; g->model && i < g->n_models; i++)
         loaded_unref(g->model[i].loaded);
     experiment_table_unref(g->experiments);
+    labels_unref(g->labels);
     free(g->model);
     free(g);
 }
@@ -171,6 +195,7 @@ static struct generation *generation_copy(const struct generation *from, struct 
     for (size_t i = 0; i < g->n_models; i++)
         loaded_ref(g->model[i].loaded);
     g->experiments = experiment_table_ref(from->experiments);
+    set_labels(g, labels_ref(from->labels));
     return g;
 }
 
@@ -207,7 +232,7 @@ static struct generation *generation_of_names(const char *const *names, size_t n
         return NULL;
     for (size_t i = 0; i < n; i++) {
         size_t len = strlen(names[i]);
-        if (len == 0 || len > GENERATION_NAME_MAX || generation_find(g, names[i], len) >= 0) {
+        if (len == 0 || len > GENERATION_NAME_MAX || find_model(g, names[i], len) >= 0) {
             err_set(err, ERR_ARG, "model name '%.80s': need 1 to %d bytes, each name once", names[i],
                     GENERATION_NAME_MAX);
             generation_free(g);
@@ -311,7 +336,7 @@ bool generation_swap_model(struct generations *s, const char *name, struct loade
                            struct err *err)
 {
     pthread_mutex_lock(&s->publish_lock);
-    int i = generation_find(s->current, name, strlen(name)); // only publishers write `current`, and we are the one
+    int i = find_model(s->current, name, strlen(name)); // only publishers write `current`, and we are the one
     struct generation *next = NULL;
     if (i < 0)
         err_set(err, ERR_NOT_FOUND, "no model '%s' is configured", name);
@@ -336,8 +361,21 @@ bool generation_swap_experiments(struct generations *s, struct experiment_table 
     return next != NULL;
 }
 
+bool generation_swap_labels(struct generations *s, struct labels *l, struct err *err)
+{
+    pthread_mutex_lock(&s->publish_lock);
+    struct generation *next = generation_copy(s->current, err);
+    if (next) {
+        labels_unref(next->labels);
+        set_labels(next, l);
+        publish(s, next);
+    }
+    pthread_mutex_unlock(&s->publish_lock);
+    return next != NULL;
+}
+
 bool generation_swap_names(struct generations *s, const char *const *names, size_t n, struct experiment_table *t,
-                           struct err *err)
+                           struct labels *l, struct err *err)
 {
     pthread_mutex_lock(&s->publish_lock);
     const struct generation *now = s->current;
@@ -345,8 +383,9 @@ bool generation_swap_names(struct generations *s, const char *const *names, size
     if (next) {
         next->serial = now->serial + 1;
         next->experiments = t;
+        set_labels(next, l);
         for (size_t i = 0; i < n; i++) {
-            int was = generation_find(now, names[i], strlen(names[i]));
+            int was = find_model(now, names[i], strlen(names[i]));
             if (was >= 0)
                 set_model(&next->model[i], loaded_ref(now->model[was].loaded), now->model[was].degraded);
         }

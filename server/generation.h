@@ -19,6 +19,7 @@
 #include "core/bundle.h"
 #include "core/retrieve.h"
 #include "server/experiment.h"
+#include "server/labels.h"
 
 #define GENERATION_MODELS_MAX 64
 #define GENERATION_NAME_MAX 64
@@ -65,12 +66,17 @@ struct generation {
     size_t n_models;
     struct generation_model *model; // [n_models], in the order of the configuration
     struct experiment_table *experiments;
+    struct labels *labels; // NULL: none
+    size_t first;          // the model of requests that name none, where no experiment does
     _Atomic unsigned refs;
     struct generation *next_retired;
 };
 
-/* Index of the model of that name, or -1. */
+/* Index of the model of that name or label, or -1. */
 int generation_find(const struct generation *g, const char *name, size_t n);
+
+/* Names that a request may use with the labels `l` (NULL: the models alone), borrowed, into out[LABELS_MAX + GENERATION_MODELS_MAX]. */
+size_t generation_names(const struct generation *g, const struct labels *l, const char **out);
 
 struct generations;
 
@@ -89,10 +95,12 @@ bool generation_swap_model(struct generations *s, const char *name, struct loade
                            struct err *err);
 /* The experiment table: takes a count of `t`. */
 bool generation_swap_experiments(struct generations *s, struct experiment_table *t, struct err *err);
-/* The list of models (those of the same name keep what they have loaded) together with the experiment table: takes a
- * count of `t`. */
+/* The list of models (those of the same name keep what they have loaded) together with the experiment table and the labels: takes counts of
+ * `t` and `l` (NULL: none). */
 bool generation_swap_names(struct generations *s, const char *const *names, size_t n, struct experiment_table *t,
-                           struct err *err);
+                           struct labels *l, struct err *err);
+/* The labels alone: takes a count of `l`. */
+bool generation_swap_labels(struct generations *s, struct labels *l, struct err *err);
 
 /* Wait until every generation but the current one has been freed, at most timeout_ms. For tests and shutdown. */
 bool generation_settle(struct generations *s, unsigned timeout_ms);

@@ -6,6 +6,7 @@
 
 #include "config/yaml.h"
 #include "core/base/utf8.h"
+#include "server/admin_body.h"
 #include "server/experiment_report.h"
 #include "server/problem.h"
 #include "server/serve.h"
@@ -15,50 +16,11 @@
 
 // ------------------------------------------------------------------------------------------------------- bodies
 
-/* The body as an object with no members but those of `known`. NULL: answered. An empty body is {} where `may_be_empty`.
- */
-static json_t *read_object(const struct http_request *r, const char *const *known, size_t n, bool may_be_empty,
-                           struct http_response *resp)
-{
-    struct err err = {0};
-    const char *key;
-    json_t *v;
-    if (r->body_len == 0 && may_be_empty)
-        return json_object();
-    json_t *o = json_parse(r->body, r->body_len, &err);
-    if (!o) {
-        problem_write(resp, r, 400, "malformed_json", "", "%s", err.msg);
-        return NULL;
-    }
-    if (!json_is_object(o)) {
-        problem_write(resp, r, 400, "wrong_type", "", "found no object");
-        json_decref(o);
-        return NULL;
-    }
-    json_object_foreach(o, key, v)
-    {
-        size_t i = 0;
-        while (i < n && strcmp(known[i], key) != 0)
-            i++;
-        if (i < n)
-            continue;
-        const char *near = ynode_nearest(key, known, n);
-        char pointer[80];
-        snprintf(pointer, sizeof(pointer), "/%.64s", key);
-        problem_write(resp, r, 400, "unknown_field", utf8_valid(pointer, strlen(pointer)) ? pointer : "",
-                      "unknown field '%.64s'%s%s%s", key, near ? ", did you mean '" : "", near ? near : "",
-                      near ? "'?" : "");
-        json_decref(o);
-        return NULL;
-    }
-    return o;
-}
-
 /* {"version": N} or nothing. False: answered. */
 static bool read_version(const struct http_request *r, uint64_t *version, struct http_response *resp)
 {
     static const char *const known[] = {"version"};
-    json_t *o = read_object(r, known, 1, true, resp);
+    json_t *o = admin_read_object(r, known, 1, true, resp);
     if (!o)
         return false;
     const json_t *v = json_object_get(o, "version");
@@ -69,22 +31,6 @@ static bool read_version(const struct http_request *r, uint64_t *version, struct
                       VERSION_MAX);
     json_decref(o);
     return ok;
-}
-
-/* If-Match: "N" or N or absent. False: answered. */
-static bool read_if_match(const struct http_request *r, uint64_t *revision, struct http_response *resp)
-{
-    const char *h = http_header(r, "If-Match");
-    char *end;
-    *revision = STATE_ANY_REVISION;
-    if (!h || strcmp(h, "*") == 0)
-        return true;
-    bool quoted = *h == '"';
-    h += quoted;
-    *revision = *h >= '0' && *h <= '9' ? strtoull(h, &end, 10) : STATE_ANY_REVISION;
-    if (*revision == STATE_ANY_REVISION || *end != (quoted ? '"' : '\0') || (quoted && end[1]))
-        return !problem_write(resp, r, 400, "invalid_header", NULL, "If-Match must be a revision such as \"12\"");
-    return true;
 }
 
 // ------------------------------------------------------------------------------------------------------- operations
@@ -146,7 +92,7 @@ bool handle_admin_verify(struct app *app, struct http_request *r, const struct r
 bool handle_admin_rollback(struct app *app, struct http_request *r, const struct route_match *m,
                            struct http_response *resp)
 {
-    json_t *o = read_object(r, NULL, 0, true, resp);
+    json_t *o = admin_read_object(r, NULL, 0, true, resp);
     json_decref(o);
     return !o || submit(app, r, OPERATION_ROLLBACK, m->value[0], 0, resp);
 }
@@ -200,27 +146,15 @@ bool handle_admin_experiments_get(struct app *app, struct http_request *r, const
     return answer_experiments(app, r, resp);
 }
 
-static bool change_failed(const struct http_request *r, const struct err *err, struct http_response *resp)
-{
-    if (err->code == ERR_MISMATCH)
-        return problem_write(resp, r, 412, "revision_mismatch", NULL, "%s", err->msg);
-    if (err->code == ERR_STATE)
-        return problem_write(resp, r, 409, "state_read_only", NULL, "%s", err->msg);
-    if (err->code == ERR_ARG || err->code == ERR_LIMIT)
-        return problem_write(resp, r, 422, "invalid_experiments", "/experiments", "%s", err->msg);
-    return problem_from_err(resp, r, err, NULL);
-}
-
 /* Check against what runs now, write down, then serve. The lock is held. */
 static bool change_experiments(struct app *app, struct service_parts *s, const json_t *o, uint64_t if_match,
                                struct err *err)
 {
-    const char *names[GENERATION_MODELS_MAX];
+    const char *names[LABELS_MAX + GENERATION_MODELS_MAX];
     const struct generation *g = generation_acquire(app->generations);
-    for (size_t i = 0; i < g->n_models; i++)
-        names[i] = g->model[i].name;
+    size_t n = generation_names(g, g->labels, names);
     struct experiment_table *t = experiment_table_from_json(o, g->experiments, err);
-    bool ok = t && experiment_table_check_models(t, names, g->n_models, err);
+    bool ok = t && experiment_table_check_models(t, names, n, err);
     if (ok) {
         ok = experiment_report_prepare(app, t, err) && state_set_experiments(s->state, t, if_match, NULL, err) &&
              generation_swap_experiments(app->generations, t, err);
@@ -246,7 +180,7 @@ bool handle_admin_experiments_put(struct app *app, struct http_request *r, const
         return problem_write(resp, r, 409, "state_read_only", NULL,
                              "state.path is not configured, so a change would be lost: set it, or change the "
                              "configuration file and send SIGHUP");
-    json_t *o = read_if_match(r, &if_match, resp) ? read_object(r, known, 4, false, resp) : NULL;
+    json_t *o = admin_read_if_match(r, &if_match, resp) ? admin_read_object(r, known, 4, false, resp) : NULL;
     if (!o)
         return true;
     pthread_mutex_lock(&s->experiments_lock);
@@ -254,7 +188,7 @@ bool handle_admin_experiments_put(struct app *app, struct http_request *r, const
     pthread_mutex_unlock(&s->experiments_lock);
     json_decref(o);
     if (!ok)
-        return change_failed(r, &err, resp);
+        return admin_change_failed(r, &err, "invalid_experiments", "/experiments", resp);
     log_event(&app->log, LOG_INFO, "experiments_changed", LOG_INT("revision", state_revision(s->state)),
               LOG_STR("request_id", r->id));
     return answer_experiments(app, r, resp);
@@ -280,7 +214,7 @@ bool handle_admin_log_level(struct app *app, struct http_request *r, const struc
     static const char *const known[] = {"level"};
     enum log_level level;
     (void)m;
-    json_t *o = read_object(r, known, 1, false, resp);
+    json_t *o = admin_read_object(r, known, 1, false, resp);
     if (!o)
         return true;
     const char *name = json_string_value(json_object_get(o, "level"));

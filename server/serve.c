@@ -84,16 +84,14 @@ bool serve_failed(struct app *app, const struct http_request *r, const struct er
 bool serve_unknown_model(const struct http_request *r, const struct generation *g, const char *name, size_t n,
                          const char *pointer, struct http_response *resp)
 {
-    const char *known[GENERATION_MODELS_MAX];
+    const char *known[LABELS_MAX + GENERATION_MODELS_MAX];
     char word[GENERATION_NAME_MAX + 1];
     size_t len = n < sizeof(word) - 1 ? n : sizeof(word) - 1;
     while (len < n && len > 0 && ((unsigned char)name[len] & 0xc0) == 0x80)
         len--; // whole characters
     memcpy(word, name, len);
     word[len] = '\0';
-    for (size_t i = 0; i < g->n_models; i++)
-        known[i] = g->model[i].name;
-    const char *near = ynode_nearest(word, known, g->n_models);
+    const char *near = ynode_nearest(word, known, generation_names(g, g->labels, known));
     if (near)
         return problem_write(resp, r, 404, "unknown_model", pointer, "no model '%s' is configured, did you mean '%s'?",
                              word, near);
@@ -169,8 +167,8 @@ static bool name_model(const struct http_request *r, const struct query *q, stru
     if (!experiment_assign(c->g->experiments, q->user_id.p, q->user_id.n, http_header(r, "X-Experiment-Override"),
                            &c->a, &err))
         return !problem_write(resp, r, 400, "invalid_override", NULL, "%s", err.msg);
-    int i = c->a.model ? generation_find(c->g, c->a.model, strlen(c->a.model)) : 0;
-    c->model = i < 0 ? 0 : (size_t)i; // tables are checked against the models when they are set
+    int i = c->a.model ? generation_find(c->g, c->a.model, strlen(c->a.model)) : -1;
+    c->model = i < 0 ? c->g->first : (size_t)i; // tables are checked against the models when they are set
     return true;
 }
 

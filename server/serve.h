@@ -133,6 +133,8 @@ bool handle_admin_operation(struct app *app, struct http_request *r, const struc
                             struct http_response *resp);
 bool handle_admin_experiments_get(struct app *app, struct http_request *r, const struct route_match *m,
                                   struct http_response *resp);
+bool handle_admin_labels_get(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
+bool handle_admin_labels_put(struct app *app, struct http_request *r, const struct route_match *m, struct http_response *resp);
 bool handle_admin_experiments_put(struct app *app, struct http_request *r, const struct route_match *m,
                                   struct http_response *resp);
 bool handle_admin_config(struct app *app, struct http_request *r, const struct route_match *m,

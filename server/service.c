@@ -106,6 +106,18 @@ static const struct route routes[] = {
      .needs_token = true,
      .handler = handle_admin_operation},
     {.method = HTTP_GET,
+     .pattern = "/v1/admin/labels",
+     .on = ROUTE_ADMIN,
+     .name = "admin_labels",
+     .needs_token = true,
+     .handler = handle_admin_labels_get},
+    {.method = HTTP_PUT,
+     .pattern = "/v1/admin/labels",
+     .on = ROUTE_ADMIN,
+     .name = "admin_labels",
+     .needs_token = true,
+     .handler = handle_admin_labels_put},
+    {.method = HTTP_GET,
      .pattern = "/v1/admin/experiments",
      .on = ROUTE_ADMIN,
      .name = "admin_experiments",
@@ -160,16 +172,30 @@ static size_t model_list(const struct config *c, struct reload_model *list)
     return n;
 }
 
-/* The table in force for a configuration: the one set through the API, if there is one. Count 1. */
-static struct experiment_table *table_for(struct state *state, const struct config *c, bool *from_state,
-                                          struct err *err)
+/* The labels in force for a configuration: those set through the API, if there are any. Count 1. */
+static struct labels *labels_for(struct state *state, const struct config *c, struct err *err)
 {
     const char *names[GENERATION_MODELS_MAX];
+    size_t n = model_names(c, names);
+    struct labels *set = state ? state_labels(state) : NULL, *l = set ? set : labels_from_config(c->label, c->n_labels, err);
+    struct labels *all = l && labels_check(l, names, n, err) ? labels_complete(l, names, n, err) : NULL;
+    if (!all && set)
+        err_prefix(err, "the state file's labels (state.path) do not fit the configured models");
+    labels_unref(l);
+    return all;
+}
+
+/* The table in force for a configuration: the one set through the API, if there is one. Count 1. */
+static struct experiment_table *table_for(struct state *state, const struct config *c, const struct labels *labels, bool *from_state,
+                                          struct err *err)
+{
+    const char *names[GENERATION_MODELS_MAX], *all[LABELS_MAX + GENERATION_MODELS_MAX];
+    size_t n = labels_and_models(labels, names, model_names(c, names), all);
     struct experiment_table *t = state ? state_experiments(state) : NULL;
     *from_state = t != NULL;
     if (!t && !(t = experiment_table_from_config(c->experiment, c->n_experiments, err)))
         return NULL;
-    if (experiment_table_check_models(t, names, model_names(c, names), err))
+    if (experiment_table_check_models(t, all, n, err))
         return t;
     if (*from_state)
         err_prefix(err, "the state file's experiments (state.path) do not fit the configured models");
@@ -201,8 +227,10 @@ static bool check(const struct config *c, struct err *err)
     if (c->n_models > GENERATION_MODELS_MAX)
         return err_set(err, ERR_LIMIT, "%zu models are configured, at most %d can be served", c->n_models,
                        GENERATION_MODELS_MAX);
-    struct experiment_table *t = table_for(NULL, c, &from_state, err);
+    struct labels *l = labels_for(NULL, c, err);
+    struct experiment_table *t = l ? table_for(NULL, c, l, &from_state, err) : NULL;
     experiment_table_unref(t);
+    labels_unref(l);
     return t != NULL;
 }
 
@@ -271,13 +299,18 @@ static bool start(struct app *app, struct err *err)
     if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err) ||
         !(app->parts->workers = workers_new(app, (size_t)c->workers.queue, err)))
         return false;
-    struct experiment_table *t = table_for(app->parts->state, c, &app->parts->experiments_from_state, err);
-    if (!t)
+    struct labels *l = labels_for(app->parts->state, c, err);
+    struct experiment_table *t = l ? table_for(app->parts->state, c, l, &app->parts->experiments_from_state, err) : NULL;
+    if (!t) {
+        labels_unref(l);
         return false;
+    }
     tell_which_table(app, c, app->parts->experiments_from_state);
-    if (!experiment_report_prepare(app, t, err) || !(app->generations = generations_new(names, model_names(c, names), err)) ||
-        !generation_swap_experiments(app->generations, t, err)) {
+    size_t n = model_names(c, names);
+    if (!experiment_report_prepare(app, t, err) || !(app->generations = generations_new(names, n, err)) ||
+        !generation_swap_names(app->generations, names, n, t, l, err)) {
         experiment_table_unref(t);
+        labels_unref(l);
         return false;
     }
     metrics_gauge_fn(app->metrics, "duet_state_revision", "Revision of the state file.", NULL, read_revision,
@@ -286,7 +319,7 @@ static bool start(struct app *app, struct err *err)
            (app->parts->guardrails = guardrail_watch(app, err)) != NULL;
 }
 
-static bool apply_models(struct app *app, const struct config *next, struct experiment_table *t, struct err *err)
+static bool apply_models(struct app *app, const struct config *next, struct experiment_table *t, struct labels *l, struct err *err)
 {
     const char *names[GENERATION_MODELS_MAX], *old[GENERATION_MODELS_MAX];
     struct reload_model list[GENERATION_MODELS_MAX];
@@ -294,13 +327,18 @@ static bool apply_models(struct app *app, const struct config *next, struct expe
     for (size_t i = 0; i < g->n_models; i++)
         old[i] = g->model[i].name;
     struct experiment_table *before = experiment_table_ref(g->experiments);
-    bool ok = generation_swap_names(app->generations, names, model_names(next, names), t, err);
+    struct labels *labels_before = labels_ref(g->labels);
+    bool ok = generation_swap_names(app->generations, names, model_names(next, names), t, l, err);
     if (ok && !reloads_set_models(app->reloads, list, model_list(next, list), err)) {
-        ok = false; // back to what was; the count of `t` went with the generation that is gone again
+        ok = false; // back to what was; the counts of `t` and `l` went with the generation that is gone again
         experiment_table_ref(t);
-        if (generation_swap_names(app->generations, old, g->n_models, before, err))
+        labels_ref(l);
+        if (generation_swap_names(app->generations, old, g->n_models, before, labels_before, err)) {
             before = NULL;
+            labels_before = NULL;
+        }
     }
+    labels_unref(labels_before);
     if (ok)
         experiment_report_forget(app, before, t);
     experiment_table_unref(before);
@@ -312,18 +350,22 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
 {
     bool from_state = false;
     pthread_mutex_lock(&app->parts->experiments_lock);
-    struct experiment_table *t = table_for(app->parts->state, next, &from_state, err);
+    struct labels *l = labels_for(app->parts->state, next, err);
+    struct experiment_table *t = l ? table_for(app->parts->state, next, l, &from_state, err) : NULL;
     bool ok = t != NULL;
-    if (ok) {
+    if (!ok) {
+        labels_unref(l);
+    } else {
         const struct generation *g = generation_acquire(app->generations);
         experiment_table_keep_stopped(t, g->experiments);
         generation_release(app->generations, g);
-        ok = experiment_report_prepare(app, t, err) && apply_models(app, next, t, err);
+        ok = experiment_report_prepare(app, t, err) && apply_models(app, next, t, l, err);
         if (ok) {
             exposure_tune(app->parts->exposure, next->exposure.sample);
             tell_which_table(app, next, from_state);
         } else {
             experiment_table_unref(t);
+            labels_unref(l);
         }
     }
     pthread_mutex_unlock(&app->parts->experiments_lock);

@@ -22,6 +22,7 @@ struct content {
     struct pin pin[PINS_MAX];
     size_t n_pins;
     struct experiment_table *experiments; // counted; NULL = never set
+    struct labels *labels;                // the same
 };
 
 struct state {
@@ -70,6 +71,9 @@ static bool read_content(const json_t *o, struct content *c, struct err *err)
     const json_t *models = json_need_object(o, "models", err);
     if (!models || !read_pins(models, c, err))
         return false;
+    const json_t *labels = json_object_get(o, "labels");
+    if (labels && !json_is_null(labels) && !(c->labels = labels_from_json(labels, err)))
+        return err_prefix(err, "labels");
     const json_t *table = json_object_get(o, "experiments");
     if (!table || json_is_null(table))
         return true;
@@ -107,6 +111,7 @@ void state_free(struct state *s)
     if (!s)
         return;
     experiment_table_unref(s->now.experiments);
+    labels_unref(s->now.labels);
     pthread_mutex_destroy(&s->lock);
     free(s->path);
     free(s);
@@ -121,8 +126,9 @@ static json_t *content_to_json(const struct content *c, struct err *err)
         json_object_set_new(models, c->pin[i].model, json_pack("{s:I}", "pinned", (json_int_t)c->pin[i].version));
     if (c->experiments)
         table = experiment_table_to_json(c->experiments, err);
-    json_t *o = json_pack("{s:s, s:i, s:I, s:o, s:o}", "format", "duet-state", "format_version", 1, "revision",
-                          (json_int_t)c->revision, "models", models, "experiments", table);
+    json_t *labels = c->labels ? labels_to_json(c->labels) : json_null();
+    json_t *o = json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "format", "duet-state", "format_version", 1, "revision",
+                          (json_int_t)c->revision, "models", models, "labels", labels, "experiments", table);
     if (!o)
         err_set(err, ERR_NOMEM, "out of memory");
     return o;
@@ -210,6 +216,21 @@ bool state_set_experiments(struct state *s, struct experiment_table *t, uint64_t
     return ok;
 }
 
+bool state_set_labels(struct state *s, struct labels *l, uint64_t if_match, uint64_t *revision, struct err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    struct content next = s->now;
+    struct labels *old = s->now.labels;
+    next.labels = l;
+    bool ok = commit(s, &next, if_match, revision, err);
+    if (ok) {
+        labels_ref(l);
+        labels_unref(old);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return ok;
+}
+
 // ------------------------------------------------------------------------------------------------------- asking
 
 bool state_persistent(const struct state *s)
@@ -232,6 +253,14 @@ uint64_t state_pin(struct state *s, const char *model)
     uint64_t v = p ? p->version : 0;
     pthread_mutex_unlock(&s->lock);
     return v;
+}
+
+struct labels *state_labels(struct state *s)
+{
+    pthread_mutex_lock(&s->lock);
+    struct labels *l = labels_ref(s->now.labels);
+    pthread_mutex_unlock(&s->lock);
+    return l;
 }
 
 struct experiment_table *state_experiments(struct state *s)

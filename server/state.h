@@ -1,4 +1,4 @@
-/* state.h - what an operator has asked for and a restart must not forget: pinned versions and the experiment table,
+/* state.h - what an operator has asked for and a restart must not forget: pinned versions, labels and the experiment table,
  * with a growing revision. One JSON file, `state.path` (docs/formats.md, "State"), written to a temporary file, synced
  * and renamed before the answer.
  * Place:   reload.c and handle_admin.c write it, the loader reads it at start. It overrides the configuration. Without
@@ -13,6 +13,7 @@
 
 #include "core/base/err.h"
 #include "server/experiment.h"
+#include "server/labels.h"
 
 struct state;
 
@@ -29,6 +30,9 @@ uint64_t state_pin(struct state *s, const char *model);
 /* The table set through the API, or NULL if none ever was: then the configuration's holds. Counted: unref it. */
 struct experiment_table *state_experiments(struct state *s);
 
+/* The labels set through the API, or NULL if none ever were: then the configuration's hold. Counted. */
+struct labels *state_labels(struct state *s);
+
 #define STATE_ANY_REVISION UINT64_MAX
 
 /* Change one thing. `if_match`: the revision the caller has seen, or STATE_ANY_REVISION: another one now is
@@ -39,5 +43,8 @@ bool state_set_pin(struct state *s, const char *model, uint64_t version, uint64_
 /* Keeps a count of its own of `t`; NULL: back to the configuration's. */
 bool state_set_experiments(struct state *s, struct experiment_table *t, uint64_t if_match, uint64_t *revision,
                            struct err *err);
+
+/* Keeps a count of its own of `l`; NULL: back to the configuration's. */
+bool state_set_labels(struct state *s, struct labels *l, uint64_t if_match, uint64_t *revision, struct err *err);
 
 #endif

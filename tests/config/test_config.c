@@ -180,6 +180,17 @@ static void unknown_keys_and_shapes(void **state)
         {"models:\n  - {name: .., path: /a}\n", "want a name"},
         {"models:\n  - {name: \"\", path: /a}\n", "found nothing"},
         {"models:\n  - {name: a, path: /a, version: 0}\n", "found \"0\", want latest or a version from 1"},
+        {"models:\n  - {name: a, path: /a, versions: 3}\n", "versions: want a list of 1 to 64 versions"},
+        {"models:\n  - {name: a, path: /a, versions: []}\n", "versions: want a list of 1 to 64 versions"},
+        {"models:\n  - {name: a, path: /a, versions: [1, 0]}\n", "found \"0\", want a version from 1"},
+        {"models:\n  - {name: a, path: /a, versions: [1, 1]}\n", "version 1 stands here for the second time"},
+        {"models:\n  - {name: a, path: /a, version: 1, versions: [2]}\n", "both version and versions"},
+        {"models:\n  - {name: a, path: /a, versions: [2]}\n  - {name: a, path: /b, versions: [2]}\n", "\"a@2\" stands here for the second time"},
+        {"labels: [a]\n", "labels: want a mapping"},
+        {"models: [{name: a, path: /a}]\nlabels: {b@: a}\n", "found \"b@\", want a model's name, or name@label"},
+        {"models: [{name: a, path: /a}]\nlabels: {b@c@d: a}\n", "found \"b@c@d\", want a model's name"},
+        {"models: [{name: a, path: /a}]\nlabels: {a: a}\n", "t.yaml:2: label \"a\" is the name of a model"},
+        {"models: [{name: a, path: /a}]\nlabels: {b: c}\n", "label \"b\": model \"c\" is not in models"},
         {"models:\n  - {name: a, path: /a, index_layout: quick}\n", "found \"quick\", want auto, plain, fast or compact"},
         {"models:\n  - {name: a, path: /a, target_recall: 0.4}\n", "found 0.4, want a recall from 0.5 to 1"},
         {"models:\n  - {name: a, path: /a}\n  - {name: a, path: /b}\n",
@@ -272,7 +283,8 @@ static void dump_reads_back(void **state)
     struct buf first = {0}, second = {0};
     struct config *c = must_parse(
         "data: {port: 77}\nstate: {path: \"/x \\\"y\\\"\\\\ z\"}\nlog: {level: debug}\nload: {check_memory: false}\n"
-        "models: [{name: m, path: \"/a b\", version: 2, index_layout: fast}, {name: n, path: /n, target_recall: 0.975}]\n"
+        "models: [{name: m, path: \"/a b\", version: 2, index_layout: fast}, {name: n, path: /n, target_recall: 0.975}, {name: v, path: /v, "
+        "versions: [4, 7]}]\nlabels: {v: v@4, v@canary: v@7}\n"
         "experiments: [{name: e, salt: \"s: #1\", variants: [{name: a, model: m, weight: 33.3, ef: 9}, {name: b, "
         "model: n, weight: 66.7}]}]\n");
     config_dump(c, &first);
@@ -282,6 +294,11 @@ static void dump_reads_back(void **state)
     assert_string_equal(c->experiment[0].salt, "s: #1");
     assert_string_equal(c->model[0].index_layout, "fast");
     assert_true(c->model[1].target_recall > 0.9749 && c->model[1].target_recall < 0.9751);
+    assert_string_equal(c->model[3].name, "v@7");
+    assert_int_equal(c->model[3].version, 7);
+    assert_string_equal(c->model[3].path, "/v");
+    assert_string_equal(c->label[0].name, "v");
+    assert_string_equal(c->label[1].model, "v@7");
     config_dump(c, &second);
     config_free(c);
     assert_string_equal(first.data, second.data);
@@ -303,10 +320,13 @@ static void sample_says_the_defaults(void **state)
     // With its commented-out lists put in, it is still a good file.
     for (char *p = sample.data; (p = strstr(p, "[]\n#"));)
         memcpy(p, "  \n ", 4);
+    for (char *p = sample.data; (p = strstr(p, "{}\n#"));)
+        memcpy(p, "  \n ", 4);
     for (char *p = sample.data; (p = strstr(p, "\n#  "));)
         p[1] = ' ';
     c = must_parse(sample.data);
-    assert_int_equal(c->n_models, 2);
+    assert_int_equal(c->n_models, 4); // one of them in two versions
+    assert_int_equal(c->n_labels, 2);
     assert_int_equal(c->n_experiments, 1);
     config_free(c);
     buf_fini(&sample);

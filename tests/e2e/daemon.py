@@ -75,7 +75,7 @@ class Daemon:
                     f"drain: {{delay_ms: {delay_ms}, timeout_ms: 20000}}\nhttp: {{deadline_ms: 60000}}\nadmission: {{max_lag_ms: 0}}\n")
             if state:
                 f.write(f"state: {{path: {work}/state.json}}\n")
-            f.write("models:\n" + "".join(f"  - {{name: {m}, path: {work}/models/{m}}}\n" for m in models))
+            f.write("models:\n" + "".join(f"  - {m if m[0] == '{' else f'{{name: {m}, path: {work}/models/{m}}}'}\n" for m in models))
             f.write(f"experiments: {experiments}\n")
         ports = os.path.join(work, "ports.json")
         if os.path.exists(ports):

@@ -274,6 +274,16 @@ def table(d):
     call(d.admin, 422, "PUT", path, {"experiments": [{"name": "x", "variants": []}]})
 
 
+def labels(d):
+    path = "/v1/admin/labels"
+    now = call(d.admin, 200, "GET", path)
+    call(d.admin, 200, "PUT", path, now)
+    call(d.admin, 200, "PUT", path, {"labels": {"dat@next": "dat"}})
+    call(d.admin, 400, "PUT", path, {"label": {}})
+    call(d.admin, 412, "PUT", path, now, {"If-Match": '"99"'})
+    call(d.admin, 422, "PUT", path, {"labels": {"dat@next": "nothing"}})
+
+
 def itself(d):
     call(d.admin, 200, "GET", "/v1/admin/config")
     call(d.admin, 200, "PUT", "/v1/admin/log-level", {"level": "info"})
@@ -290,6 +300,7 @@ def token_and_drain(work):
             if method != "servers" and {"token": []} in operation.get("security", []):
                 call(d.admin, 401, method.upper(), pattern.replace("{m}", "dat").replace("{id}", "1-1"))
     call(d.admin, 409, "PUT", "/v1/admin/experiments", {"experiments": []}, allowed)
+    call(d.admin, 409, "PUT", "/v1/admin/labels", {"labels": {}}, allowed)
     for path in ("/readyz", "/startupz"):
         call(d.admin, 200, "GET", path)
     call(d.admin, 202, "POST", "/v1/admin/drain", None, allowed)
@@ -330,6 +341,7 @@ def document_and_daemon_agree(work):
         lists(d)
         operations(d)
         table(d)
+        labels(d)
         itself(d)
     token_and_drain(work)
     keys(work)

@@ -115,6 +115,7 @@ def administration(d, work):
     provoke(d.admin, 400, "invalid_header", "PUT", "/v1/admin/experiments", {"experiments": []}, {"If-Match": "x"})
     provoke(d.admin, 412, "revision_mismatch", "PUT", "/v1/admin/experiments", {"experiments": []}, {"If-Match": '"99"'})
     provoke(d.admin, 422, "invalid_experiments", "PUT", "/v1/admin/experiments", {"experiments": [{"name": "x", "variants": []}]})
+    provoke(d.admin, 422, "invalid_labels", "PUT", "/v1/admin/labels", {"labels": {"x": "nothing"}})
     os.rename(f"{work}/models/tt", f"{work}/models/gone")
     with open(f"{work}/models/tt", "wb"):
         pass

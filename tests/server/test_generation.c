@@ -133,7 +133,7 @@ static void models_come_and_go(void **state)
     assert_true(generation_swap_model(s, "dat", loaded_new(fake_bundle(1), 0, &err), NULL, &err));
     assert_true(generation_swap_model(s, "two_tower", loaded_new(fake_bundle(7), 0, &err), NULL, &err));
     const char *next[] = {"fresh", "dat"};
-    assert_true(generation_swap_names(s, next, 2, experiment_table_new(&err), &err));
+    assert_true(generation_swap_names(s, next, 2, experiment_table_new(&err), NULL, &err));
     const struct generation *g = generation_acquire(s);
     assert_int_equal(g->n_models, 2);
     assert_null(g->model[0].loaded);

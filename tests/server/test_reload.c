@@ -391,14 +391,14 @@ static void a_new_list_of_models(void **state)
     until_idle();
     struct reload_model list[] = {{.name = "other", .path = f.path, .version = 2},
                                   {.name = "m", .path = f.path, .version = 1}};
-    assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), &e), &e);
+    assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), NULL, &e), &e);
     assert_ok(reloads_set_models(f.rl, list, 2, &e), &e);
     until_idle();
     const struct generation *g = generation_acquire(f.g);
     assert_int_equal(g->model[0].loaded->bundle->manifest.version, 2);
     assert_int_equal(g->model[1].loaded->bundle->manifest.version, 1);
     generation_release(f.g, g);
-    assert_ok(generation_swap_names(f.g, names, 1, experiment_table_new(&e), &e), &e);
+    assert_ok(generation_swap_names(f.g, names, 1, experiment_table_new(&e), NULL, &e), &e);
     assert_ok(reloads_set_models(f.rl, list, 1, &e), &e);
     char id[OPERATION_ID_MAX];
     assert_err(reloads_submit(f.rl, OPERATION_RELOAD, "m", 0, "r", id, &e), &e, ERR_NOT_FOUND, "'m'");
