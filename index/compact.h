@@ -80,6 +80,7 @@ struct scored hnsw_compact_start(const struct hnsw *h, const float *q, struct hn
 void hnsw_compact_walk(const struct hnsw *h, const float *q, struct scored from, size_t ef, struct hnsw_ws *ws);
 
 // compact_walk.c: the walk by upper bytes; the best, scored by whole codes, into ws->pool, best first
+float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code); // of a prepared query, [dim + COMPACT_PAST]; their scale
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);
 void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
 const struct compact_hop *hnsw_compact_hop_get(void); // by the picked kernel

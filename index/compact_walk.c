@@ -48,25 +48,32 @@ static inline int32_t bin_of(const struct walk *w, int32_t sum)
     return bin < N_BINS ? bin : N_BINS - 1;
 }
 
+float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code)
+{
+    float most = 0;
+    for (size_t j = 0; j < c->dim; j++)
+        most = fmaxf(most, fabsf(q[j]));
+    memset(code, 0, (c->dim + COMPACT_PAST - 1) / COMPACT_PAST * COMPACT_PAST);
+    for (size_t j = 0; j < c->dim; j++)
+        code[j] = (int8_t)(most > 0 ? lrintf(q[j] / most * 127) : 0);
+    return most * 256 / 127;
+}
+
 /* Round the query to bytes, and see what its scores lack at most: twice |q| times the greatest length. q is what hnsw_compact_query made,
  * code j of a vector about 256 (hi - 128) + 127.5. */
 static void begin_query(struct walk *w, const float *q, int8_t *code)
 {
     const struct compact *c = w->c;
-    float most = 0, norm2 = 0, score = q[c->dim];
+    float norm2 = 0, score = q[c->dim];
     long sum = 0;
-    for (size_t j = 0; j < c->dim; j++)
-        most = fmaxf(most, fabsf(q[j]));
-    memset(code, 0, (c->dim + COMPACT_PAST - 1) / COMPACT_PAST * COMPACT_PAST);
+    w->scale = hnsw_compact_codes(c, q, code);
     for (size_t j = 0; j < c->dim; j++) {
         float x = c->step[j] > 0 ? q[j] / c->step[j] : 0;
-        code[j] = (int8_t)(most > 0 ? lrintf(q[j] / most * 127) : 0);
         sum += code[j];
         score += q[j] * 127.5f;
         norm2 += x * x;
     }
     w->q = code;
-    w->scale = most * 256 / 127;
     float best = sqrtf(norm2) * c->top + fabsf(q[c->dim]);
     w->top = best - score + w->scale * 128 * (float)sum;
     int32_t worst = float_bits(2 * best);

@@ -147,6 +147,12 @@ size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw
 size_t hnsw_search_multi(const struct hnsw *h, const float *q, size_t nq, const struct hnsw_query *p, struct hnsw_ws *ws,
                          struct hnsw_hit *hit, struct hnsw_err *err);
 
+/* Of nq independent queries q [nq][dim], each as by hnsw_search: the same answers, into hit [nq][k], how many each into found [nq].
+ * p->report is NULL or [nq]. Where they are answered by a scan, groups of queries share each pass over the codes, and a deadline; in
+ * one thread: callers with several split the queries. False and `err` set: of the answers nothing can be said. */
+bool hnsw_search_batch(const struct hnsw *h, const float *q, size_t nq, const struct hnsw_query *p, struct hnsw_ws *ws,
+                       struct hnsw_hit *hit, size_t *found, struct hnsw_err *err);
+
 /* Scores of given vectors: score[i] = score of q against vec[idx[i]] (idx NULL: i), i < n. No index needed; vec [.][dim].
  * For COSINE neither side needs to be normalised. */
 void hnsw_scores(enum hnsw_metric metric, size_t dim, const float *q, const float *vec, const uint32_t *idx, size_t n, float *score);

@@ -82,8 +82,7 @@ struct hnsw_ws {
     struct hnsw_hit *many; // multi.c
     size_t many_cap;
 
-    uint64_t *scan; // scan.c
-    size_t scan_cap;
+    struct scan_room scan[SCAN_GROUP];
     struct shelf shelf; // fast_search.c
     uint32_t *seen;
     size_t n_seen, seen_cap;

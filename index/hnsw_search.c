@@ -315,15 +315,25 @@ static const float *prepare(const struct hnsw *h, const float *q, const struct h
     return hnsw_prepared_query(h, q, ws);
 }
 
+static size_t ef_of(const struct hnsw *h, const struct hnsw_query *p)
+{
+    size_t ef = p->ef ? p->ef : DEFAULT_EF;
+    ef = ef < p->k ? p->k : ef;
+    return ef > h->n ? h->n : ef;
+}
+
 /* The exact answer by scoring all that may be returned: by codes first, where there are any. */
 static bool scan_all(const struct hnsw *h, const float *q, const struct hnsw_query *p, bool by_allowed, struct hnsw_ws *ws,
                      struct hnsw_hit *hit, size_t *found, struct hnsw_err *err)
 {
-    if (!h->fast || by_allowed) {
+    if (!hnsw_scan_has_codes(h) || by_allowed) {
         *found = hnsw_flat(h, q, p, by_allowed, &ws->limit, hit);
         return true;
     }
-    return hnsw_scan(h, q, p, ws, hit, found) || hnsw_fail(err, HNSW_NOMEM, "search: no memory for a scan");
+    if (!hnsw_scan(h, &q, 1, p, ws, hit, found))
+        return hnsw_fail(err, HNSW_NOMEM, "search: no memory for a scan");
+    ws->rescored += ws->scan[0].rescored;
+    return true;
 }
 
 static void report(const struct hnsw_query *p, const struct hnsw_ws *ws, enum hnsw_plan plan, bool all)
@@ -342,10 +352,8 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
 {
     struct hnsw_err local = {0};
     const uint64_t *key = NULL;
-    size_t ef = p->ef ? p->ef : DEFAULT_EF, n = 0, scanned = 0;
+    size_t ef = ef_of(h, p), n = 0, scanned = 0;
     bool done = true;
-    ef = ef < p->k ? p->k : ef;
-    ef = ef > h->n ? h->n : ef;
     if (!(q = prepare(h, q, p, ef, ws, err)))
         return 0;
     struct plan plan = hnsw_plan_of(h, p, ef);
@@ -385,4 +393,44 @@ size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw
         return 0;
     report(p, ws, HNSW_PLAN_SCAN, true);
     return found;
+}
+
+/* Queries that go over the codes together. */
+static bool scan_group(const struct hnsw *h, const float *q, size_t nq, const struct hnsw_query *p, struct hnsw_ws *ws,
+                       struct hnsw_hit *hit, size_t *found, struct hnsw_report *reports, struct hnsw_err *err)
+{
+    const float *query[SCAN_GROUP];
+    for (size_t i = 0; i < nq; i++) {
+        if (!(query[i] = prepare(h, q + i * h->dim, p, 0, ws, err)))
+            return false;
+        if (!(query[i] = hnsw_scan_query(h, ws, i, query[i])))
+            return hnsw_fail(err, HNSW_NOMEM, "search: no memory for a group of queries");
+    }
+    if (!hnsw_scan(h, query, nq, p, ws, hit, found))
+        return hnsw_fail(err, HNSW_NOMEM, "search: no memory for a scan");
+    struct hnsw_query one = *p;
+    for (size_t i = 0; reports && i < nq; i++) {
+        one.report = &reports[i];
+        ws->rescored = ws->scan[i].rescored;
+        report(&one, ws, HNSW_PLAN_SCAN, true);
+    }
+    return true;
+}
+
+bool hnsw_search_batch(const struct hnsw *h, const float *q, size_t nq, const struct hnsw_query *p, struct hnsw_ws *ws,
+                       struct hnsw_hit *hit, size_t *found, struct hnsw_err *err)
+{
+    struct hnsw_err local = {0};
+    struct hnsw_query one = *p;
+    struct plan plan = hnsw_plan_of(h, p, ef_of(h, p));
+    bool together = plan.scan && !plan.by_allowed && hnsw_scan_has_codes(h);
+    for (size_t i = 0, some; i < nq && !local.code; i += some) {
+        some = !together ? 1 : nq - i < SCAN_GROUP ? nq - i : SCAN_GROUP;
+        one.report = p->report ? p->report + i : NULL;
+        if (together)
+            scan_group(h, q + i * h->dim, some, p, ws, hit + i * p->k, found + i, one.report, &local);
+        else
+            found[i] = hnsw_search(h, q + i * h->dim, &one, ws, hit + i * p->k, &local);
+    }
+    return !local.code || hnsw_fail(err, local.code, "%s", local.msg);
 }

@@ -26,7 +26,8 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     hnsw_shelf_fini(&ws->shelf);
     hnsw_bins_fini(&ws->bins);
     free(ws->best_id);
-    free(ws->scan);
+    for (size_t i = 0; i < SCAN_GROUP; i++)
+        hnsw_scan_room_fini(&ws->scan[i]);
     free(ws->seen);
     free(ws->code);
     free(ws);

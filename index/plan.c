@@ -15,11 +15,20 @@ static double count_allowed(const struct hnsw_query *p)
     return seen ? (double)set / (double)seen * (double)words : (double)p->n_allow;
 }
 
+static bool by_upper_bytes(const struct hnsw *h)
+{
+    return h->compact && h->compact->coarse;
+}
+
 /* Under a filter the bar rises late, and what is above it is asked for. */
 static double scan_ns(const struct hnsw *h, double k, bool filtered)
 {
-    double n = (double)h->n;
-    return h->fast ? (filtered ? 2.6 : 1) * n + 80 * k + 10 * sqrt(n * k) : (h->compact ? 5.5 : 9) * n + 60 * k;
+    double n = (double)h->n, slow = filtered ? 2.6 : 1;
+    if (h->fast)
+        return slow * n + 80 * k + 10 * sqrt(n * k);
+    if (by_upper_bytes(h))
+        return slow * 1.6 * n + 90 * k + 15 * sqrt(n * k);
+    return (h->compact ? 5.5 : 9) * n + 60 * k;
 }
 
 /* By the bits: looking at the words, and each element a miss. */
@@ -33,6 +42,8 @@ static double walk_ns(const struct hnsw *h, double k, double ef)
     double far = fmax(log10((double)h->n + 1) - 3, 0); // how much is out of the caches
     if (h->fast)
         return 2000 + 2500 * far + (45 + 30 * far) * ef + 85 * (1.25 * k + 16);
+    if (by_upper_bytes(h) && h->n_removed == 0)
+        return 4000 + (50 + 55 * far) * ef + 60 * (1.25 * k + 16);
     return 2000 + (150 + 160 * far) * ef;
 }
 

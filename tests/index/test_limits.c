@@ -156,6 +156,9 @@ static void a_search_of_everything_visits_everything(void **state)
         assert_int_equal(r.visited, FEW);
         assert_int_equal(r.rescored, coarse ? 5 + 5 / 4 + 16 : 0);
         assert_int_equal(r.plan, HNSW_PLAN_WALK);
+        assert_int_equal(hnsw_search_exact(h, query, &p, ws, hit, &err), 5);
+        assert_int_equal(r.visited, FEW);
+        assert_true(coarse ? r.rescored >= 5 && r.rescored <= FEW : r.rescored == 0);
     }
     hnsw_free(h);
 }

@@ -73,13 +73,16 @@ static bool files(const struct hnsw *h, const float *v, struct hnsw_err *err)
 {
     struct hnsw *a = NULL, *b = NULL, *c = NULL;
     struct hnsw_ws *ws = NULL;
-    struct hnsw_hit hit[20];
+    struct hnsw_hit hit[60];
+    size_t found[3];
+    struct hnsw_query scan = {.k = 20, .plan = HNSW_PLAN_SCAN};
     bool ok = hnsw_save(h, path, err) && (a = hnsw_load(path, err)) && hnsw_export(h, path, err) &&
               (b = hnsw_import(path, HNSW_COSINE, 8, err)) && hnsw_check(b, NULL, err);
     ok = ok && hnsw_optimize(a, HNSW_COMPACT, 2, err) && hnsw_save(a, path, err) && (c = hnsw_load(path, err));
     ok = ok && ((ws = hnsw_ws_new()) || hnsw_fail(err, HNSW_NOMEM, "workspace"));
     ok = ok && hnsw_search_multi(c, v, 3, &(struct hnsw_query){.k = 20}, ws, hit, err) == 20 &&
-         hnsw_search_exact(h, v, &(struct hnsw_query){.k = 20}, ws, hit, err) == 20;
+         hnsw_search_exact(h, v, &(struct hnsw_query){.k = 20}, ws, hit, err) == 20 &&
+         hnsw_search_batch(h, v, 3, &scan, ws, hit, found, err);
     hnsw_ws_free(ws);
     hnsw_free(a);
     hnsw_free(b);

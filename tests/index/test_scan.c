@@ -108,6 +108,52 @@ static void is_as_exact_as_scoring_everything(void **state)
         }
 }
 
+/* By the upper bytes of the compact layout: what scoring every element says, to the last bit. */
+static void is_as_exact_over_upper_bytes(void **state)
+{
+    (void)state;
+    static const char *const kernel[] = {"plain", "sse", "avx2", "avx512"};
+    static const size_t ks[] = {1, 10, 100, 1200, N};
+    uint64_t allow[(N + 63) / 64];
+    float score[N];
+    for (size_t i = 0; i < sizeof(allow) / sizeof(*allow); i++)
+        allow[i] = 0x8421084210842108u * (i % 3);
+    for (int metric = HNSW_IP; metric <= HNSW_COSINE; metric++)
+        for (int kind = 0; kind < 6; kind++) {
+            struct hnsw_err err = {0};
+            float *v = hard(kind, N, 1), *q = hard(kind == 5 ? 0 : kind, NQ, 2);
+            struct hnsw *whole = new_index((enum hnsw_metric)metric, DIM, N), *upper = new_index((enum hnsw_metric)metric, DIM, N);
+            whole->ef_construction = upper->ef_construction = 10;
+            assert_ok(hnsw_add_batch(whole, v, NULL, N, 1, NULL, NULL, &err) && hnsw_add_batch(upper, v, NULL, N, 1, NULL, NULL, &err),
+                      err);
+            for (uint64_t i = 5; kind == 1 && i < N; i += 50)
+                assert_ok(hnsw_remove(whole, i, &err) && hnsw_remove(upper, i, &err), err);
+            assert_ok(hnsw_optimize(whole, HNSW_COMPACT, 1, &err) && hnsw_optimize(upper, HNSW_COMPACT, 1, &err), err);
+            whole->compact->coarse = false;
+            upper->compact->coarse = true; // also where it was not found good enough for walks
+            for (size_t i = 0; i < 20; i++) { // every kernel with every k
+                if (!hnsw_force_kernel(kernel[i % 4]))
+                    continue;
+                struct hnsw_query p = {.k = ks[i % 5]};
+                assert_exact(whole, upper, q + i * DIM, p);
+                p.filter = third;
+                assert_exact(whole, upper, q + i * DIM, p);
+                p.allow = allow;
+                p.n_allow = N - 7;
+                assert_exact(whole, upper, q + i * DIM, p);
+                p.has_min_score = true;
+                hnsw_scores((enum hnsw_metric)metric, DIM, q + i * DIM, v, NULL, N, score);
+                p.min_score = score[0];
+                assert_exact(whole, upper, q + i * DIM, p);
+            }
+            hnsw_force_kernel(NULL);
+            hnsw_free(whole);
+            hnsw_free(upper);
+            free(v);
+            free(q);
+        }
+}
+
 /* Told to walk, it walks; told to scan, it scans; left alone, a handful is scanned and many are walked, and of those
  * the few that a bit set lets through are scored and no others. */
 static void the_plan_is_kept(void **state)
@@ -156,6 +202,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(is_as_exact_as_scoring_everything),
+        cmocka_unit_test(is_as_exact_over_upper_bytes),
         cmocka_unit_test(the_plan_is_kept),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
