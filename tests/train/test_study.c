@@ -396,22 +396,47 @@ static void the_equal_two_tower_is_as_large(void **state)
     lab_fini(&l);
 }
 
+static void assert_recipes_are_valid(const struct study *s)
+{
+    struct err err = {0};
+    for (size_t r = 0; r < s->n_rows; r++)
+        for (size_t k = 0; k < s->row[r].n_points; k++)
+            if (s->row[r].point[k].cell.kind <= CELL_INDEX && !recipe_check(&s->row[r].point[k].cell.recipe, &err))
+                fail_msg("%s of %s: %s", s->row[r].name, s->name, err.msg);
+}
+
+/* Where interactions have times DAT uses them, and one row does not. */
+static void with_times_there_is_a_row_without(void **state)
+{
+    static const char *const names[] = {"compare", "ablation", "dimension", "negatives", "recipes", "index"};
+    struct lab l;
+    struct err err = {0};
+    lab_init(&l, state, "compare", &quick);
+    toy_give_times(&l.toy);
+    for (size_t i = 0; i < 6; i++) {
+        assert_ok(study_make(l.study, names[i], &quick, &l.toy.d, &err), &err);
+        assert_recipes_are_valid(l.study);
+        if (i < 2) {
+            const struct recipe *dat = &row_named(&l, "dat", NULL)->point[0].cell.recipe;
+            const struct recipe *untimed = &row_named(&l, "dat_untimed", NULL)->point[0].cell.recipe;
+            assert_true(dat->recency && dat->window > 0);
+            assert_true(!untimed->recency && untimed->window == 0 && untimed->denoise > 0 && untimed->aug == AUG_CLOSED);
+        }
+    }
+    lab_fini(&l);
+}
+
 static void every_study_is_made(void **state)
 {
     static const char *const names[] = {"compare", "ablation", "dimension", "negatives", "recipes", "index"};
     static const char *const recipes[] = {"duet", "paper", "plain"};
     for (size_t i = 0; i < 18; i++) {
         struct lab l;
-        struct err err = {0};
         struct study_options o = quick;
         o.recipe = recipes[i / 6];
         lab_init(&l, state, names[i % 6], &o);
         assert_true(l.study->n_rows >= 3 && l.study->about);
-        for (size_t r = 0; r < l.study->n_rows; r++)
-            for (size_t k = 0; k < l.study->row[r].n_points; k++)
-                if (l.study->row[r].point[k].cell.kind <= CELL_INDEX &&
-                    !recipe_check(&l.study->row[r].point[k].cell.recipe, &err))
-                    fail_msg("%s of %s, recipe %s: %s", l.study->row[r].name, names[i % 6], o.recipe, err.msg);
+        assert_recipes_are_valid(l.study);
         lab_fini(&l);
     }
     struct lab l;
@@ -443,6 +468,7 @@ int main(void)
         IN_FOLDER(groups_part_the_targets),
         cmocka_unit_test(heads_and_tails),
         IN_FOLDER(the_equal_two_tower_is_as_large),
+        IN_FOLDER(with_times_there_is_a_row_without),
         IN_FOLDER(every_study_is_made),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -133,6 +133,19 @@ static struct recipe plain_aug(const struct maker *m)
     return r;
 }
 
+/* Where interactions have times, a_u is made of what came before, the latest items first: here of the items alone, as where there are
+ * none, so that what time tells is told apart from what the losses give. */
+static void add_untimed(struct maker *m)
+{
+    struct recipe_data data = recipe_data_of(m->d);
+    struct recipe r;
+    if (!data.timed || strcmp(m->o->recipe, "duet") != 0)
+        return;
+    data.timed = false;
+    recipe_named("duet", MODEL_DAT, data, &r);
+    trained(m, "dat_untimed", r);
+}
+
 static bool equal_two_tower(const struct maker *m, struct recipe *out)
 {
     struct recipe dat = named(m, m->o->recipe, MODEL_DAT), base = named(m, m->o->recipe, MODEL_TWO_TOWER);
@@ -179,11 +192,13 @@ static bool make_compare(struct maker *m)
     trained(m, "youtube_dnn", named(m, recipe, MODEL_YOUTUBE_DNN));
     trained(m, "dat_plain", plain_aug(m));
     trained(m, "two_tower_equal", equal);
+    add_untimed(m);
     for (size_t i = 0; i < m->s->n_rows; i++)
         if (m->s->row[i].point[0].cell.kind == CELL_TRAINED)
             fill_grid(&m->s->row[i], m->o->n_points);
     m->s->about = "dat_plain: a_u and a_v as second embeddings of the ids, without mimic losses and alignment. two_tower_equal: a "
-                  "two-tower whose embeddings are so wide that it has as many parameters as dat. popularity and ease (EASE^R) are "
+                  "two-tower whose embeddings are so wide that it has as many parameters as dat. dat_untimed (where there are times): a_u of "
+                  "the history without its order, as dat is where there are none. popularity and ease (EASE^R) are "
                   "yardsticks, not models that are served.";
     return true;
 }
@@ -201,10 +216,12 @@ static bool make_ablation(struct maker *m)
     trained(m, "dat_no_amm", r);
     trained(m, "dat_plain", plain_aug(m));
     trained(m, "two_tower", named(m, m->o->recipe, MODEL_TWO_TOWER));
+    add_untimed(m);
     m->s->about = dat.aug == AUG_CLOSED
                       ? "no_cal: without category alignment, equation (3). no_amm: without the mimic losses, equation (2); a_u is "
                         "still computed from the history, so only loss_v is left out. dat_plain: a_u and a_v as second embeddings of "
-                        "the ids, moved by the main loss alone. two_tower: no a_u, a_v at all."
+                        "the ids, moved by the main loss alone. two_tower: no a_u, a_v at all. dat_untimed (where there are times): a_u of the "
+                        "history without its order."
                       : "no_cal: without category alignment, equation (3). no_amm: without the mimic losses, equation (2): a_u and a_v "
                         "are second embeddings of the ids; with no_cal that is dat_plain too. two_tower: no a_u, a_v at all.";
     return true;
