@@ -122,7 +122,11 @@ static bool starved(const struct shape *s, size_t n)
 static void lack_of_memory_is_an_answer(void **state)
 {
     (void)state;
+#ifdef DUET_SANITIZED // a start takes its time there
+    static const char *const some[] = {"binary", "bounds", "batch"};
+#else
     static const char *const some[] = {"rows", "binary", "bounds", "batch", "score", "similar", "embed", "override"};
+#endif
     size_t n_failed = 0;
     for (size_t i = 0; i < N_SHAPES; i++) {
         bool chosen = false;
