@@ -69,9 +69,11 @@ void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recip
         out->weight_decay = 0.3;
     }
     if (kind == MODEL_YOUTUBE_DNN || kind == MODEL_MIND) {
-        out->epochs = 60;
+        out->ema = 0.99;
+        out->ema_after = data.timed ? 1 : 4;
+        out->epochs = data.timed ? 20 : 60;
         out->scale = kind == MODEL_MIND ? 10 : 20;
-        out->history = data.timed ? 50 : HISTORY_ALL; // without times none is later than another
+        out->history = data.timed ? 20 : HISTORY_ALL; // without times none is later than another
         out->window = data.timed ? recipe_window(data) : 0;
         out->n_interest = kind == MODEL_MIND ? 2 : 1;
     }

@@ -1,5 +1,6 @@
 #include "train/ema.h"
 
+#include <stdlib.h>
 #include <string.h>
 
 #include "core/base/mem.h"
@@ -54,4 +55,34 @@ void ema_swap(struct ema *e)
             e->block[i] = e->tower->block[i];
             e->tower->block[i] = x;
         }
+}
+
+bool ema_array_init(struct ema_array *e, float *w, size_t n, struct err *err)
+{
+    *e = (struct ema_array){.w = w, .n = n};
+    e->average = mem_array(n, sizeof(*e->average), err);
+    return e->average || err_prefix(err, "average of the parameters");
+}
+
+void ema_array_fini(struct ema_array *e)
+{
+    free(e->average);
+    *e = (struct ema_array){0};
+}
+
+void ema_array_take(struct ema_array *e, double decay)
+{
+    float keep = e->started ? (float)decay : 0;
+    for (size_t i = 0; i < e->n; i++)
+        e->average[i] = keep * e->average[i] + (1 - keep) * e->w[i];
+    e->started = true;
+}
+
+void ema_array_swap(struct ema_array *e)
+{
+    for (size_t i = 0; e->started && i < e->n; i++) {
+        float x = e->average[i];
+        e->average[i] = e->w[i];
+        e->w[i] = x;
+    }
 }

@@ -21,4 +21,17 @@ void ema_take(struct ema *e, double decay);
 /* Parameters and average change places; nothing before the first ema_take. */
 void ema_swap(struct ema *e);
 
+/* The same of one array. */
+struct ema_array {
+    float *w;      // [n] borrowed
+    float *average;
+    size_t n;
+    bool started;
+};
+
+bool ema_array_init(struct ema_array *e, float *w, size_t n, struct err *err);
+void ema_array_fini(struct ema_array *e); // accepts zeroed
+void ema_array_take(struct ema_array *e, double decay);
+void ema_array_swap(struct ema_array *e);
+
 #endif

@@ -7,6 +7,7 @@
 #include "core/base/mem.h"
 #include "train/step.h"
 
+#define EMA_EVERY 4      // steps between two looks of the average at the parameters
 #define TARGET_SHARE 0.5 // of a user's items that are targets; the others are the history
 
 // -------------------------------------------------------------------------------------------------------- memory
@@ -36,6 +37,12 @@ static bool alloc_batch(struct history_net *m, struct err *err)
            m->dpv && m->inv_norm && m->every_item && b->pos_off && b->pos;
 }
 
+static bool init_average(struct history_net *m, struct err *err)
+{
+    return ema_init(&m->ema, &m->user, false, err) && ema_array_init(&m->ema_item, m->item.w, m->item.n, err) &&
+           ema_array_init(&m->ema_bilinear, m->bilinear.w, m->bilinear.n, err);
+}
+
 static bool init_parts(struct history_net *m, struct err *err)
 {
     const struct recipe *r = m->r;
@@ -55,7 +62,7 @@ static bool init_parts(struct history_net *m, struct err *err)
         return false;
     step_init_tower(&m->user, r->init_std, &m->rng);
     param_draw(&m->item, r->init_std, &m->rng);
-    return m->pooling->init(m, err);
+    return m->pooling->init(m, err) && (r->ema == 0 || init_average(m, err));
 }
 
 bool history_net_init(struct history_net *m, const struct pooling *p, const struct dataset *d, const struct recipe *r,
@@ -80,6 +87,9 @@ void history_net_fini(struct history_net *m)
                             m->rows.pos,   m->every_item};
     for (size_t i = 0; i < sizeof(arrays) / sizeof(arrays[0]); i++)
         free(arrays[i]);
+    ema_fini(&m->ema);
+    ema_array_fini(&m->ema_item);
+    ema_array_fini(&m->ema_bilinear);
     sampler_fini(&m->sampler);
     tower_pass_fini(&m->pass);
     adam_fini(&m->adam);
@@ -264,6 +274,26 @@ void *history_net_create(const struct pooling *p, const struct dataset *d, const
     return NULL;
 }
 
+/* `epoch` counts from 1 here. */
+static void average(struct history_net *m)
+{
+    if (m->r->ema == 0 || m->epoch <= m->r->ema_after || m->step % EMA_EVERY)
+        return;
+    double decay = pow(m->r->ema, EMA_EVERY);
+    ema_take(&m->ema, decay);
+    ema_array_take(&m->ema_item, decay);
+    ema_array_take(&m->ema_bilinear, decay);
+}
+
+static void swap_average(struct history_net *m)
+{
+    if (m->r->ema == 0)
+        return;
+    ema_swap(&m->ema);
+    ema_array_swap(&m->ema_item);
+    ema_array_swap(&m->ema_bilinear);
+}
+
 bool history_net_epoch(void *state, double *loss, struct err *err)
 {
     struct history_net *m = state;
@@ -275,6 +305,7 @@ bool history_net_epoch(void *state, double *loss, struct err *err)
         history_net_split(m);
         sum += history_net_gradients(m);
         history_net_update(m);
+        average(m);
     }
     adam_flush(&m->adam);
     *loss = n ? sum / (double)n : 0;
@@ -314,12 +345,14 @@ struct stored *history_net_vectors(void *state, struct err *err)
     struct stored *s = stored_new(m->dim, m->n_interest, d->n_users, d->n_items, false, err);
     if (!s)
         return NULL;
+    swap_average(m); // what is validated and kept
     embed_items(m, NULL, d->n_items);
     memcpy(s->item, m->pv, (size_t)d->n_items * m->dim * sizeof(float));
     const struct history all = {.item = m->every_item, .pv = m->pv, .n_items = d->n_items};
     m->pooling->prepare(m, &all);
     for (uint32_t u = 0; u < d->n_users; u++) // one by one: their histories may be longer than a batch's
         embed_users(m, &u, 1, s->user + u * row);
+    swap_average(m);
     return s;
 }
 

@@ -14,6 +14,7 @@
 #include "train/adam.h"
 #include "train/backward.h"
 #include "train/baseline.h"
+#include "train/ema.h"
 #include "train/loss.h"
 #include "train/param.h"
 #include "train/sampler.h"
@@ -59,6 +60,8 @@ struct history_net {
     float *drouted;           // the same shape
     float *capsule, *dcapsule; // [max_users][n_interest][dim] z before squash, and its gradient
     bool keep_route;          // tests: routes and targets' rows stay those of the last step, as the gradient takes them
+    struct ema ema;           // of the tower, with recipe.ema
+    struct ema_array ema_item, ema_bilinear;
     uint32_t step, epoch;
     uint32_t *every_item;     // [n_items] 0, 1, ..
     struct loss_ws loss;

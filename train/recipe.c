@@ -143,7 +143,8 @@ static void look_at_time(struct recipe *r, struct recipe_data data)
     r->window = recipe_window(data);
     r->denoise = 0;
     r->recency = true;
-    r->epochs = 20;
+    r->batch = data.n_items > SMALL_CATALOGUE ? 256 : 64;
+    r->epochs = 12;
 }
 
 void recipe_duet(enum model_kind model, enum aug_kind aug, struct recipe_data data, struct recipe *out)

@@ -82,6 +82,7 @@ struct recipe {
 
 #define FEW_USERS 2000          // ml-latest-small (671 users), validation HR@100: a_u from a table .361 in batches of 64, .341 of 32; in
                                 // closed form .402 and .404, and .416 with more epochs
+#define SMALL_CATALOGUE 4000    // with times, up to this many items a batch has 64 rows: ml-100k .719, of 256 .700; a step costs the catalogue
 #define WINDOW_MIN 4            // ml-100k, validation HR@100: window 4 .719, 8 .692, 16 .679
 #define WINDOW_MAX 32
 #define ROWS_AN_EPOCH 50000     // more pairs have wider windows, so that an epoch has about so many moments in time

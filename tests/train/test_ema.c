@@ -49,8 +49,29 @@ static void averages_what_is_learned(void **state)
     toy_fini(&toy);
 }
 
+static void averages_an_array(void **state)
+{
+    (void)state;
+    struct err err = {0};
+    float w[2] = {1, 10};
+    struct ema_array e;
+    assert_true(ema_array_init(&e, w, 2, &err));
+    ema_array_swap(&e); // nothing to change places with yet
+    assert_true(w[0] == 1 && w[1] == 10);
+    ema_array_take(&e, 0.75);
+    w[0] = 5;
+    w[1] = 50;
+    ema_array_take(&e, 0.75);
+    ema_array_swap(&e);
+    assert_float_equal(w[0], 2, 1e-6);
+    assert_float_equal(w[1], 20, 1e-5);
+    ema_array_swap(&e);
+    assert_true(w[0] == 5 && w[1] == 50);
+    ema_array_fini(&e);
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(averages_what_is_learned)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(averages_what_is_learned), cmocka_unit_test(averages_an_array)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

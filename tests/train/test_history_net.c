@@ -174,6 +174,40 @@ static void targets_follow_in_time(void **state)
     close_fixture(&f);
 }
 
+/* With recipe.ema the vectors are those of the average, and training goes on from the parameters. */
+static void vectors_are_the_averages(void **state)
+{
+    (void)state;
+    struct fixture f;
+    open_fixture(&f, MODEL_MIND, LOSS_SOFTMAX, 1);
+    f.r.ema = 0.8;
+    f.r.ema_after = 1;
+    struct history_net m;
+    struct err err = {0};
+    double loss;
+    assert_true(history_net_init(&m, &capsule_pooling, &f.toy.d, &f.r, f.pool, &err));
+    assert_true(history_net_epoch(&m, &loss, &err));
+    assert_false(m.ema_item.started);
+    for (int e = 0; e < 4; e++)
+        assert_true(history_net_epoch(&m, &loss, &err));
+    assert_true(m.ema_item.started && m.ema_bilinear.started && m.ema.started);
+    float *before = copy(m.item.w, m.item.n);
+    struct stored *s = history_net_vectors(&m, &err);
+    assert_non_null(s);
+    assert_memory_equal(before, m.item.w, m.item.n * sizeof(float));
+    for (size_t i = 0; i < N_ITEMS; i++) {
+        double norm = 0;
+        for (size_t c = 0; c < D; c++)
+            norm += pow((double)m.ema_item.average[i * D + c], 2);
+        for (size_t c = 0; c < D; c++)
+            assert_true(fabs((double)m.ema_item.average[i * D + c] / sqrt(norm) - (double)s->item[i * D + c]) < 1e-5);
+    }
+    stored_free(s);
+    free(before);
+    history_net_fini(&m);
+    close_fixture(&f);
+}
+
 /* Each target is a positive of the row whose vector is nearest, and of no other. */
 static void targets_go_to_the_nearest_interest(void **state)
 {
@@ -305,6 +339,7 @@ int main(void)
         cmocka_unit_test(gradients_are_finite_differences),
         cmocka_unit_test(targets_are_no_history),
         cmocka_unit_test(targets_follow_in_time),
+        cmocka_unit_test(vectors_are_the_averages),
         cmocka_unit_test(targets_go_to_the_nearest_interest),
         cmocka_unit_test(interests_grow_with_the_history),
         cmocka_unit_test(capsules_are_routed_as_published),

@@ -47,7 +47,9 @@ static void duet_looks_at_the_size_of_the_data(void **state)
     assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 3706, 100000, true}, &r));
     assert_true(r.window == WINDOW_MIN && r.denoise == 0 && r.recency); // times: cut in time
     assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 3706, 1000000, true}, &r));
-    assert_int_equal(r.window, 20);
+    assert_true(r.window == 20 && r.batch == 64);
+    assert_true(recipe_named("duet", MODEL_DAT, (struct recipe_data){500, SMALL_CATALOGUE + 1, 100000, true}, &r));
+    assert_int_equal(r.batch, 256);
     assert_true(recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, 3706, 100000, true}, &r));
     assert_true(r.window == 0 && !r.recency); // nothing is made of the history
     assert_false(recipe_named("pap", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r));
