@@ -1,10 +1,11 @@
 #!/bin/bash
 # Question: what is a request's cost at a million items, against FastAPI + NumPy + hnswlib and against the tower and the search in a bare
-# loop, and is a reload felt? Sets everything up, runs the three in turn, prints a table (bench/results.md, "Service at a million items").
+# loop, do many connections stall it, and is a reload felt? Sets everything up, runs the three in turn, prints a table (bench/results.md,
+# "Service at a million items").
 #
 #   bench/service.sh [WORK]          WORK (default /tmp/duet-service) keeps the bundle and hnswlib's index from run to run: 2 GB, and ten
 #                                    minutes the first time
-#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 bench/service.sh
+#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 LAYOUT=compact bench/service.sh
 #
 # Needs build/release with -DDUET_BENCH=ON and Debian's python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev g++. The daemon has one
 # event loop and the peer one process; both, and the clients, are pinned to one core, for otherwise each answer wakes the client's idle core,
@@ -84,6 +85,10 @@ print(f"| duetd / FastAPI, within a round | {ratio(duetd, peer)} |\n| duetd / ba
 PY
 
 echo "memory: bundle $(du -sb "$bundle" | cut -f1) bytes, duetd $(sed -n 's/^VmRSS:[[:space:]]*//p' /proc/$duetd/status) resident"
+for many in 16 256 1000; do
+    echo "$many connections, $((2 * rate)) requests a second in all:"
+    "$bin/duet" bench load --url "http://127.0.0.1:$data" --users "$work/users" --ef "$ef" --rate $((2 * rate)) --connections $many --seconds 8 --warmup 2 | grep -E '^(latency|status|fail)'
+done
 taskset -acp 0,1 $duetd >/dev/null # the loader may have the other core, as it would in service
 "$bin/duet" bench swap --url http://127.0.0.1:$data --admin http://127.0.0.1:$admin --model dat --users "$work/users" --ef "$ef" --rate "$rate" \
     --rounds "${SWAPS:-4}" --pause 2 --limit 1.2 || echo "(the limit was passed)"

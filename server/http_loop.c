@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #include "server/http_priv.h"
+#include "server/priority.h"
 
 #define REAP_NS 50000000u         // how often deadlines are looked at
 #define IDLE_WAIT_MS 1000         // an empty loop turns this often, so that liveness can see it
@@ -189,6 +190,7 @@ static void finish_requests(struct http_loop *l)
 static void *run(void *arg)
 {
     struct http_loop *l = arg;
+    priority_requests();
     while (!atomic_load_explicit(&l->h->stopping, memory_order_acquire))
         turn(l, wait_ms(l));
     stop_listening(l);

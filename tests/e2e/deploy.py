@@ -141,7 +141,7 @@ def unit(work):
     stop = int(re.search(r"^TimeoutStopSec=(\d+)", text, re.M).group(1))
     longest = int(re.search(r"^  timeout_ms: (\d+)", read("duetd.yaml"), re.M).group(1)) / 1000
     need(stop > longest + 5, f"TimeoutStopSec {stop}, drain.timeout_ms {longest} s")
-    need("setpriority" in text and "prlimit64" in text, "calls that duetd makes are filtered")
+    need(all(call in text for call in ("setpriority", "sched_setattr", "prlimit64")), "calls that duetd makes are filtered")
     analyze = tool("systemd-analyze")
     if not analyze:
         return

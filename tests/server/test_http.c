@@ -13,6 +13,7 @@
 
 #include <cmocka.h>
 
+#include "server/priority.h"
 #include "tests/server/tcp.h"
 #include "tests/server/toy.h"
 
@@ -485,6 +486,19 @@ static void loops_keep_turning(void **state)
     close(fd);
 }
 
+/* Handlers run with the shortest slice, and nobody else does, where the kernel knows slices (Linux 6.12). */
+static void loops_need_not_wait_for_slices(void **state)
+{
+    (void)state;
+    uint64_t usual = priority_slice_ns();
+    char want[24];
+    if (!usual)
+        skip();
+    snprintf(want, sizeof(want), "%u", PRIORITY_SLICE_NS);
+    expect_body(GET("/slice"), 200, want);
+    assert_int_equal(priority_slice_ns(), usual);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +521,7 @@ int main(void)
         cmocka_unit_test(crowded_below_the_hard_limit),
         cmocka_unit_test(start_says_why_not),
         cmocka_unit_test(loops_keep_turning),
+        cmocka_unit_test(loops_need_not_wait_for_slices),
     };
     return cmocka_run_group_tests(tests, start, stop);
 }

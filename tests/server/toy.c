@@ -9,6 +9,8 @@
 
 #include <cmocka.h>
 
+#include "server/priority.h"
+
 static void sleep_ms(unsigned ms)
 {
     struct timespec ts = {.tv_sec = ms / 1000, .tv_nsec = (long)(ms % 1000) * 1000000};
@@ -65,6 +67,8 @@ static bool handle(void *ctx, struct http_request *r, struct http_response *resp
         sleep_ms(n);
     else if (strcmp(r->path, "/crowded") == 0)
         buf_puts(&resp->body, r->crowded ? "1" : "0");
+    else if (strcmp(r->path, "/slice") == 0)
+        buf_printf(&resp->body, "%llu", (unsigned long long)priority_slice_ns());
     else if (strcmp(r->path, "/who") == 0)
         buf_printf(&resp->body, "%d %s ?%s %u", (int)r->method, r->path, r->query,
                    (unsigned)((r->deadline_ns - r->start_ns) / 1000000));
