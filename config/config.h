@@ -93,6 +93,14 @@ struct config {
         uint64_t max_bytes, keep, sample, items;
         char *kafka_brokers, *kafka_topic, *kafka_config; // "" = none
     } exposure;
+    struct {
+        char *path; // "" = none
+        uint64_t threshold_ms, sample, max_bytes, keep;
+    } slow_log;
+    struct {
+        char *path; // "" = none
+        uint64_t sample, max_bytes, keep;
+    } record;
     char *state_path; // "" = no state file
     struct {
         char *level, *format;

@@ -8,6 +8,7 @@
 #include "server/exposure.h"
 
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -24,6 +25,7 @@ struct ring {
 };
 
 struct exposure {
+    const struct exposure_names *names;
     struct metrics *metrics;
     struct log *log;
     unsigned n_rings;
@@ -88,10 +90,10 @@ static uint64_t count_lines(const char *p, size_t n)
 static void tell(struct exposure *e, bool ok, const struct err *err)
 {
     if (!ok && !e->failing)
-        log_event(e->log, LOG_ERROR, "exposure_log_failed", LOG_STR("error", err->msg),
+        log_event(e->log, LOG_ERROR, e->names->failed, LOG_STR("error", err->msg),
                   LOG_STR("note", "lines are dropped and counted until it works again"));
     if (ok && e->failing)
-        log_event(e->log, LOG_INFO, "exposure_log_works", LOG_STR("path", e->file.path));
+        log_event(e->log, LOG_INFO, e->names->works, LOG_STR("path", e->file.path));
     e->failing = !ok;
 }
 
@@ -135,14 +137,31 @@ static void turn(void *ctx)
 
 // ------------------------------------------------------------------------------------------------------- life
 
+static const struct exposure_names exposure_log_names = {
+    .path_key = "exposure.path",
+    .failed = "exposure_log_failed",
+    .works = "exposure_log_works",
+    .lines = "duet_exposure_lines_total",
+    .lines_help = "Lines of the exposure log that were written.",
+    .dropped = "duet_exposure_dropped_total",
+    .dropped_help = "Lines of the exposure log that were lost, by reason.",
+    .labels = "",
+    .thread = "the exposure log",
+};
+
+static metric_id counter(const struct exposure *e, const char *name, const char *help, const char *label)
+{
+    char labels[64];
+    snprintf(labels, sizeof(labels), "%s%s", e->names->labels, label);
+    return metrics_counter(e->metrics, name, help, labels);
+}
+
 static void register_metrics(struct exposure *e)
 {
-    static const char dropped[] = "duet_exposure_dropped_total",
-                      dropped_help[] = "Lines of the exposure log that were lost, by reason.";
-    e->written = metrics_counter(e->metrics, "duet_exposure_lines_total", "Lines of the exposure log that were written.",
-                                 "sink=\"file\"");
-    e->no_room = metrics_counter(e->metrics, dropped, dropped_help, "reason=\"no_room\"");
-    e->lost = metrics_counter(e->metrics, dropped, dropped_help, "reason=\"file\"");
+    const struct exposure_names *n = e->names;
+    e->written = counter(e, n->lines, n->lines_help, "sink=\"file\"");
+    e->no_room = counter(e, n->dropped, n->dropped_help, "reason=\"no_room\"");
+    e->lost = counter(e, n->dropped, n->dropped_help, "reason=\"file\"");
 }
 
 static bool make_rings(struct exposure *e, unsigned n, struct err *err)
@@ -160,6 +179,7 @@ struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
     struct exposure *e = mem_array(1, sizeof(*e), err);
     if (!e)
         return NULL;
+    e->names = p->names ? p->names : &exposure_log_names;
     e->metrics = p->metrics;
     e->log = p->log;
     e->file.fd = -1;
@@ -168,9 +188,9 @@ struct exposure *exposure_new(const struct exposure_params *p, struct err *err)
     e->has_file = p->path[0] != '\0';
     if (!make_rings(e, p->n_rings, err) ||
         (e->has_file && !exposure_file_open(&e->file, p->path, p->max_bytes, p->keep, err) &&
-         !err_prefix(err, "exposure.path")) ||
+         !err_prefix(err, "%s", e->names->path_key)) ||
         (p->kafka.brokers[0] && !(e->kafka = exposure_kafka_new(&p->kafka, e->metrics, e->log, err))) ||
-        !(e->writer = ticker_new(TICK_MS, turn, e, "the exposure log", err))) {
+        !(e->writer = ticker_new(TICK_MS, turn, e, e->names->thread, err))) {
         exposure_free(e);
         return NULL;
     }

@@ -1,5 +1,6 @@
 /* exposure.h - the exposure log: which unit was shown what by which variant, one JSON line an exposure (docs/operations.md, "Exposures").
- * Place:   handle_retrieve.c writes lines through exposure_log.c; a thread of this module's own carries them to a file, to Kafka, or to both.
+ * Place:   handle_retrieve.c writes lines through exposure_log.c (and through record.c, to logs of other names, docs/operations.md,
+ *          "Recorded requests"); a thread of this module's own carries them to a file, to Kafka, or to both.
  * Never blocks: each event loop has a ring of EXPOSURE_RING bytes, which only that loop fills and only the writer empties. A line that
  *          finds no room is dropped and counted (duet_exposure_dropped_total).
  * Threads: exposure_put for ring i from one thread only; exposure_reopen and exposure_tune from any. */
@@ -17,7 +18,17 @@
 
 #define EXPOSURE_RING (4u << 20) // bytes of a loop's ring, a power of two: a second of 20,000 lines of 200 bytes
 
+/* What a log of lines is called where people meet it. */
+struct exposure_names {
+    const char *path_key;                                      // of the configuration
+    const char *failed, *works;                                // events of the daemon's log
+    const char *lines, *lines_help, *dropped, *dropped_help;   // metrics
+    const char *labels;                                        // of both, before their own: "" or `log="slow",`
+    const char *thread;
+};
+
 struct exposure_params {
+    const struct exposure_names *names; // static; NULL = the exposure log's
     const char *path; // "" = no file
     uint64_t max_bytes;
     unsigned keep;    // rotated files beside it

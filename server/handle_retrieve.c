@@ -1,6 +1,7 @@
 /* handle_retrieve.c - POST /v1/retrieve: read, choose a model, retrieve, write. Allocates nothing once the loop's
  * scratch is warm. */
 #include "server/exposure_log.h"
+#include "server/record.h"
 #include "server/serve.h"
 #include "server/service.h"
 #include "server/shadow.h"
@@ -30,6 +31,7 @@ bool handle_retrieve(struct app *app, struct http_request *r, const struct route
     if (resp->body.failed)
         serve_no_memory(r, resp);
     serve_observe(&c, resp, s->query->without_variant_filter, s->result.n == 0, begun_ns);
+    record_request(app->parts->recorder, t->shard, r, &c, s, resp);
     serve_choice_done(app, &c);
     return true;
 }

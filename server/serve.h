@@ -26,7 +26,8 @@ struct serve_state {
     size_t cap_vec;
     struct retrieve_result result; // of the last serve_topk; its hits are in `hit`
     struct buf meta; // of a binary answer
-    struct buf line; // of the exposure log
+    struct buf line; // of the exposure log, of recorded requests
+    uint64_t slow_turn, record_turn; // requests that record.c might have written down
     uint64_t shadow_turn; // answers that shadow variants were offered
     struct batch *batch; // handle_batch.c; made by the first batch
     uint32_t *known; // item_idx

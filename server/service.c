@@ -9,6 +9,7 @@
 #include "server/experiment_report.h"
 #include "server/exposure.h"
 #include "server/guardrail.h"
+#include "server/record.h"
 #include "server/route.h"
 #include "server/serve.h"
 #include "server/shadow.h"
@@ -218,11 +219,23 @@ static struct exposure_kafka_params kafka_params(const struct config *c)
     return (struct exposure_kafka_params){c->exposure.kafka_brokers, c->exposure.kafka_topic, c->exposure.kafka_config};
 }
 
+/* Each log rotates a file of its own. */
+static bool check_paths(const struct config *c, struct err *err)
+{
+    const char *const key[] = {"exposure.path", "slow_log.path", "record.path"};
+    const char *const path[] = {c->exposure.path, c->slow_log.path, c->record.path};
+    for (int i = 0; i < 3; i++)
+        for (int j = i + 1; j < 3; j++)
+            if (path[i][0] && strcmp(path[i], path[j]) == 0)
+                return err_set(err, ERR_ARG, "%s and %s are both %s, want a file each", key[i], key[j], path[i]);
+    return true;
+}
+
 static bool check(const struct config *c, struct err *err)
 {
     bool from_state;
     struct exposure_kafka_params kafka = kafka_params(c);
-    if (!exposure_kafka_check(&kafka, err))
+    if (!exposure_kafka_check(&kafka, err) || !check_paths(c, err))
         return false;
     if (c->n_models > GENERATION_MODELS_MAX)
         return err_set(err, ERR_LIMIT, "%zu models are configured, at most %d can be served", c->n_models,
@@ -289,6 +302,26 @@ static bool open_exposure(struct app *app, struct err *err)
     return app->parts->exposure != NULL;
 }
 
+static struct record_rates record_rates(const struct config *c)
+{
+    return (struct record_rates){c->slow_log.threshold_ms, c->slow_log.sample, c->record.sample};
+}
+
+/* The files of recorded requests, where one is configured. */
+static bool open_records(struct app *app, struct err *err)
+{
+    const struct config *c = app->config;
+    struct record_params p = {.slow = {c->slow_log.path, c->slow_log.max_bytes, (unsigned)c->slow_log.keep},
+                              .all = {c->record.path, c->record.max_bytes, (unsigned)c->record.keep},
+                              .rates = record_rates(c),
+                              .n_rings = app->n_shards,
+                              .metrics = app->metrics,
+                              .log = &app->log};
+    if (!p.slow.path[0] && !p.all.path[0])
+        return true;
+    return (app->parts->recorder = recorder_new(&p, err)) != NULL;
+}
+
 static bool start(struct app *app, struct err *err)
 {
     const struct config *c = app->config;
@@ -296,7 +329,7 @@ static bool start(struct app *app, struct err *err)
     if (!(app->parts = mem_array(1, sizeof(*app->parts), err)))
         return false;
     pthread_mutex_init(&app->parts->experiments_lock, NULL);
-    if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err) ||
+    if (!(app->parts->state = state_open(c->state_path, err)) || !open_exposure(app, err) || !open_records(app, err) ||
         !(app->parts->workers = workers_new(app, (size_t)c->workers.queue, err)))
         return false;
     struct labels *l = labels_for(app->parts->state, c, err);
@@ -361,7 +394,9 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
         generation_release(app->generations, g);
         ok = experiment_report_prepare(app, t, err) && apply_models(app, next, t, l, err);
         if (ok) {
+            const struct record_rates rates = record_rates(next);
             exposure_tune(app->parts->exposure, next->exposure.sample);
+            record_tune(app->parts->recorder, &rates);
             tell_which_table(app, next, from_state);
         } else {
             experiment_table_unref(t);
@@ -375,6 +410,7 @@ static bool apply(struct app *app, const struct config *next, struct err *err)
 static void reopen(struct app *app)
 {
     exposure_reopen(app->parts->exposure);
+    record_reopen(app->parts->recorder);
 }
 
 static bool ready(struct app *app, struct buf *why)
@@ -409,6 +445,7 @@ static void stop(struct app *app)
     if (!app->parts)
         return;
     exposure_free(app->parts->exposure);
+    recorder_free(app->parts->recorder);
     experiment_gauges_free(app->parts->gauges);
     state_free(app->parts->state);
     pthread_mutex_destroy(&app->parts->experiments_lock);

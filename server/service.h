@@ -16,6 +16,7 @@ struct service_parts {
     struct state *state;
     struct workers *workers;
     struct exposure *exposure; // NULL: none is configured
+    struct recorder *recorder; // NULL: none is configured
     struct ticker *guardrails;
     struct shadow *shadow;
     struct experiment_gauges *gauges; // guarded by experiments_lock; experiment_report.h

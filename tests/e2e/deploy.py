@@ -259,7 +259,7 @@ def live_metrics(work):
     with open(f"{work}/keys", "w", encoding="utf-8") as f:
         f.write(f"keys: [{{name: k, sha256: '{hashlib.sha256(b'key').hexdigest()}'}}]\n")
     with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}, {name: s, model: dat, weight: 0, shadow: true}]}]",
-                extra=("--set", f"data.keys_file={work}/keys", "--set", f"exposure.path={work}/exposures")) as d:
+                extra=("--set", f"data.keys_file={work}/keys", "--set", f"exposure.path={work}/exposures", "--set", f"slow_log.path={work}/slow")) as d:
         for user in ("u1", "stranger"):
             check("retrieve", d.data.post("/v1/retrieve", {"user_id": user}, headers={"X-Api-Key": "key"})[0], 200)
         metrics = lambda: d.admin.get("/metrics", raw=True)[1].decode()
