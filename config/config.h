@@ -101,6 +101,10 @@ struct config {
         char *path; // "" = none
         uint64_t sample, max_bytes, keep;
     } record;
+    struct {
+        char *path; // "" = none
+        uint64_t requests, max_ms;
+    } warm;
     char *state_path; // "" = no state file
     struct {
         char *level, *format;

@@ -43,6 +43,8 @@ struct reload_params {
     unsigned load_threads;              // see bundle_load_params
     unsigned workspaces;                // per bundle, built ahead
     unsigned poll_ms;                   // look for newer versions that often; 0 = never
+    void (*warm)(void *ctx, const char *model, struct loaded *l); // before a version may serve, on the loader's thread; NULL = no more
+    void *warm_ctx;                                               // than bundle_warm
     uint64_t (*memory_available)(void); // NULL = sysmem_available
 };
 

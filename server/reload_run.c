@@ -164,6 +164,8 @@ static struct loaded *load_version(struct reloads *rl, struct rmodel *m, bool re
     l->load_ms = now_ms() - begin;
     l->target_recall = m->target_recall;
     register_metrics(rl, m, l);
+    if (rl->p.warm && replaces)
+        rl->p.warm(rl->p.warm_ctx, m->name, l);
     return l;
 }
 

@@ -10,8 +10,8 @@ import subprocess
 from daemon import BIN, Daemon, check, fail, publish, run
 
 
-def settings(**keys):
-    return [a for k, v in keys.items() for a in ("--set", f"{k.replace('__', '.')}={v}")]
+def settings(keys):
+    return [a for k, v in keys.items() for a in ("--set", f"{k}={v}")]
 
 
 def metric(d, name, labels):
@@ -34,7 +34,7 @@ def slow_requests_are_whole(work):
     """A slow request cannot be made again, for part of it is missing, or something else was written; or keys are given away."""
     publish(f"{work}/models", "dat", 3, 1)
     path = f"{work}/slow.jsonl"
-    with Daemon(work, ["dat"], extra=settings(slow_log__path=path, slow_log__threshold_ms=0)) as d:
+    with Daemon(work, ["dat"], extra=settings({"slow_log.path": path, "slow_log.threshold_ms": 0})) as d:
         long = {"user_id": "u1", "k": 5, "exclude_ids": [f"x{i}" for i in range(9000)]}
         pretty = json.dumps({"user_id": "stranger \"\n\u00fc", "k": 3}, indent=2, ensure_ascii=False).encode()
         sent = {"Accept": "application/json", "X-Request-Timeout-Ms": "5000", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"}
@@ -63,7 +63,7 @@ def thresholds_and_samples(work):
     """Fast requests are taken for slow, or more is written than was asked for; SIGHUP does not change it."""
     publish(f"{work}/models", "dat", 1, 1)
     slow, some = f"{work}/slow.jsonl", f"{work}/some.jsonl"
-    with Daemon(work, ["dat"], extra=settings(data__threads=1, slow_log__path=slow, slow_log__threshold_ms=600000, record__path=some, record__sample=10)) as d:
+    with Daemon(work, ["dat"], extra=settings({"data.threads": 1, "slow_log.path": slow, "slow_log.threshold_ms": 600000, "record.path": some, "record.sample": 10})) as d:
         for u in range(40):
             d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 1})
         d.until(lambda: recorded(d, "sample") == 4, "one in ten")
@@ -76,15 +76,17 @@ def thresholds_and_samples(work):
             d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 1})
         d.until(lambda: recorded(d, "sample") == 5, "one more")
         check("in the new file", (len(lines(some)), lines(some)[0]["why"]), (1, "sample"))
-    with Daemon(work, ["dat"], extra=settings(data__threads=1, slow_log__path=slow, slow_log__threshold_ms=0, slow_log__sample=3,
-                                              slow_log__max_bytes=4096, slow_log__keep=2)) as d:
+    with Daemon(work, ["dat"], extra=settings({"data.threads": 1, "slow_log.path": slow, "slow_log.threshold_ms": 0, "slow_log.sample": 3,
+                                              "slow_log.max_bytes": 4096, "slow_log.keep": 2,
+                                               "record.path": f"{work}/all.jsonl", "record.sample": 1, "record.max_bytes": 4096, "record.keep": 1})) as d:
         for u in range(120):
             d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 1})
         d.until(lambda: recorded(d, "slow") == 40, "one in three")
         check("nothing is lost", metric(d, "duet_recorded_requests_dropped_total", 'log="slow",reason="no_room"'), 0)
     check("rotated", sorted(f for f in os.listdir(work) if f.startswith("slow")), ["slow.jsonl", "slow.jsonl.1", "slow.jsonl.2"])
-    p = subprocess.run([os.path.join(BIN, "duetd"), *settings(data__port=0, admin__port=0, record__path=f"{work}/none/x")], capture_output=True, text=True, timeout=60)
-    both = subprocess.run([os.path.join(BIN, "duetd"), "--check-config", *settings(record__path=slow, slow_log__path=slow)], capture_output=True, text=True)
+    check("rotated", sorted(f for f in os.listdir(work) if f.startswith("all")), ["all.jsonl", "all.jsonl.1"])
+    p = subprocess.run([os.path.join(BIN, "duetd"), *settings({"data.port": 0, "admin.port": 0, "record.path": f"{work}/none/x"})], capture_output=True, text=True, timeout=60)
+    both = subprocess.run([os.path.join(BIN, "duetd"), "--check-config", *settings({"record.path": slow, "slow_log.path": slow})], capture_output=True, text=True)
     check("one file for two", (both.returncode, "slow_log.path and record.path are both" in both.stderr), (1, True))
     check("no such folder", (p.returncode, "record.path" in p.stderr), (1, True))
 
@@ -94,7 +96,7 @@ def records_are_replayed(work):
     for version in (1, 2):
         publish(f"{work}/models", "dat", version, 1)
     path = f"{work}/some.jsonl"
-    with Daemon(work, ["dat"], extra=settings(record__path=path, record__sample=1)) as d:
+    with Daemon(work, ["dat"], extra=settings({"record.path": path, "record.sample": 1})) as d:
         for u in range(30):
             d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 7, "exact": u % 2 == 0})
         d.until(lambda: recorded(d, "sample") == 30, "all")
@@ -104,5 +106,61 @@ def records_are_replayed(work):
         check("replay", (p.returncode, r["requests"], r["skipped"], r["compared"], r["overlap"]), (0, 30, 0, 30, 1.0))
 
 
+def events(d, name):
+    return [e for e in map(json.loads, d.logged().splitlines()) if e["event"] == name]
+
+
+def new_versions_are_warmed_up(work):
+    """A version takes traffic cold although requests were recorded, or is refused for what was recorded."""
+    publish(f"{work}/models", "dat", 1, 1)
+    publish(f"{work}/models", "tt", 1, 101, "two_tower")
+    path = f"{work}/some.jsonl"
+    keys = settings({"record.path": path, "record.sample": 1, "warm.path": path, "warm.requests": 25})
+    with Daemon(work, ["dat", "tt"], extra=keys) as d:
+        told = events(d, "warm_up")
+        check("nothing recorded yet", [(e["level"], e["model"], e["requests"]) for e in told], [("warn", "dat", 0), ("warn", "tt", 0)])
+        for u in range(30):
+            check("recorded", d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 5})[0], 200)
+        for u in range(4):
+            d.data.post("/v1/retrieve", {"user_id": f"u{u}", "k": 5, "model": "tt"})
+        d.until(lambda: recorded(d, "sample") == 34, "all")
+        with open(path, "a", encoding="utf-8") as f:  # of another schema, of another model, bare, and no request at all
+            f.write('{"body":{"features":{"gone":"x"}}}\n{"model":"other","body":{"k":1}}\n{"user_id":"u1","k":2}\n\nnonsense\n{"body":null}\n')
+        answers = metric(d, "duet_retrieve_answers_total", 'model="dat",fallback="none"')
+        publish(f"{work}/models", "dat", 2, 2)
+        check("verify", d.operate("dat", "verify", 2)[0], 200)
+        check("reload", d.operate("dat", "reload", 2)[0], 200)
+        told = events(d, "warm_up")[2:]
+        check("warmed up", [(e["level"], e["model"], e["version"], e["requests"], e["failed"]) for e in told], [("info", "dat", 2, 25, 1)])
+        if "gone" not in told[0]["cause"] or told[0]["ms"] > 2500:
+            fail(f"{told}")
+        order = [e["event"] for e in map(json.loads, d.logged().splitlines()) if e["event"] in ("warm_up", "reload")]
+        check("before the swap", order[-2:], ["warm_up", "reload"])
+        check("not counted", (metric(d, "duet_retrieve_answers_total", 'model="dat",fallback="none"'), recorded(d, "sample")), (answers, 34))
+        check("rollback from memory", (d.operate("dat", "rollback")[0], len(events(d, "warm_up"))), (200, 3))
+    with Daemon(work, ["dat", "tt"], extra=settings({"warm.path": f"{work}/none"})) as d:
+        check("no file", [(e["level"], "none" in e["cause"]) for e in events(d, "warm_up")[-2:]], [("warn", True)] * 2)
+        check("served", d.data.post("/v1/retrieve", {"user_id": "u1"})[0], 200)
+    with Daemon(work, ["tt"], extra=settings({"warm.path": path})) as d:
+        check("of its own", [(e["model"], e["requests"]) for e in events(d, "warm_up")[-1:]], [("tt", 6)])
+
+
+def warming_up_is_bounded(work):
+    """A load waits for as long as there are recorded requests."""
+    publish(f"{work}/models", "dat", 1, 1)
+    path = f"{work}/many.jsonl"
+    line = json.dumps({"pad": "x" * 100000, "body": {"user_id": "u1", "k": 5}}) + "\n"
+    with open(path, "w", encoding="utf-8") as f:
+        f.write(line * ((20 << 20) // len(line)))
+    with Daemon(work, ["dat"], extra=settings({"warm.path": path, "warm.requests": 1000000, "warm.max_ms": 600000})) as d:
+        check("the end of the file", [(e["requests"], e["failed"]) for e in events(d, "warm_up")], [((16 << 20) // len(line), 0)])
+    with open(path, "w", encoding="utf-8") as f:
+        f.write('{"user_id":"u1","k":5}\n' * 50000)
+    with Daemon(work, ["dat"], extra=settings({"warm.path": path, "warm.requests": 1000000, "warm.max_ms": 100})) as d:
+        e = events(d, "warm_up")[-1]
+        if not 0 < e["requests"] < 50000:
+            fail(f"{e}")
+
+
 if __name__ == "__main__":
-    run([slow_requests_are_whole, thresholds_and_samples, records_are_replayed])
+    run([slow_requests_are_whole, thresholds_and_samples, records_are_replayed, new_versions_are_warmed_up, warming_up_is_bounded])

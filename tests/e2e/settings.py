@@ -21,6 +21,8 @@ ELSEWHERE = {
     "workers.exact_items": "e2e/batch.py", "admission.max_lag_ms": "server/test_app.c", "load.check_memory": "server/test_reload.c", "exposure.path": "e2e/experiments.py",
     "exposure.max_bytes": "e2e/experiments.py", "exposure.keep": "e2e/experiments.py", "exposure.sample": "e2e/experiments.py", "exposure.items": "e2e/experiments.py",
     "exposure.kafka_brokers": "e2e/experiments.py", "exposure.kafka_topic": "e2e/experiments.py", "exposure.kafka_config": "e2e/experiments.py",
+    "slow_log.path": "e2e/records.py", "slow_log.threshold_ms": "e2e/records.py", "slow_log.sample": "e2e/records.py", "slow_log.max_bytes": "e2e/records.py", "slow_log.keep": "e2e/records.py", "record.path": "e2e/records.py",
+    "record.sample": "e2e/records.py", "record.max_bytes": "e2e/records.py", "record.keep": "e2e/records.py", "warm.path": "e2e/records.py", "warm.requests": "e2e/records.py", "warm.max_ms": "e2e/records.py",
     "drain.delay_ms": "server/test_duetd.c", "drain.timeout_ms": "e2e/deploy.py", "log.level": "server/test_app.c"}
 # Nothing to see but a load that takes longer or less long: their ranges alone are tested.
 RANGE_ALONE = {"load.threads"}
