@@ -6,9 +6,6 @@
 
 #include "core/base/mem.h"
 
-/* A missed step weighs (b1 / sqrt(b2))^j = 0.9005^j of the first; after 256 of them nothing is left in a float. */
-#define MISSED_MAX 256
-
 // -------------------------------------------------------------------------------------------------- memory
 
 /* A tower of zeros with the same layout; shares the shape's field array. */
@@ -48,7 +45,8 @@ static void rows_fini(struct adam_rows *r)
 bool adam_init(struct adam *a, struct tower *t, const struct adam_params *p, struct pool *pool, struct err *err)
 {
     *a = (struct adam){.p = *p, .pool = pool, .tower = t};
-    if (clone_zero(&a->grad, t, err) && clone_zero(&a->m, t, err) && clone_zero(&a->v, t, err) &&
+    if (missed_init(&a->gaps, p, err) && clone_zero(&a->grad, t, err) && clone_zero(&a->m, t, err) &&
+        clone_zero(&a->v, t, err) &&
         rows_init(&a->emb, t->shape.n_rows, t->shape.k, t->emb, a->grad.emb, a->m.emb, a->v.emb, err) &&
         rows_init(&a->aug, t->aug ? t->shape.n_ids : 0, t->shape.d_aug, t->aug, a->grad.aug, a->m.aug, a->v.aug, err))
         return true;
@@ -63,6 +61,7 @@ void adam_fini(struct adam *a)
         mem_block_free(copy[i]->block, copy[i]->block_floats * sizeof(float));
     rows_fini(&a->emb);
     rows_fini(&a->aug);
+    missed_fini(&a->gaps);
     *a = (struct adam){0};
 }
 
@@ -97,50 +96,38 @@ void adam_touch(struct adam *a, const uint32_t *x, const uint32_t *aug_row, size
 
 // ------------------------------------------------------------------------------------------------------- steps
 
-/* Bias corrections of step t: x -= rate * m / (sqrt(v) + eps), the form in which both corrections are scalars. */
-static float step_rate(const struct adam_params *p, double t)
+/* Steps last + 1 .. to of the gaps' tables with a zero gradient (see the header). */
+static void row_idle(const struct missed *gaps, struct adam_rows *r, size_t row)
 {
-    return (float)(p->lr * sqrt(1 - pow(p->beta2, t)) / (1 - pow(p->beta1, t)));
-}
-
-static float step_eps(const struct adam_params *p, double t)
-{
-    return (float)(p->eps * sqrt(1 - pow(p->beta2, t)));
-}
-
-/* Steps last + 1 .. to with a zero gradient (see the header). */
-static void row_idle(const struct adam_params *p, struct adam_rows *r, size_t row, uint32_t to)
-{
-    uint32_t from = r->last[row], n = to - from;
-    if (n == 0)
+    uint32_t from = r->last[row];
+    if (from == gaps->to)
         return;
-    r->last[row] = to;
-    double decay = 1 - (double)p->lr * p->weight_decay;
-    float keep = (float)pow(decay, n);
+    r->last[row] = gaps->to;
     float *x = r->param + row * r->cols, *m = r->m + row * r->cols, *v = r->v + row * r->cols;
     if (from == 0) { // never had a gradient: only the decay
-        for (uint32_t c = 0; c < r->cols; c++)
+        float keep = (float)pow(1 - (double)gaps->p.lr * gaps->p.weight_decay, gaps->to);
+        for (uint32_t c = 0; keep < 1 && c < r->cols; c++)
             x[c] *= keep;
         return;
     }
-    double ratio = p->beta1 / sqrt(p->beta2), power = 1, move = 0;
-    uint32_t near = n < MISSED_MAX ? n : MISSED_MAX;
-    for (uint32_t j = 1; j <= near; j++)
-        move = move * decay + (power *= ratio) * step_rate(p, from + j);
-    move *= pow(decay, n - near);
-    float eps = step_eps(p, from + 1), m_left = (float)pow(p->beta1, n), v_left = (float)pow(p->beta2, n);
+    const struct missed_step s = missed_of(gaps, from);
     for (uint32_t c = 0; c < r->cols; c++) {
-        x[c] = x[c] * keep - (float)move * m[c] / (sqrtf(v[c]) + eps);
-        m[c] *= m_left;
-        v[c] *= v_left;
+        x[c] = x[c] * s.keep - s.move * m[c] / (sqrtf(v[c]) + s.eps);
+        m[c] *= s.m_left;
+        v[c] *= s.v_left;
     }
 }
 
-/* One Adam step of n parameters; the gradient is used up. */
-static void update(const struct adam_params *p, uint32_t t, float keep, float *restrict x, float *restrict g,
-                   float *restrict m, float *restrict v, size_t n)
+/* One step with a gradient: x -= rate * m / (sqrt(v) + eps), the form in which both bias corrections are scalars. */
+struct moved {
+    float beta1, beta2, rate, eps;
+};
+
+/* Of n parameters; the gradient is used up. */
+static void update(const struct moved *p, float keep, float *restrict x, float *restrict g, float *restrict m,
+                   float *restrict v, size_t n)
 {
-    float b1 = p->beta1, b2 = p->beta2, rate = step_rate(p, t), eps = step_eps(p, t);
+    float b1 = p->beta1, b2 = p->beta2, rate = p->rate, eps = p->eps;
     for (size_t c = 0; c < n; c++) {
         m[c] = b1 * m[c] + (1 - b1) * g[c];
         v[c] = b2 * v[c] + (1 - b2) * g[c] * g[c];
@@ -157,55 +144,74 @@ static void catch_up_part(void *ctx, unsigned part)
         size_t lo, hi;
         pool_range(r[k]->n_touched, part, pool_threads(a->pool), &lo, &hi);
         for (size_t i = lo; i < hi; i++)
-            row_idle(&a->p, r[k], r[k]->touched[i], a->step - 1);
+            row_idle(&a->gaps, r[k], r[k]->touched[i]);
     }
 }
 
 void adam_catch_up(struct adam *a)
 {
+    missed_at(&a->gaps, &a->p, a->step - 1);
     pool_run(a->pool, catch_up_part, a);
+}
+
+static void step_rows(struct adam *a, struct adam_rows *r, const struct moved *by, unsigned part)
+{
+    float keep = 1 - a->p.lr * a->p.weight_decay;
+    size_t lo, hi, cols = r->cols;
+    pool_range(r->n_touched, part, pool_threads(a->pool), &lo, &hi);
+    for (size_t i = lo; i < hi; i++) {
+        size_t at = r->touched[i] * cols;
+        update(by, keep, r->param + at, r->grad + at, r->m + at, r->v + at, cols);
+        r->last[r->touched[i]] = a->step;
+    }
+}
+
+/* All W and b: they lie one behind the other, the gaps between them being zero in every copy. */
+static void step_layers(struct adam *a, const struct moved *by, unsigned part)
+{
+    size_t first = (size_t)(a->tower->w[0] - a->tower->block), lo, hi;
+    pool_range(a->tower->block_floats - first, part, pool_threads(a->pool), &lo, &hi);
+    lo += first;
+    update(by, 1, a->tower->block + lo, a->grad.block + lo, a->m.block + lo, a->v.block + lo, hi + first - lo);
 }
 
 static void step_part(void *ctx, unsigned part)
 {
     struct adam *a = ctx;
-    struct adam_rows *r[] = {&a->emb, &a->aug};
-    float keep = 1 - a->p.lr * a->p.weight_decay;
-    for (size_t k = 0; k < 2; k++) {
-        size_t lo, hi, cols = r[k]->cols;
-        pool_range(r[k]->n_touched, part, pool_threads(a->pool), &lo, &hi);
-        for (size_t i = lo; i < hi; i++) {
-            size_t at = r[k]->touched[i] * cols;
-            update(&a->p, a->step, keep, r[k]->param + at, r[k]->grad + at, r[k]->m + at, r[k]->v + at, cols);
-            r[k]->last[r[k]->touched[i]] = a->step;
-        }
-    }
+    const struct moved by = {a->p.beta1, a->p.beta2, (float)(a->p.lr * missed_rate(&a->gaps, a->step)),
+                             (float)(a->p.eps * missed_root(&a->gaps, a->step))};
+    step_rows(a, &a->emb, &by, part);
+    step_rows(a, &a->aug, &by, part);
+    step_layers(a, &by, part);
 }
 
 void adam_step(struct adam *a)
 {
-    struct tower *t = a->tower;
     pool_run(a->pool, step_part, a);
-    for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-        size_t in = l ? t->shape.width[l - 1] : t->z_dim, w = t->shape.width[l];
-        update(&a->p, a->step, 1, t->w[l], a->grad.w[l], a->m.w[l], a->v.w[l], w * in);
-        update(&a->p, a->step, 1, t->b[l], a->grad.b[l], a->m.b[l], a->v.b[l], w);
-    }
 }
 
 void adam_flush(struct adam *a)
 {
     struct adam_rows *r[] = {&a->emb, &a->aug};
+    missed_at(&a->gaps, &a->p, a->step);
     for (size_t k = 0; k < 2; k++)
         for (size_t i = 0; i < r[k]->n; i++)
-            row_idle(&a->p, r[k], i, a->step);
+            row_idle(&a->gaps, r[k], i);
 }
+
+#define LANES 8 // sums side by side, for the compiler to make vector code of
 
 static double norm2(const float *g, size_t n)
 {
-    double s = 0;
-    for (size_t i = 0; i < n; i++)
+    double lane[LANES] = {0}, s = 0;
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t c = 0; c < LANES; c++)
+            lane[c] += (double)g[i + c] * g[i + c];
+    for (; i < n; i++)
         s += (double)g[i] * g[i];
+    for (size_t c = 0; c < LANES; c++)
+        s += lane[c];
     return s;
 }
 

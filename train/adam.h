@@ -14,12 +14,8 @@
 #include <stdint.h>
 
 #include "core/tower.h"
+#include "train/missed.h"
 #include "train/pool.h"
-
-struct adam_params {
-    float lr, beta1, beta2, eps;
-    float weight_decay; // of the tables' rows, per step: row *= 1 - lr * weight_decay
-};
 
 /* One table: the rows of all embeddings of a tower, or its augmented vectors. */
 struct adam_rows {
@@ -38,6 +34,7 @@ struct adam {
     struct tower *tower;
     struct tower grad, m, v; // same shape as the tower; their `field` is the tower's own
     struct adam_rows emb, aug;
+    struct missed gaps;
     uint32_t step; // steps begun
 };
 

@@ -13,8 +13,8 @@
  *     z [B][z_dim] -W1-> h1 -W2-> h2 -W3-> h3 -norm-> p        forward, left to right
  *     dz <-W1'- dh1 <-W2'- dh2 <-W3'- dh3 <----------- dp      backward; dW_l += dh_l' h_(l-1)
  *
- * W and b gradients are summed per thread and added up at the end; the tables' rows are scattered field by field, so
- * two threads never write one table. */
+ * W and b gradients are summed per thread, the first's in place, and added up at the end; the tables' rows are
+ * scattered field by field, so two threads never write one table. */
 #define PASS_BLOCK 256
 
 #define NORM2_MIN 1e-30f // below this |h|^2 counts as zero: p = 0, no gradient
@@ -54,7 +54,7 @@ static size_t layout(struct tower_pass *s, const struct tower *t, float *block)
     s->inv_norm = carve(block, &at, n);
     for (unsigned i = 0; i < pool_threads(s->pool); i++) {
         s->dh[i] = carve(block, &at, (size_t)2 * PASS_BLOCK * widest(t));
-        s->gw[i] = carve(block, &at, s->n_dense);
+        s->gw[i] = i ? carve(block, &at, s->n_dense) : NULL;
     }
     return at;
 }
@@ -237,13 +237,18 @@ static void relu_backward(const float *h, size_t n, float *dh)
         dh[i] = h[i] > 0 ? dh[i] : 0;
 }
 
-/* dh [n][w] of layer l in; its W and b gradients into gw; the gradient of the layer's input to din. */
-static void layer_backward(const struct tower_pass *s, const struct tower *t, uint32_t l, const float *in,
-                           const float *dh, size_t n, float *gw, float *din)
+/* Where a thread adds up W's and b's gradients. */
+struct dense_grad {
+    float *w[TOWER_LAYERS_MAX], *b[TOWER_LAYERS_MAX];
+};
+
+/* dh [n][w] of layer l in; its W and b gradients into g; the gradient of the layer's input to din. */
+static void layer_backward(const struct tower *t, uint32_t l, const float *in, const float *dh, size_t n,
+                           const struct dense_grad *g, float *din)
 {
     uint32_t w = t->shape.width[l], m = layer_in(t, l);
-    blas_sgemm(true, false, w, m, n, 1.0f, dh, w, in, m, 1.0f, gw + s->w_off[l], m);
-    float *db = gw + s->b_off[l];
+    blas_sgemm(true, false, w, m, n, 1.0f, dh, w, in, m, 1.0f, g->w[l], m);
+    float *db = g->b[l];
     for (size_t i = 0; i < n; i++)
         for (uint32_t c = 0; c < w; c++)
             db[c] += dh[i * w + c];
@@ -267,6 +272,20 @@ struct backward_job {
     struct tower *grad;
 };
 
+/* The first thread adds to the gradient itself, the others to blocks of their own, empty at the start. */
+static struct dense_grad dense_grad(const struct backward_job *j, unsigned part)
+{
+    struct tower_pass *s = j->s;
+    struct dense_grad g;
+    if (part)
+        memset(s->gw[part], 0, s->n_dense * sizeof(float));
+    for (uint32_t l = 0; l < j->t->shape.n_layers; l++) {
+        g.w[l] = part ? s->gw[part] + s->w_off[l] : j->grad->w[l];
+        g.b[l] = part ? s->gw[part] + s->b_off[l] : j->grad->b[l];
+    }
+    return g;
+}
+
 static void backward_part(void *ctx, unsigned part)
 {
     const struct backward_job *j = ctx;
@@ -274,8 +293,8 @@ static void backward_part(void *ctx, unsigned part)
     const struct tower *t = j->t;
     uint32_t last = t->shape.n_layers - 1;
     float *buf[2] = {s->dh[part], s->dh[part] + (size_t)PASS_BLOCK * widest(t)};
+    const struct dense_grad g = dense_grad(j, part);
     size_t lo, hi;
-    memset(s->gw[part], 0, s->n_dense * sizeof(float));
     pool_range(s->n, part, pool_threads(s->pool), &lo, &hi);
     for (size_t i = lo; i < hi; i += PASS_BLOCK) {
         size_t n = hi - i < PASS_BLOCK ? hi - i : PASS_BLOCK;
@@ -285,13 +304,13 @@ static void backward_part(void *ctx, unsigned part)
             relu_backward(s->h[last] + i * t->d, n * t->d, dh);
         for (uint32_t l = last; l > 0; l--) {
             uint32_t m = t->shape.width[l - 1];
-            layer_backward(s, t, l, s->h[l - 1] + i * m, dh, n, s->gw[part], other);
+            layer_backward(t, l, s->h[l - 1] + i * m, dh, n, &g, other);
             relu_backward(s->h[l - 1] + i * m, n * m, other);
             float *swap = dh;
             dh = other;
             other = swap;
         }
-        layer_backward(s, t, 0, s->z + i * t->z_dim, dh, n, s->gw[part], s->dz + i * t->z_dim);
+        layer_backward(t, 0, s->z + i * t->z_dim, dh, n, &g, s->dz + i * t->z_dim);
         if (t->shape.skip_aug) {
             output_backward(s, j->dp, i, n, t->d, other);
             add_rows(other, n, t, s->dz + i * t->z_dim);
@@ -343,16 +362,33 @@ static void scatter_part(void *ctx, unsigned part)
             scatter_aug(j->s, j->t, j->aug_row, j->grad);
 }
 
-static void add_dense(const struct tower_pass *s, const struct tower *t, struct tower *grad)
+static void add_range(float *to, const float *x, size_t n, unsigned part, unsigned parts)
 {
-    for (unsigned i = 0; i < pool_threads(s->pool); i++)
+    size_t lo, hi;
+    pool_range(n, part, parts, &lo, &hi);
+    for (size_t c = lo; c < hi; c++)
+        to[c] += x[c];
+}
+
+/* What the other threads summed up, each thread a range of every W and b. */
+static void add_dense_part(void *ctx, unsigned part)
+{
+    const struct backward_job *j = ctx;
+    const struct tower *t = j->t;
+    const struct tower_pass *s = j->s;
+    unsigned parts = pool_threads(s->pool);
+    for (unsigned i = 1; i < parts; i++)
         for (uint32_t l = 0; l < t->shape.n_layers; l++) {
-            size_t nw = (size_t)t->shape.width[l] * layer_in(t, l);
-            for (size_t c = 0; c < nw; c++)
-                grad->w[l][c] += s->gw[i][s->w_off[l] + c];
-            for (size_t c = 0; c < t->shape.width[l]; c++)
-                grad->b[l][c] += s->gw[i][s->b_off[l] + c];
+            add_range(j->grad->w[l], s->gw[i] + s->w_off[l], (size_t)t->shape.width[l] * layer_in(t, l), part, parts);
+            add_range(j->grad->b[l], s->gw[i] + s->b_off[l], t->shape.width[l], part, parts);
         }
+}
+
+/* Dense and table gradients have nothing in common, so no barrier stands between them. */
+static void after_part(void *ctx, unsigned part)
+{
+    scatter_part(ctx, part);
+    add_dense_part(ctx, part);
 }
 
 void tower_pass_backward(struct tower_pass *s, const struct tower *t, const float *dp, const uint32_t *aug_row,
@@ -360,6 +396,5 @@ void tower_pass_backward(struct tower_pass *s, const struct tower *t, const floa
 {
     struct backward_job j = {s, t, dp, aug_row, grad};
     pool_run(s->pool, backward_part, &j);
-    pool_run(s->pool, scatter_part, &j);
-    add_dense(s, t, grad);
+    pool_run(s->pool, after_part, &j);
 }

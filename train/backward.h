@@ -23,7 +23,7 @@ struct tower_pass {
     float *inv_norm;               // [n] 1 / |h_L|, 0 for a zero row
     float *dz;                     // [n][z_dim] gradient of z after tower_pass_backward; the last d_aug columns belong to a
     float *dh[POOL_THREADS_MAX];   // per thread: two blocks of PASS_BLOCK rows of the widest layer
-    float *gw[POOL_THREADS_MAX];   // per thread: gradients of all W, b, laid out as `w_off` and `b_off` say
+    float *gw[POOL_THREADS_MAX];   // per thread but the first: gradients of all W, b, laid out as `w_off` and `b_off` say
     size_t w_off[TOWER_LAYERS_MAX], b_off[TOWER_LAYERS_MAX], n_dense;
     float *block;
     size_t block_floats;
