@@ -7,7 +7,7 @@
 #   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
 #   golden  PyTorch, to export models trained with it and to make the golden files of tests/golden again (large; tests do without)
 #   ops     promtool and HAProxy: tests of deploy/ use them where they are
-#   peer    what bench/ measures against: the service of bench/peer_fastapi.py, hnswlib, Faiss
+#   peer    what bench/ measures against: the service of bench/peer_fastapi.py, hnswlib, Faiss, PyTorch
 #
 # Asks nothing; works as root or through sudo; installs only what is missing, and says what.
 set -eu
@@ -18,7 +18,7 @@ test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yam
 data="r-cran-dslabs"
 golden="python3-torch python3-numpy"
 ops="prometheus haproxy"
-peer="python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev libfaiss-dev g++"
+peer="python3-fastapi python3-uvicorn python3-numpy python3-torch libhnswlib-dev libfaiss-dev g++"
 
 packages=""
 for group in "${@:-build}"; do
