@@ -199,6 +199,15 @@ void adam_flush(struct adam *a)
             row_idle(&a->gaps, r[k], i);
 }
 
+void adam_resume(struct adam *a, uint32_t step)
+{
+    struct adam_rows *r[] = {&a->emb, &a->aug};
+    a->step = step;
+    for (size_t k = 0; k < 2; k++)
+        for (size_t i = 0; i < r[k]->n; i++)
+            r[k]->last[i] = step;
+}
+
 #define LANES 8 // sums side by side, for the compiler to make vector code of
 
 static double norm2(const float *g, size_t n)

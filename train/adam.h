@@ -48,6 +48,9 @@ void adam_catch_up(struct adam *a); // touched rows are now what dense Adam woul
 void adam_step(struct adam *a);     // applies a->grad and zeroes it again
 void adam_flush(struct adam *a);    // every row up to date: before reading parameters elsewhere
 
+/* Parameters and moments were filled as adam_flush left them after that many steps. */
+void adam_resume(struct adam *a, uint32_t step);
+
 /* Sum of squares of the gradients of all W and b. Every row's gradient went through them, so one that is not finite shows here. */
 double adam_grad_norm2(const struct adam *a);
 

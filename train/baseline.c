@@ -9,6 +9,7 @@
 #include "core/base/mem.h"
 #include "train/fm.h"
 #include "train/history_net.h"
+#include "train/resume.h"
 #include "train/wals.h"
 
 #define HISTORY_ALL 1000000 // as many as recipe_check allows
@@ -23,7 +24,9 @@ struct baseline {
     size_t n_valid_users, n_rank;
     float *rank;
     struct metrics_spec spec;
-    FILE *log; // train.jsonl
+    uint32_t done[2]; // epochs, and which of them was the best; 0 = none yet
+    double best[5];   // its metrics, in the order of best_of
+    FILE *log;        // train.jsonl
 };
 
 static const struct baseline_ops *ops_of(enum model_kind kind)
@@ -102,18 +105,41 @@ static bool find_valid_users(struct baseline *b, struct err *err)
     return true;
 }
 
+static struct resume_list list_of(struct baseline *b)
+{
+    struct resume_list l = {.n = 0};
+    b->ops->list(b->state, &l);
+    resume_add(&l, "epochs", ST_U32, b->done, 2);
+    resume_add(&l, "best", ST_F64, b->best, 5);
+    return l;
+}
+
+static bool load_state(struct baseline *b, struct err *err)
+{
+    const struct resume_list l = list_of(b);
+    if (!resume_read(b->p->out_dir, &l, &b->p->recipe, b->p->data->hash, err))
+        return false;
+    if (b->ops->resumed)
+        b->ops->resumed(b->state);
+    return true;
+}
+
+/* Of what was there before, a run that does not go on from it leaves nothing to go on from. */
 static bool open_out(struct baseline *b, struct err *err)
 {
     char path[PATH_MAX];
-    if (b->p->resume)
-        return err_set(err, ERR_ARG, "--resume: %s keeps no state between epochs; train it anew",
-                       model_kind_name(b->p->recipe.model));
-    if (!b->p->out_dir)
+    const char *dir = b->p->out_dir;
+    if (!dir)
         return true;
-    if (!fio_mkdirs(b->p->out_dir, err) || !fio_join(path, b->p->out_dir, "train.jsonl", err))
+    if (!fio_mkdirs(dir, err) || !fio_join(path, dir, "train.jsonl", err))
         return false;
-    b->log = fopen(path, "w");
-    return b->log || err_errno(err, "open %s", path);
+    bool resume = b->p->resume && resume_exists(dir);
+    if (!resume && !resume_remove(dir, err))
+        return false;
+    b->log = fopen(path, resume ? "a" : "w");
+    if (!b->log)
+        return err_errno(err, "open %s", path);
+    return !resume || load_state(b, err);
 }
 
 static bool init(struct baseline *b, const struct trainer_params *p, struct err *err)
@@ -122,7 +148,7 @@ static bool init(struct baseline *b, const struct trainer_params *p, struct err 
     if (!b->ops)
         return err_set(err, ERR_ARG, "%s is not one of the baselines", model_kind_name(p->recipe.model));
     return recipe_check(&p->recipe, err) && (b->pool = pool_new(p->recipe.threads, err)) && find_valid_users(b, err) &&
-           open_out(b, err) && (b->state = b->ops->create(p->data, &p->recipe, b->pool, err));
+           (b->state = b->ops->create(p->data, &p->recipe, b->pool, err)) && open_out(b, err);
 }
 
 static void fini(struct baseline *b)
@@ -238,7 +264,26 @@ static void fill_report(const struct baseline *b, struct trainer_report *r, doub
     r->logit_scale = (float)b->p->recipe.scale;
 }
 
-static bool one_epoch(struct baseline *b, struct trainer_report *r, struct trainer_result *out, struct err *err)
+static struct metrics best_of(const struct baseline *b)
+{
+    return (struct metrics){
+        .n = (size_t)b->best[0], .hr = {b->best[1], b->best[2]}, .mrr = b->best[3], .mrr10 = b->best[4]};
+}
+
+static void note_best(struct baseline *b, const struct trainer_report *r)
+{
+    const double m[] = {(double)r->valid.n, r->valid.hr[0], r->valid.hr[1], r->valid.mrr, r->valid.mrr10};
+    b->done[1] = r->epoch;
+    memcpy(b->best, m, sizeof(m));
+}
+
+static bool save_state(struct baseline *b, struct err *err)
+{
+    const struct resume_list l = list_of(b);
+    return !b->p->out_dir || resume_write(b->p->out_dir, &l, &b->p->recipe, b->p->data->hash, err);
+}
+
+static bool one_epoch(struct baseline *b, struct trainer_report *r, struct err *err)
 {
     double loss, started = now_s();
     if (!b->ops->epoch(b->state, &loss, err))
@@ -251,15 +296,17 @@ static bool one_epoch(struct baseline *b, struct trainer_report *r, struct train
         stored_free(s);
         return false;
     }
-    r->best = out->best_epoch == 0 || r->valid.hr[1] > out->valid.hr[1] || r->valid.n == 0;
+    r->best = b->done[1] == 0 || r->valid.hr[1] > best_of(b).hr[1] || r->valid.n == 0;
+    b->done[0] = r->epoch;
     if (r->best) {
-        out->best_epoch = r->epoch;
-        out->valid = r->valid;
+        note_best(b, r);
         if (!save(b, s, r, err))
             return false;
     } else {
         stored_free(s);
     }
+    if (!save_state(b, err))
+        return false;
     write_log(b, r);
     if (b->p->progress)
         b->p->progress(b->p->progress_user, r);
@@ -272,14 +319,14 @@ static bool run(struct baseline *b, struct trainer_result *out, struct err *err)
     out->spec = b->spec;
     if (!popularity_hr100(b, &out->popularity_hr100, err))
         return false;
-    for (uint32_t e = 1; e <= r->epochs; e++) {
-        struct trainer_report report = {.epoch = e, .epochs = r->epochs};
-        if (!one_epoch(b, &report, out, err))
-            return err_prefix(err, "%s %u", b->ops->epoch_name, e);
-        out->epochs_done = e;
-        if (r->patience && e >= out->best_epoch + r->patience)
-            break;
+    while (b->done[0] < r->epochs && (r->patience == 0 || b->done[0] < b->done[1] + r->patience)) {
+        struct trainer_report report = {.epoch = b->done[0] + 1, .epochs = r->epochs};
+        if (!one_epoch(b, &report, err))
+            return err_prefix(err, "%s %u", b->ops->epoch_name, report.epoch);
     }
+    out->epochs_done = b->done[0];
+    out->best_epoch = b->done[1];
+    out->valid = best_of(b);
     return true;
 }
 

@@ -5,6 +5,7 @@
 #define DUET_TRAIN_BASELINE_H
 
 #include "core/stored.h"
+#include "train/resume.h"
 #include "train/trainer.h"
 
 /* What a system has to bring. */
@@ -13,6 +14,8 @@ struct baseline_ops {
     void *(*create)(const struct dataset *d, const struct recipe *r, struct pool *pool, struct err *err);
     bool (*epoch)(void *state, double *loss, struct err *err);        // mean loss of it
     struct stored *(*vectors)(void *state, struct err *err);          // as they are now; the caller frees
+    void (*list)(void *state, struct resume_list *out);               // adds what the next epoch depends on
+    void (*resumed)(void *state);                                     // the list was filled from a file; may be NULL
     void (*destroy)(void *state);
 };
 

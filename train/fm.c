@@ -231,6 +231,18 @@ static struct stored *vectors(void *state, struct err *err)
     return s;
 }
 
+static void list_state(void *state, struct resume_list *out)
+{
+    static const char *const user[] = {"user", "user.m", "user.v"}, *const item[] = {"item", "item.m", "item.v"},
+                             *const weight[] = {"weight", "weight.m", "weight.v"};
+    struct fm *m = state;
+    param_state(&m->user.factor, user, out);
+    param_state(&m->item.factor, item, out);
+    param_state(&m->weight, weight, out);
+    resume_add(out, "step", ST_U32, &m->step, 1);
+    resume_add(out, "sampler", ST_U64, m->sampler.rng.s, 4);
+}
+
 static void destroy(void *state)
 {
     if (state)
@@ -238,4 +250,4 @@ static void destroy(void *state)
     free(state);
 }
 
-const struct baseline_ops fm_ops = {"epoch", create, epoch, vectors, destroy};
+const struct baseline_ops fm_ops = {"epoch", create, epoch, vectors, list_state, NULL, destroy};

@@ -356,6 +356,28 @@ struct stored *history_net_vectors(void *state, struct err *err)
     return s;
 }
 
+void history_net_state(void *state, struct resume_list *out)
+{
+    static const char *const item[] = {"item", "item.m", "item.v"}, *const bilinear[] = {"bilinear", "bilinear.m",
+                                                                                         "bilinear.v"};
+    struct history_net *m = state;
+    resume_add(out, "user", ST_F32, m->user.block, m->user.block_floats);
+    resume_add(out, "user.m", ST_F32, m->adam.m.block, m->user.block_floats);
+    resume_add(out, "user.v", ST_F32, m->adam.v.block, m->user.block_floats);
+    param_state(&m->item, item, out);
+    param_state(&m->bilinear, bilinear, out);
+    resume_add(out, "step", ST_U32, &m->step, 1);
+    resume_add(out, "net_epoch", ST_U32, &m->epoch, 1);
+    resume_add(out, "sampler", ST_U64, m->sampler.rng.s, 4);
+    resume_add(out, "splits", ST_U64, m->rng.s, 4);
+}
+
+void history_net_resumed(void *state)
+{
+    struct history_net *m = state;
+    adam_resume(&m->adam, m->step);
+}
+
 void history_net_destroy(void *state)
 {
     if (state)

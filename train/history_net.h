@@ -85,6 +85,8 @@ void history_net_update(struct history_net *m);
 /* The functions of struct baseline_ops but for `create`. */
 bool history_net_epoch(void *state, double *loss, struct err *err);
 struct stored *history_net_vectors(void *state, struct err *err);
+void history_net_state(void *state, struct resume_list *out);
+void history_net_resumed(void *state);
 void history_net_destroy(void *state);
 void *history_net_create(const struct pooling *p, const struct dataset *d, const struct recipe *r, struct pool *pool, struct err *err);
 

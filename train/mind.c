@@ -166,4 +166,10 @@ static void *create(const struct dataset *d, const struct recipe *r, struct pool
     return history_net_create(&capsule_pooling, d, r, pool, err);
 }
 
-const struct baseline_ops mind_ops = {"epoch", create, history_net_epoch, history_net_vectors, history_net_destroy};
+const struct baseline_ops mind_ops = {"epoch",
+                                      create,
+                                      history_net_epoch,
+                                      history_net_vectors,
+                                      history_net_state,
+                                      history_net_resumed,
+                                      history_net_destroy};

@@ -61,3 +61,10 @@ void param_step(struct param *p, const struct adam_params *a, uint32_t step, str
                          .parts = pool_threads(pool)};
     pool_run(pool, step_part, &j);
 }
+
+void param_state(const struct param *p, const char *const names[3], struct resume_list *out)
+{
+    float *const at[] = {p->w, p->m, p->v};
+    for (size_t i = 0; i < 3; i++)
+        resume_add(out, names[i], ST_F32, at[i], p->n);
+}

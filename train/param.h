@@ -9,6 +9,7 @@
 
 #include "core/base/rng.h"
 #include "train/adam.h"
+#include "train/resume.h"
 
 struct param {
     float *w, *grad, *m, *v; // [n] views of one block
@@ -22,5 +23,8 @@ void param_draw(struct param *p, double std, struct rng *rng); // N(0, std)
 
 /* Step number `step`, from 1 on; the gradient is zero afterwards. */
 void param_step(struct param *p, const struct adam_params *a, uint32_t step, struct pool *pool);
+
+/* Adds w, m and v to a state under names[3]. */
+void param_state(const struct param *p, const char *const names[3], struct resume_list *out);
 
 #endif

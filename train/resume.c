@@ -1,56 +1,38 @@
 #include "train/resume.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
-#include "core/safetensors.h"
 
-/* Tensors: user.param, user.m, user.v and the same of item, each the tower's whole block, with user.average and
- * item.average where the recipe has one, `recency` where weights are learned; `counts` U64: epoch, best epoch, steps,
- * the generator's four words, whether the average has begun; `reals` F64: best validation, logit scale, its two
- * moments. Metadata: dataset hash, recipe. */
-#define N_COUNTS 8
-#define N_REALS 4
-#define N_BLOCKS 9 // at most
+#define FILE_NAME "optimizer.safetensors"
 
-struct state {
-    uint64_t counts[N_COUNTS];
-    double reals[N_REALS];
-    float *block[N_BLOCKS];
-    size_t n_blocks;
-    struct st_tensor tensor[N_BLOCKS + 2]; // the blocks, then counts and reals
-};
-
-static struct st_tensor describe(const char *name, enum st_dtype type, size_t n)
+void resume_add(struct resume_list *l, const char *name, enum st_dtype type, void *at, size_t n)
 {
-    return (struct st_tensor){.name = name, .dtype = type, .n_dims = 1, .dim = {n}, .n_bytes = n * st_dtype_size(type)};
+    if (n == 0)
+        return;
+    l->at[l->n] = at;
+    l->tensor[l->n++] =
+        (struct st_tensor){.name = name, .dtype = type, .n_dims = 1, .dim = {n}, .n_bytes = n * st_dtype_size(type)};
 }
 
-static void add_block(struct state *st, const char *name, float *block, size_t n)
+// -------------------------------------------------------------------------------------------------------- the file
+
+bool resume_exists(const char *dir)
 {
-    st->block[st->n_blocks] = block;
-    st->tensor[st->n_blocks++] = describe(name, ST_F32, n);
+    char path[PATH_MAX];
+    return fio_join(path, dir, FILE_NAME, NULL) && fio_exists(path);
 }
 
-/* Names, shapes and places of all tensors of a step's state. */
-static void describe_state(const struct step *s, struct state *st)
+bool resume_remove(const char *dir, struct err *err)
 {
-    static const char *names[2][4] = {{"user.param", "user.m", "user.v", "user.average"},
-                                      {"item.param", "item.m", "item.v", "item.average"}};
-    const struct step_side *side[2] = {&s->user, &s->item};
-    for (size_t k = 0; k < 2; k++) {
-        float *block[4] = {side[k]->tower->block, side[k]->adam.m.block, side[k]->adam.v.block, side[k]->ema.block};
-        for (size_t i = 0; i < 4; i++)
-            if (block[i])
-                add_block(st, names[k][i], block[i], side[k]->tower->block_floats);
-    }
-    if (s->recipe->recency)
-        add_block(st, "recency", (float *)(uintptr_t)&s->recency, sizeof(s->recency) / sizeof(float));
-    st->tensor[st->n_blocks] = describe("counts", ST_U64, N_COUNTS);
-    st->tensor[st->n_blocks + 1] = describe("reals", ST_F64, N_REALS);
+    char path[PATH_MAX];
+    return fio_join(path, dir, FILE_NAME, err) &&
+           (unlink(path) == 0 || errno == ENOENT || err_errno(err, "remove %s", path));
 }
 
 static char *recipe_text(const struct recipe *r, struct err *err)
@@ -66,41 +48,33 @@ static char *recipe_text(const struct recipe *r, struct err *err)
     return text;
 }
 
-static bool put_all(struct safetensors_writer *w, const struct state *st, struct err *err)
+static bool put_all(struct safetensors_writer *w, const struct resume_list *l, struct err *err)
 {
-    for (size_t i = 0; i < st->n_blocks; i++)
-        if (!safetensors_put(w, st->block[i], st->tensor[i].n_bytes, err))
+    for (size_t i = 0; i < l->n; i++)
+        if (!safetensors_put(w, l->at[i], l->tensor[i].n_bytes, err))
             return false;
-    return safetensors_put(w, st->counts, sizeof(st->counts), err) &&
-           safetensors_put(w, st->reals, sizeof(st->reals), err) && safetensors_finish(w, err);
+    return safetensors_finish(w, err);
 }
 
-bool resume_save(const char *dir, const struct step *s, const struct progress *p, const char *dataset_hash,
-                 struct err *err)
+bool resume_write(const char *dir, const struct resume_list *l, const struct recipe *r, const char *dataset_hash,
+                  struct err *err)
 {
     char path[PATH_MAX], tmp[PATH_MAX];
-    const struct rng *rng = &s->sampler->rng;
-    struct state st = {.counts = {p->epoch, p->best_epoch, s->user.adam.step, rng->s[0], rng->s[1], rng->s[2],
-                                  rng->s[3], s->user.ema.started},
-                       .reals = {p->best, s->model->logit_scale, s->scale_m, s->scale_v}};
-    describe_state(s, &st);
-    if (!fio_join(path, dir, "optimizer.safetensors", err) || !fio_join(tmp, dir, "optimizer.safetensors.tmp", err))
+    if (!fio_join(path, dir, FILE_NAME, err) || !fio_join(tmp, dir, FILE_NAME ".tmp", err))
         return false;
-    char *recipe = recipe_text(s->recipe, err);
+    char *recipe = recipe_text(r, err);
     if (!recipe)
         return false;
     struct st_meta meta[] = {{"dataset_hash", dataset_hash}, {"recipe", recipe}};
-    struct st_layout layout = {st.tensor, st.n_blocks + 2, meta, 2};
+    struct st_layout layout = {l->tensor, l->n, meta, 2};
     struct safetensors_writer *w = safetensors_writer_new(tmp, &layout, err);
-    bool ok = w && put_all(w, &st, err);
+    bool ok = w && put_all(w, l, err);
     safetensors_writer_free(w);
     free(recipe);
     if (!ok)
         return err_prefix(err, "saving the optimiser");
     return (rename(tmp, path) == 0 || err_errno(err, "rename %s", tmp)) && fio_sync_dir(dir, err);
 }
-
-// ------------------------------------------------------------------------------------------------------- loading
 
 static bool check_meta(const struct safetensors *f, const char *path, const char *key, const char *want,
                        struct err *err)
@@ -124,51 +98,90 @@ static bool copy_tensor(const struct safetensors *f, const struct st_tensor *wan
            err_set(err, ERR_FORMAT, "tensor %s holds a value that is not finite", want->name);
 }
 
-static void set_rows_current(struct adam *a)
+static bool copy_all(const struct safetensors *f, const struct resume_list *l, struct err *err)
 {
-    struct adam_rows *r[] = {&a->emb, &a->aug};
-    for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < r[k]->n; i++)
-            r[k]->last[i] = a->step;
+    for (size_t i = 0; i < l->n; i++)
+        if (!copy_tensor(f, &l->tensor[i], l->at[i], err))
+            return false;
+    return true;
 }
 
-static void adopt(struct step *s, struct progress *p, const struct state *st)
+bool resume_read(const char *dir, const struct resume_list *l, const struct recipe *r, const char *dataset_hash,
+                 struct err *err)
 {
-    *p = (struct progress){(uint32_t)st->counts[0], (uint32_t)st->counts[1], st->reals[0]};
-    s->user.adam.step = s->item.adam.step = (uint32_t)st->counts[2];
-    memcpy(s->sampler->rng.s, st->counts + 3, sizeof(s->sampler->rng.s));
-    s->user.ema.started = s->item.ema.started = st->counts[7] != 0;
-    s->model->logit_scale = (float)st->reals[1];
+    char path[PATH_MAX];
+    char *recipe = recipe_text(r, err);
+    struct safetensors *f = recipe && fio_join(path, dir, FILE_NAME, err) ? safetensors_open(path, err) : NULL;
+    bool ok = f && check_meta(f, path, "dataset_hash", dataset_hash, err) &&
+              check_meta(f, path, "recipe", recipe, err) && copy_all(f, l, err);
+    safetensors_close(f);
+    free(recipe);
+    return ok || err_prefix(err, "resuming");
+}
+
+// ---------------------------------------------------------------------------------------------------- of two towers
+
+/* `counts`: epoch, best epoch, steps, the generator's four words, whether the average has begun; `reals`: best
+ * validation, logit scale, its two moments. */
+#define N_COUNTS 8
+#define N_REALS 4
+
+struct numbers {
+    uint64_t counts[N_COUNTS];
+    double reals[N_REALS];
+};
+
+/* Each tower's whole block and its moments, with its average where the recipe has one, `recency` where weights are
+ * learned, and the numbers. */
+static struct resume_list list_of(const struct step *s, struct numbers *numbers)
+{
+    static const char *names[2][4] = {{"user.param", "user.m", "user.v", "user.average"},
+                                      {"item.param", "item.m", "item.v", "item.average"}};
+    const struct step_side *side[2] = {&s->user, &s->item};
+    struct resume_list l = {.n = 0};
+    for (size_t k = 0; k < 2; k++) {
+        float *block[4] = {side[k]->tower->block, side[k]->adam.m.block, side[k]->adam.v.block, side[k]->ema.block};
+        for (size_t i = 0; i < 4; i++)
+            resume_add(&l, names[k][i], ST_F32, block[i], block[i] ? side[k]->tower->block_floats : 0);
+    }
+    if (s->recipe->recency)
+        resume_add(&l, "recency", ST_F32, (float *)(uintptr_t)&s->recency, sizeof(s->recency) / sizeof(float));
+    resume_add(&l, "counts", ST_U64, numbers->counts, N_COUNTS);
+    resume_add(&l, "reals", ST_F64, numbers->reals, N_REALS);
+    return l;
+}
+
+bool resume_save(const char *dir, const struct step *s, const struct progress *p, const char *dataset_hash,
+                 struct err *err)
+{
+    const struct rng *rng = &s->sampler->rng;
+    struct numbers n = {
+        {p->epoch, p->best_epoch, s->user.adam.step, rng->s[0], rng->s[1], rng->s[2], rng->s[3], s->user.ema.started},
+        {p->best, s->model->logit_scale, s->scale_m, s->scale_v}};
+    const struct resume_list l = list_of(s, &n);
+    return resume_write(dir, &l, s->recipe, dataset_hash, err);
+}
+
+static void adopt(struct step *s, struct progress *p, const struct numbers *n)
+{
+    *p = (struct progress){(uint32_t)n->counts[0], (uint32_t)n->counts[1], n->reals[0]};
+    memcpy(s->sampler->rng.s, n->counts + 3, sizeof(s->sampler->rng.s));
+    s->user.ema.started = s->item.ema.started = n->counts[7] != 0;
+    s->model->logit_scale = (float)n->reals[1];
     if (s->recipe->recency)
         recency_weights(&s->recency, &s->model->history);
-    s->scale_m = st->reals[2];
-    s->scale_v = st->reals[3];
-    set_rows_current(&s->user.adam);
-    set_rows_current(&s->item.adam);
-}
-
-static bool load_state(const struct safetensors *f, struct step *s, struct state *st, struct err *err)
-{
-    describe_state(s, st);
-    for (size_t i = 0; i < st->n_blocks; i++)
-        if (!copy_tensor(f, &st->tensor[i], st->block[i], err))
-            return false;
-    return copy_tensor(f, &st->tensor[st->n_blocks], st->counts, err) &&
-           copy_tensor(f, &st->tensor[st->n_blocks + 1], st->reals, err);
+    s->scale_m = n->reals[2];
+    s->scale_v = n->reals[3];
+    adam_resume(&s->user.adam, (uint32_t)n->counts[2]);
+    adam_resume(&s->item.adam, (uint32_t)n->counts[2]);
 }
 
 bool resume_load(const char *dir, struct step *s, struct progress *p, const char *dataset_hash, struct err *err)
 {
-    char path[PATH_MAX];
-    struct state st = {0};
-    char *recipe = recipe_text(s->recipe, err);
-    struct safetensors *f =
-        recipe && fio_join(path, dir, "optimizer.safetensors", err) ? safetensors_open(path, err) : NULL;
-    bool ok = f && check_meta(f, path, "dataset_hash", dataset_hash, err) &&
-              check_meta(f, path, "recipe", recipe, err) && load_state(f, s, &st, err);
+    struct numbers n = {.counts = {0}};
+    const struct resume_list l = list_of(s, &n);
+    bool ok = resume_read(dir, &l, s->recipe, dataset_hash, err);
     if (ok)
-        adopt(s, p, &st);
-    safetensors_close(f);
-    free(recipe);
-    return ok || err_prefix(err, "resuming");
+        adopt(s, p, &n);
+    return ok;
 }

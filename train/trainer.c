@@ -1,6 +1,5 @@
 #include "train/trainer.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -80,19 +79,19 @@ static bool prepare_validation(struct trainer *t, struct err *err)
 
 static bool open_out(struct trainer *t, struct err *err)
 {
-    char path[PATH_MAX], state[PATH_MAX];
-    if (!t->p->out_dir)
+    char path[PATH_MAX];
+    const char *dir = t->p->out_dir;
+    if (!dir)
         return true;
-    if (!fio_mkdirs(t->p->out_dir, err) || !fio_join(path, t->p->out_dir, "train.jsonl", err) ||
-        !fio_join(state, t->p->out_dir, "optimizer.safetensors", err))
+    if (!fio_mkdirs(dir, err) || !fio_join(path, dir, "train.jsonl", err))
         return false;
-    bool resume = t->p->resume && fio_exists(state);
-    if (!resume && fio_exists(state) && unlink(state) != 0)
-        return err_errno(err, "remove %s", state);
+    bool resume = t->p->resume && resume_exists(dir);
+    if (!resume && !resume_remove(dir, err))
+        return false;
     t->log = fopen(path, resume ? "a" : "w");
     if (!t->log)
         return err_errno(err, "open %s", path);
-    return !resume || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+    return !resume || resume_load(dir, &t->step, &t->progress, t->p->data->hash, err);
 }
 
 /* Items' own vectors (a_v, or the id's embedding that goes past the layers) by the interactions' leading directions;

@@ -175,6 +175,13 @@ static struct stored *vectors(void *state, struct err *err)
     return s;
 }
 
+/* Users are solved for the items as they are, so the items are all that the next sweep begins with. */
+static void list_state(void *state, struct resume_list *out)
+{
+    struct wals *w = state;
+    resume_add(out, "item", ST_F32, w->item, (size_t)w->d->n_items * w->k);
+}
+
 static void destroy(void *state)
 {
     if (state)
@@ -182,4 +189,4 @@ static void destroy(void *state)
     free(state);
 }
 
-const struct baseline_ops wals_ops = {"sweep", create, epoch, vectors, destroy};
+const struct baseline_ops wals_ops = {"sweep", create, epoch, vectors, list_state, NULL, destroy};

@@ -108,21 +108,21 @@ static void collapse_ends_with_status_1_and_a_reason(void **state)
     duet_ok("train --data %s --model dat --out %s %s --keep-going --epochs 2", in("data.duet"), in("literal"), literal);
 }
 
-static void kill_once_it_has_a_checkpoint(const char *data, const char *out)
+static void kill_once_it_has_a_checkpoint(const char *model, const char *epochs, const char *data, const char *out)
 {
     char program[PATH_MAX];
     const char *bin = getenv("DUET_BIN_DIR");
     snprintf(program, sizeof(program), "%s/duet", bin ? bin : ".");
     pid_t pid = fork();
     if (pid == 0) {
-        execl(program, "duet", "train", "--data", data, "--out", out, "--epochs", "400", "--patience", "0", "--quiet",
-              "--widths", "16,8", "--k", "8", "--threads", "1", (char *)NULL);
+        execl(program, "duet", "train", "--model", model, "--data", data, "--out", out, "--epochs", epochs,
+              "--patience", "0", "--quiet", "--widths", "16,8", "--k", "8", "--threads", "1", (char *)NULL);
         _exit(127);
     }
-    char state[PATH_MAX];
+    char state[PATH_MAX + 32];
     snprintf(state, sizeof(state), "%s/optimizer.safetensors", out);
-    for (int i = 0; i < 3000 && !fio_exists(state); i++)
-        usleep(10000);
+    for (int i = 0; i < 60000 && !fio_exists(state); i++)
+        usleep(500);
     kill(pid, SIGKILL);
     int status;
     assert_int_equal(waitpid(pid, &status, 0), pid);
@@ -131,7 +131,7 @@ static void kill_once_it_has_a_checkpoint(const char *data, const char *out)
 
 static json_t *epoch_of(const char *dir)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + 32];
     struct err err = {0};
     snprintf(path, sizeof(path), "%s/checkpoint.json", dir);
     json_t *o = json_read_file(path, 1 << 20, &err);
@@ -139,19 +139,37 @@ static json_t *epoch_of(const char *dir)
     return o;
 }
 
-/* Killed at some moment and resumed, for a given number of epochs more = never killed. */
+/* Killed at some moment and resumed, up to a given epoch = never killed. Epochs: enough for the kill to come before the
+ * last. */
+static void killed_it_goes_on_to_the_same_bits(const char *model, const char *epochs)
+{
+    char out[2][80], file[2][128], common[2 * PATH_MAX];
+    json_t *info[2];
+    for (int i = 0; i < 2; i++) {
+        snprintf(out[i], sizeof(out[i]), "%s/%s-%s", folder, i ? "whole" : "killed", model);
+        snprintf(file[i], sizeof(file[i]), "%s/model.safetensors", out[i]);
+    }
+    snprintf(common, sizeof(common), "--model %s --data %s --epochs %s --patience 0 --quiet " SMALL, model,
+             in("data.duet"), epochs);
+    kill_once_it_has_a_checkpoint(model, epochs, in("data.duet"), out[0]);
+    duet_ok("train %s --out %s --resume", common, out[0]);
+    duet_ok("train %s --out %s", common, out[1]);
+    assert_same(file[0], file[1]);
+    for (int i = 0; i < 2; i++)
+        info[i] = epoch_of(out[i]);
+    assert_true(json_equal(json_object_get(info[0], "validation"), json_object_get(info[1], "validation")));
+    assert_int_equal(json_integer_value(json_object_get(info[0], "epoch")),
+                     json_integer_value(json_object_get(info[1], "epoch")));
+    json_decref(info[0]);
+    json_decref(info[1]);
+}
+
 static void a_killed_run_goes_on_to_the_same_bits(void **state)
 {
     (void)state;
-    kill_once_it_has_a_checkpoint(in("data.duet"), in("killed"));
-    duet_ok("train --data %s --out %s --epochs 400 --patience 3 --resume --quiet " SMALL, in("data.duet"),
-            in("killed"));
-    duet_ok("train --data %s --out %s --epochs 400 --patience 3 --quiet " SMALL, in("data.duet"), in("whole"));
-    assert_same(in("killed/model.safetensors"), in("whole/model.safetensors"));
-    json_t *a = epoch_of(in("killed")), *b = epoch_of(in("whole"));
-    assert_true(json_equal(json_object_get(a, "validation"), json_object_get(b, "validation")));
-    json_decref(a);
-    json_decref(b);
+    const char *runs[][2] = {{"dat", "25"}, {"wals", "150"}, {"fm", "30"}, {"youtube_dnn", "30"}, {"mind", "25"}};
+    for (size_t i = 0; i < sizeof(runs) / sizeof(*runs); i++)
+        killed_it_goes_on_to_the_same_bits(runs[i][0], runs[i][1]);
 }
 
 static void refused(int status, const char *word, const char *args)

@@ -100,6 +100,92 @@ static void folding_in_is_the_half_step(void **state)
     toy_fini(&t);
 }
 
+static char *model_in(const char *folder, size_t *n)
+{
+    char path[PATH_MAX];
+    struct err err = {0};
+    assert_true(fio_join(path, folder, "model.safetensors", &err));
+    char *bytes = fio_read_all(path, (size_t)1 << 24, n, &err);
+    assert_non_null(bytes);
+    return bytes;
+}
+
+static void note_first(void *user, const struct trainer_report *r)
+{
+    uint32_t *first = user;
+    *first = *first ? *first : r->epoch;
+}
+
+/* Runs a baseline up to epoch `epochs` in the folder; it must begin with epoch `first`, 0 = with none. */
+static struct trainer_result run_in(const char *folder, const struct toy *t, struct recipe r, uint32_t first,
+                                    uint32_t epochs, bool resume)
+{
+    struct err err = {0};
+    struct trainer_result res;
+    struct trainer_params p = {.data = &t->d, .recipe = r, .out_dir = folder, .resume = resume, .progress = note_first};
+    uint32_t begun = 0;
+    p.progress_user = &begun;
+    p.recipe.epochs = epochs;
+    if (!baseline_run(&p, &res, &err))
+        fail_msg("%s: %s", model_kind_name(r.model), err.msg);
+    assert_int_equal(begun, first);
+    return res;
+}
+
+static void a_resumed_run_ends_with_the_same_bits(void **state)
+{
+    (void)state;
+    struct toy t;
+    char whole[80], parts[80];
+    toy_init(&t, 200, 200, 7);
+    snprintf(whole, sizeof(whole), "%s/whole", dir);
+    snprintf(parts, sizeof(parts), "%s/parts", dir);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        struct recipe r = toy_baseline(kinds[i]);
+        size_t n, m;
+        r.patience = 0;
+        r.lr_decay = 0.9; // an epoch's number matters
+        struct trainer_result a = run_in(whole, &t, r, 1, 7, false), b;
+        run_in(parts, &t, r, 1, 2, false);
+        run_in(parts, &t, r, 3, 3, true);
+        b = run_in(parts, &t, r, 4, 7, true);
+        assert_int_equal(a.best_epoch, b.best_epoch);
+        assert_int_equal(a.epochs_done, b.epochs_done);
+        assert_memory_equal(&a.valid, &b.valid, sizeof(a.valid));
+        char *x = model_in(whole, &n), *y = model_in(parts, &m);
+        assert_int_equal(n, m);
+        assert_memory_equal(x, y, n);
+        free(x);
+        free(y);
+        b = run_in(parts, &t, r, 0, 7, true); // nothing left to do: the result is told again
+        assert_int_equal(a.best_epoch, b.best_epoch);
+        assert_memory_equal(&a.valid, &b.valid, sizeof(a.valid));
+    }
+    toy_fini(&t);
+}
+
+/* A state of other options is not gone on from, and a run that begins anew does not leave one of the run before. */
+static void only_its_own_state_is_resumed(void **state)
+{
+    (void)state;
+    struct toy t;
+    toy_init(&t, 60, 40, 7);
+    for (size_t i = 0; i < N_KINDS; i++) {
+        struct recipe r = toy_baseline(kinds[i]);
+        struct trainer_result res;
+        struct err err = {0};
+        run_in(dir, &t, r, 1, 2, false);
+        struct trainer_params p = {.data = &t.d, .recipe = r, .out_dir = dir, .resume = true};
+        p.recipe.init_std = 0.04;
+        assert_false(baseline_run(&p, &res, &err));
+        assert_int_equal(err.code, ERR_MISMATCH);
+        assert_non_null(strstr(err.msg, "another recipe"));
+        assert_int_equal(run_in(dir, &t, p.recipe, 1, 1, false).epochs_done, 1);
+        assert_int_equal(run_in(dir, &t, p.recipe, 2, 2, true).epochs_done, 2);
+    }
+    toy_fini(&t);
+}
+
 static void what_it_cannot_do_is_said(void **state)
 {
     (void)state;
@@ -107,12 +193,8 @@ static void what_it_cannot_do_is_said(void **state)
     struct err err = {0};
     struct trainer_result res;
     toy_init(&t, 60, 40, 7);
-    struct trainer_params p = {.data = &t.d, .recipe = toy_baseline(MODEL_WALS), .resume = true};
-    assert_false(baseline_run(&p, &res, &err));
-    assert_non_null(strstr(err.msg, "--resume"));
-    p.resume = false;
+    struct trainer_params p = {.data = &t.d, .recipe = toy_baseline(MODEL_WALS)};
     p.recipe.model = MODEL_DAT;
-    err = (struct err){0};
     assert_false(baseline_run(&p, &res, &err));
     assert_int_equal(err.code, ERR_ARG);
     p.recipe = toy_baseline(MODEL_WALS);
@@ -153,6 +235,8 @@ int main(void)
         cmocka_unit_test_setup_teardown(each_learns_more_than_popularity_and_is_evaluated_as_trained, set_up,
                                         tear_down),
         cmocka_unit_test_setup_teardown(folding_in_is_the_half_step, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(a_resumed_run_ends_with_the_same_bits, set_up, tear_down),
+        cmocka_unit_test_setup_teardown(only_its_own_state_is_resumed, set_up, tear_down),
         cmocka_unit_test_setup_teardown(what_it_cannot_do_is_said, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_dataset_of_other_size_is_refused, set_up, tear_down),
     };
