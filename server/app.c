@@ -233,12 +233,24 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     return true;
 }
 
+/* Where a socket that was passed listens is not the configuration's to say. */
+static bool check_passed_admin(const struct app *app, struct err *err)
+{
+    char address[INET6_ADDRSTRLEN];
+    if (app->passed_admin <= 0 || app->admin_token)
+        return true;
+    http_passed_address(app->passed_admin, address, sizeof(address));
+    return is_loopback(address) ||
+           err_set(err, ERR_ARG, "the passed admin socket is on %s, which others can reach: set admin.token_file, or listen on 127.0.0.1", address);
+}
+
 static struct http *listen_on(struct app *app, bool admin, struct err *err)
 {
     const struct config *c = app->config;
     const struct config_listener *l = admin ? &c->admin : &c->data;
     struct http_params p = {.address = l->address,
                             .port = (uint16_t)l->port,
+                            .passed_fd = admin ? app->passed_admin : app->passed_data,
                             .threads = threads_of(l),
                             .is_admin = admin,
                             .max_connections = (unsigned)l->max_connections,
@@ -261,6 +273,8 @@ static struct http *listen_on(struct app *app, bool admin, struct err *err)
 
 bool app_listen(struct app *app, struct err *err)
 {
+    if (!check_passed_admin(app, err))
+        return false;
     struct http *data = listen_on(app, false, err);
     atomic_store(&app->data, data);
     if (!data)

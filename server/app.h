@@ -73,6 +73,7 @@ struct app {
     struct reloads *reloads;
     struct service_parts *parts;
     _Atomic(struct http *) data, admin; // NULL until they listen: handlers of the first may run before the second is there
+    int passed_data, passed_admin; // listening sockets that were passed to us (activate.h); below 1: bound here
     char *admin_token;       // NULL: admin is open (loopback only)
     uint64_t start_ns;       // CLOCK_MONOTONIC
     int64_t start_unix_s;

@@ -3,6 +3,7 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <signal.h>
@@ -79,8 +80,30 @@ static bool port_is_free(const union address *a, socklen_t n)
     return ok;
 }
 
+/* All loops on one socket: whichever is awake first accepts. */
+static bool share_passed(struct http *h, struct err *err)
+{
+    h->port = bound_port(h->p.passed_fd);
+    http_passed_address(h->p.passed_fd, h->address, sizeof(h->address));
+    for (unsigned i = 0; i < h->n_loops; i++)
+        if ((h->loop[i].listen_fd = fcntl(h->p.passed_fd, F_DUPFD_CLOEXEC, 0)) < 0)
+            return err_errno(err, "passed socket %d", h->p.passed_fd);
+    return true;
+}
+
+void http_passed_address(int fd, char *out, size_t cap)
+{
+    union address a = {0};
+    socklen_t n = sizeof(a);
+    out[0] = '\0';
+    if (getsockname(fd, &a.sa, &n) == 0)
+        inet_ntop(a.sa.sa_family, a.sa.sa_family == AF_INET6 ? (void *)&a.v6.sin6_addr : (void *)&a.v4.sin_addr, out, (socklen_t)cap);
+}
+
 static bool open_sockets(struct http *h, struct err *err)
 {
+    if (h->p.passed_fd > 0)
+        return share_passed(h, err);
     union address a;
     socklen_t n = parse_address(h->address, h->p.port, &a);
     if (!n)

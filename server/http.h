@@ -71,6 +71,7 @@ struct http_tls; // http_tls.h
 struct http_params {
     const char *address;        // numeric IPv4 or IPv6
     uint16_t port;              // 0 = any free one
+    int passed_fd;              // a listening, non-blocking TCP socket to take instead of both; borrowed. Below 1: bind
     unsigned threads;           // event loops
     bool is_admin;
     unsigned max_connections;   // per listener: above it requests are marked `crowded`; a quarter above that, clients wait
@@ -89,6 +90,7 @@ struct http_params {
 struct http;
 struct http *http_start(const struct http_params *p, struct err *err); // listening when it returns; ignores SIGPIPE
 uint16_t http_port(const struct http *h);
+void http_passed_address(int fd, char *out, size_t cap); // numeric, of a bound socket; "" if it has none
 unsigned http_in_flight(const struct http *h);   // requests begun and not yet answered
 unsigned http_connections(const struct http *h);
 uint64_t http_loop_age_ms(const struct http *h); // since the slowest loop last turned: liveness

@@ -19,6 +19,7 @@
 #include "core/base/fio.h"
 #include "core/base/json.h"
 #include "core/blas.h"
+#include "server/activate.h"
 #include "server/app.h"
 #include "server/notify.h"
 #include "server/probe.h"
@@ -196,7 +197,7 @@ static bool open_signals(struct err *err)
     return true;
 }
 
-static bool start(struct app *app, const struct options *o, struct err *err)
+static bool start(struct app *app, const struct options *o, const struct activated *passed, struct err *err)
 {
     struct config *c = read_config(o, err);
     if (!c)
@@ -205,14 +206,18 @@ static bool start(struct app *app, const struct options *o, struct err *err)
         config_free(c);
         return false;
     }
-    if (!app_init(app, c, &duet_service, err) || !app_listen(app, err))
+    if (!app_init(app, c, &duet_service, err))
+        return false;
+    app->passed_data = passed->data;
+    app->passed_admin = passed->admin;
+    if (!app_listen(app, err))
         return false;
     if (o->ports_file && !write_ports(app, o->ports_file, err))
         return err_prefix(err, "--ports-file");
     log_event(&app->log, LOG_INFO, "listening", LOG_STR("version", DUET_VERSION),
               LOG_STR("data_address", c->data.address), LOG_INT("data_port", http_port(app_listener(app, false))),
               LOG_STR("admin_address", c->admin.address), LOG_INT("admin_port", http_port(app_listener(app, true))),
-              LOG_INT("models", c->n_models), LOG_INT("experiments", c->n_experiments));
+              LOG_BOOL("passed", passed->data >= 0 || passed->admin >= 0), LOG_INT("models", c->n_models), LOG_INT("experiments", c->n_experiments));
     return app_start_service(app, err);
 }
 
@@ -310,7 +315,8 @@ int main(int argc, char **argv)
     json_object_seed(0); // before there are threads
     blas_set_threads(1); // requests are the parallelism
     raise_file_limit();
-    bool ok = open_signals(&err) && start(&app, &o, &err);
+    struct activated passed;
+    bool ok = activate_sockets(&passed, &err) && open_signals(&err) && start(&app, &o, &passed, &err);
     if (ok) {
         serve(&app, &o);
         drain(&app);

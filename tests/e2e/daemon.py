@@ -67,7 +67,7 @@ class Client:
 
 
 class Daemon:
-    def __init__(self, work, models, experiments="[]", state=True, delay_ms=100, wait_ready=True, extra=()):
+    def __init__(self, work, models, experiments="[]", state=True, delay_ms=100, wait_ready=True, extra=(), launcher=(), pass_fds=()):
         self.work, self.told = work, False
         self.config = os.path.join(work, "duetd.yaml")
         with open(self.config, "w", encoding="utf-8") as f:
@@ -82,7 +82,7 @@ class Daemon:
             os.remove(ports)
         self.log_path = os.path.join(work, "duetd.log")
         self.log = open(self.log_path, "ab")
-        self.process = subprocess.Popen([os.path.join(BIN, "duetd"), "--config", self.config, "--ports-file", ports, *extra],
+        self.process = subprocess.Popen([*launcher, os.path.join(BIN, "duetd"), "--config", self.config, "--ports-file", ports, *extra], pass_fds=pass_fds,
                                         stderr=self.log, stdout=self.log)
         self.until(lambda: os.path.exists(ports), "ports file")
         with open(ports, encoding="utf-8") as f:

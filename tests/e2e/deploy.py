@@ -153,6 +153,16 @@ def unit(work):
     said = subprocess.run([analyze, "verify", "--man=no", path], capture_output=True, text=True).stderr
     ours = [line for line in said.splitlines() if "duetd.service" in line]
     check("systemd-analyze verify", ours, [])
+    for name in ("data", "admin"):
+        socket_text = read("systemd", f"duetd-{name}.socket")
+        port = re.search(rf"^{name}:\n(?:  .*\n)*?  port: (\d+)", read("duetd.yaml"), re.M).group(1)
+        for line in (f"FileDescriptorName={name}", f"ListenStream=127.0.0.1:{port}", "Service=duetd.service"):
+            need(line in socket_text.splitlines(), f"duetd-{name}.socket: no {line}")
+        with open(f"{work}/duetd-{name}.socket", "w", encoding="utf-8") as f:
+            f.write(socket_text)
+    sockets = [f"{work}/duetd-{name}.socket" for name in ("data", "admin")]
+    said = subprocess.run([analyze, "verify", "--man=no", *sockets], capture_output=True, text=True).stderr
+    check("systemd-analyze verify, sockets", [line for line in said.splitlines() if "duetd" in line], [])
     p = subprocess.run([analyze, "security", "--offline=yes", "--no-pager", path], capture_output=True, text=True)
     exposure = re.search(r"Overall exposure level for duetd.service: ([0-9.]+)", p.stdout)
     if p.returncode == 0 and exposure and float(exposure.group(1)) > 2.0:
