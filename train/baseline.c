@@ -62,6 +62,7 @@ void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recip
     out->n_layers = 1;
     out->width[0] = 64;
     if (kind == MODEL_WALS) {
+        out->width[0] = 128;
         out->epochs = 12;
         out->patience = 3;
         out->w0 = 0.1;

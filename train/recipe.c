@@ -151,6 +151,8 @@ void recipe_duet(enum model_kind model, enum aug_kind aug, struct recipe_data da
 {
     *out = duet;
     out->model = model;
+    if (data.n_items > WIDE_ITEMS)
+        out->width[out->n_layers - 1] = 256;
     if (model != MODEL_DAT ||
         aug == AUG_TABLE) { // a user's own vector is a row of a table: nothing is made of the history
         out->aug = AUG_TABLE;

@@ -62,6 +62,10 @@ static void the_towers_of_a_recipe(void **state)
     recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 128);
     assert_true(recipe_tower(&r).skip_aug);
+    recipe_named("duet", MODEL_DAT, (struct recipe_data){5000, WIDE_ITEMS + 1, 0, false}, &r);
+    assert_int_equal(recipe_tower(&r).d_aug, 256);
+    recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, WIDE_ITEMS + 1, 0, false}, &r);
+    assert_true(r.k == 256 && r.width[1] == 256); // both alike
     recipe_named("duet", MODEL_TWO_TOWER, (struct recipe_data){5000, 10, 0, false}, &r);
     assert_int_equal(recipe_tower(&r).d_aug, 0);
     assert_true(recipe_tower(&r).skip_aug);

@@ -41,7 +41,7 @@ static const struct change grid[] = {
     FIELD(MODEL_TWO_TOWER, TIMES, scale, 1.33),
     FIELD(MODEL_TWO_TOWER, TIMES, item_dropout, 1.5),
     FIELD(MODEL_TWO_TOWER, TIMES, lr, 0.5),
-    {MODEL_WALS, "factors", WIDTH, 0, 128},
+    {MODEL_WALS, "factors", WIDTH, 0, 64},
     FIELD(MODEL_WALS, TIMES, reg, 0.3),
     FIELD(MODEL_WALS, TIMES, reg, 3),
     {MODEL_FM, "factors", WIDTH, 0, 128},
