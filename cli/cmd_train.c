@@ -8,6 +8,7 @@
 #include "cli/opts.h"
 #include "core/blas.h"
 #include "train/baseline.h"
+#include "train/dist.h"
 #include "train/trainer.h"
 
 static const char usage[] = "duet train --data FILE --model KIND --out DIR [options]";
@@ -196,29 +197,58 @@ static int finish(const struct args *a, const struct trainer_result *res)
     return a->keep_going ? 0 : 1;
 }
 
-static int run(const struct args *a)
+/* Every rank finds the same fault in the command line: one tells it. */
+static int usage_fault(const struct dist *dist, const struct err *err)
+{
+    if (dist->rank == 0)
+        cmd_fail("train", err);
+    return 2;
+}
+
+/* What ends one of several ranks ends all: the others would wait for it. */
+static int run_fault(const struct dist *dist, struct err *err)
+{
+    if (dist->size > 1)
+        err_prefix(err, "rank %u of %u", dist->rank, dist->size);
+    int status = cmd_fail("train", err);
+    if (dist->size > 1)
+        dist_abort(dist, status);
+    return status;
+}
+
+static bool recipe_fits_ranks(const struct dist *dist, const struct recipe *r, struct err *err)
+{
+    return dist->size == 1 || !model_kind_stored(r->model) ||
+           err_set(err, ERR_ARG,
+                   "--model %s trains in one process, %u were started; dat and two_tower train in several",
+                   model_kind_name(r->model), dist->size);
+}
+
+static int run(const struct args *a, const struct dist *dist)
 {
     struct err err = {0};
     struct trainer_result res;
     struct screen screen = {isatty(STDERR_FILENO), strcmp(a->model, "dat") == 0, a->quiet};
     struct dataset *d = dataset_open(a->data, &err);
     struct trainer_params p = {.data = d,
+                               .dist = dist,
                                .out_dir = a->out,
                                .resume = a->resume,
                                .keep_going = a->keep_going,
                                .progress = on_progress,
                                .progress_user = &screen};
     if (!d)
-        return cmd_fail("train", &err);
-    if (!make_recipe(a, d, &p.recipe, &err)) {
+        return run_fault(dist, &err);
+    if (!make_recipe(a, d, &p.recipe, &err) || !recipe_fits_ranks(dist, &p.recipe, &err)) {
         dataset_close(d);
-        cmd_fail("train", &err);
-        return 2;
+        return usage_fault(dist, &err);
     }
     blas_set_threads(1); // the pool's threads are the parallelism
     bool ok = (model_kind_stored(p.recipe.model) ? baseline_run : trainer_run)(&p, &res, &err);
     dataset_close(d);
-    return ok ? finish(a, &res) : cmd_fail("train", &err);
+    if (!ok)
+        return run_fault(dist, &err);
+    return dist->rank ? (res.collapsed && !a->keep_going) : finish(a, &res);
 }
 
 // -------------------------------------------------------------------------------------------------------- command
@@ -264,7 +294,7 @@ int cmd_train(int argc, char **argv)
                      .ema = UNSET_N,
                      .ema_after = UNSET_U};
     long cpus = sysconf(_SC_NPROCESSORS_ONLN);
-    a.threads = cpus < 1 ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
+    a.threads = cpus < 1 || dist_launched() ? 1 : cpus > 16 ? 16 : (uint64_t)cpus;
     const struct opt opts[] = {
         {"data", OPT_STR, &a.data, "FILE", "dataset of `duet prepare`", 0, 0},
         {"model", OPT_STR, &a.model, "KIND", MODEL_KINDS, 0, 0},
@@ -331,7 +361,8 @@ int cmd_train(int argc, char **argv)
          0.99999},
         {"ema-after", OPT_UINT, &a.ema_after, "N", "epochs before the average begins", 0, 1e6},
         {"seed", OPT_UINT, &a.seed, "N", "of everything random", 0, 9e18},
-        {"threads", OPT_UINT, &a.threads, "N", "default: one for each processor, at most 16", 1, 64},
+        {"threads", OPT_UINT, &a.threads, "N", "default: one for each processor, at most 16; of a rank of mpirun: 1", 1,
+         64},
         {"resume", OPT_FLAG, &a.resume, NULL, "go on from the last epoch in --out", 0, 0},
         {"keep-going", OPT_FLAG, &a.keep_going, NULL, "train on after a collapse", 0, 0},
         {"quiet", OPT_FLAG, &a.quiet, NULL, "no progress", 0, 0},
@@ -344,5 +375,11 @@ int cmd_train(int argc, char **argv)
         fprintf(stderr, "duet train: --data and --out are needed (usage: %s)\n", usage);
         return 2;
     }
-    return run(&a);
+    struct dist dist;
+    struct err err = {0};
+    if (!dist_open(&dist, &err))
+        return cmd_fail("train", &err);
+    rc = run(&a, &dist);
+    dist_close(&dist);
+    return rc;
 }

@@ -26,3 +26,10 @@ if(DUET_KAFKA AND NOT DUET_SANITIZE MATCHES "thread") # its threads come from th
     pkg_check_modules(RDKAFKA IMPORTED_TARGET rdkafka) # optional: exposures to Kafka
 endif()
 pkg_check_modules(ZLIB REQUIRED IMPORTED_TARGET zlib)
+
+# Training by several processes: AUTO = where Open MPI's headers are. Its own threads and memory are nothing for TSan to look at.
+if(DUET_MPI STREQUAL "ON")
+    pkg_check_modules(OMPI REQUIRED IMPORTED_TARGET ompi-c)
+elseif(DUET_MPI STREQUAL "AUTO" AND NOT DUET_SANITIZE MATCHES "thread")
+    pkg_check_modules(OMPI IMPORTED_TARGET ompi-c)
+endif()

@@ -1,10 +1,11 @@
 #!/bin/sh
 # Installs what Duet needs from Debian's packages. This is the one place that names them.
 #
-#   sh deploy/setup.sh [build] [run] [test] [data] [golden] [ops] [peer]     default: build
+#   sh deploy/setup.sh [build] [run] [test] [mpi] [data] [golden] [ops] [peer]     default: build
 #
 #   build   compiler, CMake and the libraries' headers     test   what the test suite needs beside that
 #   run     the shared libraries of an installed duetd     data   R's dslabs, which carries the quickstart's MovieLens
+#   mpi     Open MPI, for `mpirun duet train`: its headers before duet is built, mpirun beside that (part of test)
 #   golden  PyTorch, to export models trained with it and to make the golden files of tests/golden again (large; tests do without)
 #   ops     promtool and HAProxy: tests of deploy/ use them where they are
 #   peer    what bench/ measures against: the service of bench/peer_fastapi.py, hnswlib, Faiss, PyTorch
@@ -14,7 +15,8 @@ set -eu
 
 build="build-essential cmake ninja-build pkg-config libmicrohttpd-dev libjansson-dev libyaml-dev libopenblas-dev libxxhash-dev zlib1g-dev libcurl4-openssl-dev libgnutls28-dev librdkafka-dev curl"
 run="libmicrohttpd12 libjansson4 libyaml-0-2 libopenblas0-pthread libxxhash0 zlib1g libcurl4 libgnutls30 librdkafka1"
-test="libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yaml openssl"
+mpi="libopenmpi-dev openmpi-bin"
+test="$mpi libcmocka-dev libhnswlib-dev python3-minimal libpython3-stdlib python3-yaml openssl"
 data="r-cran-dslabs"
 golden="python3-torch python3-numpy"
 ops="prometheus haproxy"
@@ -26,11 +28,12 @@ for group in "${@:-build}"; do
     build) packages="$packages $build" ;;
     run) packages="$packages $run" ;;
     test) packages="$packages $test" ;;
+    mpi) packages="$packages $mpi" ;;
     data) packages="$packages $data" ;;
     golden) packages="$packages $golden" ;;
     ops) packages="$packages $ops" ;;
     peer) packages="$packages $peer" ;;
-    *) echo "setup: unknown group '$group'; want build, run, test, data, golden, ops or peer" >&2; exit 2 ;;
+    *) echo "setup: unknown group '$group'; want build, run, test, mpi, data, golden, ops or peer" >&2; exit 2 ;;
     esac
 done
 

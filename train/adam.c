@@ -28,7 +28,7 @@ static bool clone_zero(struct tower *to, const struct tower *t, struct err *err)
 static bool rows_init(struct adam_rows *r, size_t n, uint32_t cols, float *param, float *grad, float *m, float *v,
                       struct err *err)
 {
-    *r = (struct adam_rows){.param = param, .grad = grad, .m = m, .v = v, .n = n, .cols = cols};
+    *r = (struct adam_rows){.param = param, .grad = grad, .m = m, .v = v, .n = n, .hi = n, .cols = cols};
     r->last = mem_array(n, sizeof(*r->last), err);
     r->stamp = mem_array(n, sizeof(*r->stamp), err);
     r->touched = mem_array(n, sizeof(*r->touched), err);
@@ -92,6 +92,12 @@ void adam_touch(struct adam *a, const uint32_t *x, const uint32_t *aug_row, size
         if (aug_row && aug_row[i])
             touch(&a->aug, aug_row[i], a->step);
     }
+}
+
+void adam_touch_rows(struct adam_rows *r, const uint32_t *row, size_t n, uint32_t step)
+{
+    for (size_t i = 0; i < n; i++)
+        touch(r, row[i], step);
 }
 
 // ------------------------------------------------------------------------------------------------------- steps
@@ -195,7 +201,7 @@ void adam_flush(struct adam *a)
     struct adam_rows *r[] = {&a->emb, &a->aug};
     missed_at(&a->gaps, &a->p, a->step);
     for (size_t k = 0; k < 2; k++)
-        for (size_t i = 0; i < r[k]->n; i++)
+        for (size_t i = r[k]->lo; i < r[k]->hi; i++)
             row_idle(&a->gaps, r[k], i);
 }
 

@@ -21,6 +21,7 @@
 struct adam_rows {
     float *param, *grad, *m, *v; // [n][cols]
     size_t n;
+    size_t lo, hi;     // rows that this process keeps: all, or a rank's own (part.h); the others are not looked at
     uint32_t cols;
     uint32_t *last;    // [n] step that the row was brought up to; 0 = never had a gradient
     uint32_t *stamp;   // [n] step that touched it last
@@ -44,6 +45,8 @@ void adam_fini(struct adam *a); // accepts zeroed
 void adam_begin(struct adam *a); // the next step; every gradient is zero now
 /* All table rows that encoded entities x [n][n_slots] name, and rows aug_row [n] of `aug` (0 = none; NULL = none at all). */
 void adam_touch(struct adam *a, const uint32_t *x, const uint32_t *aug_row, size_t n);
+/* The same rows of one table by number, repeats allowed. */
+void adam_touch_rows(struct adam_rows *r, const uint32_t *row, size_t n, uint32_t step);
 void adam_catch_up(struct adam *a); // touched rows are now what dense Adam would have made them
 void adam_step(struct adam *a);     // applies a->grad and zeroes it again
 void adam_flush(struct adam *a);    // every row up to date: before reading parameters elsewhere

@@ -149,7 +149,7 @@ static void drop_row(const struct tower_pass *s, size_t row, size_t d, float *h)
     uint64_t bits = 0;
     for (size_t c = 0; c < d; c++) {
         if (c % 8 == 0)
-            bits = mix(s->drop_seed + (row * d + c + 8) * 0x9e3779b97f4a7c15u);
+            bits = mix(s->drop_seed + ((s->first + row) * d + c + 8) * 0x9e3779b97f4a7c15u);
         keep[c] = (uint8_t)(bits >> (8 * (c % 8))) >= below;
         h[c] = keep[c] ? h[c] : 0;
     }

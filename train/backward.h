@@ -16,6 +16,7 @@
 struct tower_pass {
     struct pool *pool;
     size_t max_rows, n;
+    size_t first;                  // number in the whole batch of row 0, which decides what is dropped in it
     const uint32_t *x;             // [n][n_slots] of the last forward, borrowed
     float *z;                      // [n][z_dim]
     float *h[TOWER_LAYERS_MAX];    // [n][width[l]] after the ReLU, if there is one; the last with a added where the tower skips

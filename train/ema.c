@@ -8,6 +8,8 @@
 bool ema_init(struct ema *e, struct tower *t, bool with_aug, struct err *err)
 {
     *e = (struct ema){.tower = t, .with_aug = with_aug};
+    e->emb_hi = t->shape.n_rows;
+    e->aug_hi = t->shape.n_ids;
     e->block = mem_block(t->block_floats * sizeof(float), err);
     return e->block || err_prefix(err, "average of the parameters");
 }
@@ -24,12 +26,12 @@ static size_t stretches(const struct ema *e, size_t range[3][2])
 {
     const struct tower *t = e->tower;
     size_t n = 0, emb = (size_t)(t->emb - t->block), layers = (size_t)(t->w[0] - t->block);
-    range[n][0] = emb;
-    range[n++][1] = emb + t->shape.n_rows * t->shape.k;
+    range[n][0] = emb + e->emb_lo * t->shape.k;
+    range[n++][1] = emb + e->emb_hi * t->shape.k;
     if (e->with_aug && t->aug) {
-        range[n][0] = (size_t)(t->aug - t->block);
-        range[n][1] = range[n][0] + (size_t)t->shape.n_ids * t->shape.d_aug;
-        n++;
+        size_t aug = (size_t)(t->aug - t->block);
+        range[n][0] = aug + e->aug_lo * t->shape.d_aug;
+        range[n++][1] = aug + e->aug_hi * t->shape.d_aug;
     }
     range[n][0] = layers;
     range[n++][1] = t->block_floats;

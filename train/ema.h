@@ -12,6 +12,7 @@ struct ema {
     float *block;        // [tower->block_floats]; meaningful where parameters are learned
     bool with_aug;       // `aug` is learned; aug_segment never is
     bool started;
+    size_t emb_lo, emb_hi, aug_lo, aug_hi; // rows that take part: all, or a rank's own (part.h)
 };
 
 bool ema_init(struct ema *e, struct tower *t, bool with_aug, struct err *err);

@@ -48,12 +48,23 @@ static char *recipe_text(const struct recipe *r, struct err *err)
     return text;
 }
 
+/* One array to the writer; to none from a rank that does not write: it sends its rows. */
+static bool put(struct safetensors_writer *w, const struct resume_list *l, size_t i, struct err *err)
+{
+    if (l->part[i])
+        part_collect(l->part[i], l->at[i]);
+    bool ok = !w || safetensors_put(w, l->at[i], l->tensor[i].n_bytes, err);
+    if (l->part[i])
+        part_forget(l->part[i], l->at[i]);
+    return ok;
+}
+
 static bool put_all(struct safetensors_writer *w, const struct resume_list *l, struct err *err)
 {
     for (size_t i = 0; i < l->n; i++)
-        if (!safetensors_put(w, l->at[i], l->tensor[i].n_bytes, err))
+        if (!put(w, l, i, err))
             return false;
-    return safetensors_finish(w, err);
+    return !w || safetensors_finish(w, err);
 }
 
 bool resume_write(const char *dir, const struct resume_list *l, const struct recipe *r, const char *dataset_hash,
@@ -103,6 +114,8 @@ static bool copy_all(const struct safetensors *f, const struct resume_list *l, s
     for (size_t i = 0; i < l->n; i++)
         if (!copy_tensor(f, &l->tensor[i], l->at[i], err))
             return false;
+        else if (l->part[i])
+            part_forget(l->part[i], l->at[i]);
     return true;
 }
 
@@ -141,9 +154,12 @@ static struct resume_list list_of(const struct step *s, struct numbers *numbers)
     struct resume_list l = {.n = 0};
     for (size_t k = 0; k < 2; k++) {
         float *block[4] = {side[k]->tower->block, side[k]->adam.m.block, side[k]->adam.v.block, side[k]->ema.block};
-        for (size_t i = 0; i < 4; i++)
+        for (size_t i = 0; i < 4; i++) {
+            l.part[l.n] = &side[k]->part;
             resume_add(&l, names[k][i], ST_F32, block[i], block[i] ? side[k]->tower->block_floats : 0);
+        }
     }
+    l.part[l.n] = NULL; // of an average that is not there
     if (s->recipe->recency)
         resume_add(&l, "recency", ST_F32, (float *)(uintptr_t)&s->recency, sizeof(s->recency) / sizeof(float));
     resume_add(&l, "counts", ST_U64, numbers->counts, N_COUNTS);
@@ -159,7 +175,7 @@ bool resume_save(const char *dir, const struct step *s, const struct progress *p
         {p->epoch, p->best_epoch, s->user.adam.step, rng->s[0], rng->s[1], rng->s[2], rng->s[3], s->user.ema.started},
         {p->best, s->model->logit_scale, s->scale_m, s->scale_v}};
     const struct resume_list l = list_of(s, &n);
-    return resume_write(dir, &l, s->recipe, dataset_hash, err);
+    return s->dist->rank ? put_all(NULL, &l, err) : resume_write(dir, &l, s->recipe, dataset_hash, err);
 }
 
 static void adopt(struct step *s, struct progress *p, const struct numbers *n)

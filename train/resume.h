@@ -13,6 +13,7 @@
 struct resume_list {
     struct st_tensor tensor[RESUME_ARRAYS_MAX]; // name (kept, not copied), type, size
     void *at[RESUME_ARRAYS_MAX];
+    const struct part *part[RESUME_ARRAYS_MAX]; // whose rows a tower's block has; NULL: all of it is here
     size_t n;
 };
 
@@ -36,6 +37,7 @@ struct progress {
     double best;          // its validation HR@100
 };
 
+/* All ranks call it; rank 0 writes, one array at a time brought together there. */
 bool resume_save(const char *dir, const struct step *s, const struct progress *p, const char *dataset_hash, struct err *err);
 
 /* Fills parameters, moments, generator and progress of a step made for the same recipe and dataset. */

@@ -5,6 +5,8 @@
  *
  * Items go first, because a_u may be made of their p_v: in closed form always, else for some users whose id is dropped, which
  * is how an unknown user with a history is answered in serving.
+ * Several ranks (dist.h) know the same batch and draw the same numbers. Each takes its share of the items through their tower and of
+ * the users through theirs; outputs are gathered, so that every user meets every item, and gradients summed (part.h).
  * Threads: one user at a time; the parts run over the pool. */
 #ifndef DUET_TRAIN_STEP_H
 #define DUET_TRAIN_STEP_H
@@ -15,6 +17,7 @@
 #include "train/cal.h"
 #include "train/ema.h"
 #include "train/loss.h"
+#include "train/part.h"
 #include "train/recency.h"
 #include "train/recipe.h"
 #include "train/sampler.h"
@@ -36,7 +39,8 @@ struct step_side {
     struct tower *tower;
     const struct schema_side *schema;
     const uint32_t *all_x; // [entities][n_slots] of the dataset
-    struct tower_pass pass;
+    struct tower_pass pass; // of this rank's share
+    struct part part;
     struct adam adam;
     struct ema ema;    // of recipe.ema; its block is NULL without one
     uint32_t *x;       // [max][n_slots] with dropped ids
@@ -46,10 +50,13 @@ struct step_side {
     float *a;          // [max][d_aug] what z holds
     float *own_a;      // [max][d_aug] aug[own]
     float *da;         // [max][d_aug] gradient of the mimic loss
+    uint32_t *mine;    // [max] own of the rows of this rank's share, 0 of the others; alone: own itself
+    float *p;          // [max][d] outputs of the whole batch; alone: pass.p itself
     float *dp;         // [max][d]
 };
 
 struct step {
+    const struct dist *dist;
     const struct recipe *recipe;
     const struct dataset *data;
     struct model *model;
@@ -67,13 +74,14 @@ struct step {
 };
 
 /* Borrows everything. */
-bool step_init(struct step *s, const struct recipe *r, const struct dataset *d, struct model *m, struct sampler *sampler,
+bool step_init(struct step *s, const struct dist *dist, const struct recipe *r, const struct dataset *d, struct model *m, struct sampler *sampler,
                struct pool *pool, struct err *err);
 void step_fini(struct step *s); // accepts zeroed
 
 /* Weights (Xavier), biases 0, tables N(0, init_std) with rows 0 at zero, drawn from rng. */
 void step_init_tower(struct tower *t, double std, struct rng *rng); // one of them
-void step_init_params(struct model *m, const struct recipe *r, struct rng *rng);
+/* of: the step that will train m, whose rank keeps its own rows alone; NULL: all rows. */
+void step_init_params(struct model *m, const struct recipe *r, const struct step *of, struct rng *rng);
 
 /* The sampler's current batch: losses and gradients (in adam.grad of each side), no update. */
 void step_gradients(struct step *s);
@@ -82,5 +90,9 @@ void step_update(struct step *s);
 /* What follows from the parameters: a_u in closed form into the users' `aug` where the recipe has it so, by the whole history; and
  * aug_segment of both towers := mean of the trained rows of each segment, of all rows where a segment has none. */
 bool step_derive_aug(struct step *s, struct err *err);
+
+/* Outputs of all items, or of the given users, into out [n][d] at every rank; ranks share the work. */
+bool step_embed_items(struct step *s, float *out, struct err *err);
+bool step_embed_users(struct step *s, const uint32_t *user, size_t n, float *out, struct err *err);
 
 #endif

@@ -6,12 +6,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
 #include "train/collapse.h"
-#include "train/embed.h"
 #include "train/resume.h"
 #include "train/spectral.h"
 
@@ -21,6 +19,7 @@
 
 struct trainer {
     const struct trainer_params *p;
+    const struct dist *dist;
     struct recipe recipe;
     struct pool *pool;
     struct model *model;
@@ -77,21 +76,47 @@ static bool prepare_validation(struct trainer *t, struct err *err)
     return t->pu && t->pv && t->rank;
 }
 
-static bool open_out(struct trainer *t, struct err *err)
+/* Rank 0 prepares the folder, and what it finds there decides for all. */
+static bool open_log(struct trainer *t, bool *resume, struct err *err)
 {
     char path[PATH_MAX];
     const char *dir = t->p->out_dir;
-    if (!dir)
-        return true;
     if (!fio_mkdirs(dir, err) || !fio_join(path, dir, "train.jsonl", err))
         return false;
-    bool resume = t->p->resume && resume_exists(dir);
-    if (!resume && !resume_remove(dir, err))
+    *resume = t->p->resume && resume_exists(dir);
+    if (!*resume && !resume_remove(dir, err))
         return false;
-    t->log = fopen(path, resume ? "a" : "w");
-    if (!t->log)
-        return err_errno(err, "open %s", path);
-    return !resume || resume_load(dir, &t->step, &t->progress, t->p->data->hash, err);
+    t->log = fopen(path, *resume ? "a" : "w");
+    return t->log || err_errno(err, "open %s", path);
+}
+
+static bool open_out(struct trainer *t, struct err *err)
+{
+    bool resume = false;
+    if (!t->p->out_dir)
+        return true;
+    if (t->dist->rank == 0 && !open_log(t, &resume, err))
+        return false;
+    double found = resume;
+    dist_sum_double(t->dist, &found, 1);
+    return found == 0 || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+}
+
+/* Ranks that read another dataset would train nonsense: each holds its hash, in quarters, against the sum of all. */
+static bool same_data(const struct trainer *t, struct err *err)
+{
+    double own[4] = {0}, sum[4];
+    for (size_t i = 0; i < 4; i++) {
+        char part[9] = {0};
+        memcpy(part, t->p->data->hash + 8 * i, 8);
+        sum[i] = own[i] = (double)strtoul(part, NULL, 16);
+    }
+    dist_sum_double(t->dist, sum, 4);
+    for (size_t i = 0; i < 4; i++)
+        if (sum[i] != own[i] * t->dist->size)
+            return err_set(err, ERR_MISMATCH, "the dataset is not the same at every rank; here its hash is %s",
+                           t->p->data->hash);
+    return true;
 }
 
 /* Items' own vectors (a_v, or the id's embedding that goes past the layers) by the interactions' leading directions;
@@ -103,13 +128,14 @@ static bool spectral_start(struct trainer *t, struct err *err)
     const struct schema_side *side = &d->schema->item;
     size_t n = item->d, slot = side->field[side->id_field].slot;
     size_t field = item->skip_at / (item->shape.k ? item->shape.k : 1);
-    float *to = item->aug ? item->aug : item->emb + item->shape.field[field].first_row * n;
+    const struct adam_rows *own = item->aug ? &t->step.item.adam.aug : &t->step.item.adam.emb;
+    size_t first = item->aug ? 0 : item->shape.field[field].first_row;
     float *v = mem_array(d->n_items, n * sizeof(*v), err);
     bool ok = v && spectral_items(d, n, t->recipe.init_std, &t->sampler.rng, t->pool, v, err);
     for (size_t i = 0; ok && i < d->n_items; i++) {
         uint32_t row = d->item_x[i * side->n_slots + slot];
-        if (row && d->item_count[i])
-            memcpy(to + row * n, v + i * n, n * sizeof(*v));
+        if (row && d->item_count[i] && first + row >= own->lo && first + row < own->hi)
+            memcpy(own->param + (first + row) * n, v + i * n, n * sizeof(*v));
     }
     free(v);
     return ok;
@@ -117,12 +143,12 @@ static bool spectral_start(struct trainer *t, struct err *err)
 
 static bool trainer_init(struct trainer *t, const struct trainer_params *p, struct err *err)
 {
-    *t = (struct trainer){.p = p, .recipe = p->recipe};
+    *t = (struct trainer){.p = p, .dist = p->dist ? p->dist : &dist_alone, .recipe = p->recipe};
     if (!recipe_check(&t->recipe, err) || !(t->pool = pool_new(t->recipe.threads, err)) || !make_model(t, err) ||
-        !sampler_init(&t->sampler, p->data, &t->recipe, err) ||
-        !step_init(&t->step, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
+        !sampler_init(&t->sampler, p->data, &t->recipe, err) || !same_data(t, err) ||
+        !step_init(&t->step, t->dist, &t->recipe, p->data, t->model, &t->sampler, t->pool, err))
         return false;
-    step_init_params(t->model, &t->recipe, &t->sampler.rng);
+    step_init_params(t->model, &t->recipe, &t->step, &t->sampler.rng);
     if (t->recipe.recency)
         recency_begin(&t->step.recency, &t->model->history);
     if (t->recipe.spectral && t->model->item.shape.skip_aug && !spectral_start(t, err))
@@ -159,15 +185,27 @@ static struct rank_input validation_input(const struct trainer *t)
                                .exclude = {&d->train, NULL}};
 }
 
+/* Each rank ranks for its share of the users; their targets lie one after the other in t->rank. */
+static bool rank_users(struct trainer *t, struct rank_input in, struct err *err)
+{
+    size_t lo, hi, first = 0;
+    dist_range(in.n_users, t->dist->rank, t->dist->size, &lo, &hi);
+    for (size_t i = 0; i < lo; i++)
+        first += (size_t)(in.target->off[in.user[i] + 1] - in.target->off[in.user[i]]);
+    memset(t->rank, 0, t->n_rank * sizeof(*t->rank));
+    in.user += lo;
+    in.n_users = hi - lo;
+    in.pu += lo * in.d;
+    if (!rank_targets(&in, t->pool, t->rank + first, err))
+        return false;
+    dist_sum(t->dist, t->rank, t->n_rank);
+    return true;
+}
+
 static bool validate(struct trainer *t, struct metrics *out, struct err *err)
 {
-    const struct dataset *d = t->p->data;
-    const struct model *m = t->model;
-    struct rank_input in = validation_input(t);
-    if (!embed_rows(&m->user, &m->schema->user, d->user_x, t->valid_user, t->n_valid_users, EMBED_OWN, NULL, t->pool,
-                    t->pu, err) ||
-        !embed_rows(&m->item, &m->schema->item, d->item_x, NULL, d->n_items, EMBED_OWN, NULL, t->pool, t->pv, err) ||
-        !rank_targets(&in, t->pool, t->rank, err))
+    if (!step_embed_users(&t->step, t->valid_user, t->n_valid_users, t->pu, err) ||
+        !step_embed_items(&t->step, t->pv, err) || !rank_users(t, validation_input(t), err))
         return err_prefix(err, "validation");
     *out = metrics_of(&t->spec, t->rank, NULL, t->n_rank);
     return true;
@@ -183,7 +221,7 @@ static bool popularity_hr100(struct trainer *t, double *hr, struct err *err)
         t->pv[i] = (float)d->item_count[i];
     for (size_t u = 0; u < t->n_valid_users; u++)
         t->pu[u] = 1;
-    if (!rank_targets(&in, t->pool, t->rank, err))
+    if (!rank_users(t, in, err))
         return false;
     *hr = metrics_of(&t->spec, t->rank, NULL, t->n_rank).hr[1];
     return true;
@@ -216,7 +254,7 @@ static void report(struct trainer *t, struct trainer_report *r, const struct los
     r->logit_scale = t->model->logit_scale;
     double done = (double)r->batch / (double)r->n_batches;
     r->eta_s = done > 0 ? r->seconds / done * ((double)(r->epochs - r->epoch) + 1 - done) : 0;
-    if (t->p->progress)
+    if (t->p->progress && t->dist->rank == 0)
         t->p->progress(t->p->progress_user, r);
 }
 
@@ -303,8 +341,14 @@ static bool save(struct trainer *t, const struct trainer_result *out, bool best,
     snprintf(info.reason, sizeof(info.reason), "%s", out->reason);
     if (!t->p->out_dir)
         return true;
-    return best ? checkpoint_save(t->p->out_dir, t->model, &info, err)
-                : !out->collapsed || checkpoint_flag(t->p->out_dir, out->reason, err);
+    if (!best)
+        return !out->collapsed || t->dist->rank || checkpoint_flag(t->p->out_dir, out->reason, err);
+    part_collect(&t->step.user.part, t->model->user.block);
+    part_collect(&t->step.item.part, t->model->item.block);
+    bool ok = t->dist->rank || checkpoint_save(t->p->out_dir, t->model, &info, err);
+    part_forget(&t->step.user.part, t->model->user.block);
+    part_forget(&t->step.item.part, t->model->item.block);
+    return ok;
 }
 
 /* Validate, remember the best, write the checkpoint. Where no epoch was better than a dead model, that is saved, and
@@ -333,7 +377,7 @@ static bool end_epoch(struct trainer *t, struct trainer_report *r, struct traine
     if (!ok || (t->p->out_dir && !resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err)))
         return false;
     write_log(t, r);
-    if (t->p->progress)
+    if (t->p->progress && t->dist->rank == 0)
         t->p->progress(t->p->progress_user, r);
     return true;
 }

@@ -6,6 +6,7 @@
 
 #include "train/checkpoint.h"
 #include "train/dataset.h"
+#include "train/dist.h"
 #include "train/recipe.h"
 #include "train/step.h"
 
@@ -24,6 +25,7 @@ struct trainer_report {
 
 struct trainer_params {
     const struct dataset *data;
+    const struct dist *dist; // this process among the ranks that train one model; NULL: alone
     struct recipe recipe;
     const char *out_dir; // made if missing; NULL = keep nothing
     bool resume;         // go on from out_dir's last epoch; where there is none, begin
@@ -42,7 +44,9 @@ struct trainer_result {
     double seconds;
 };
 
-/* False on errors only: a collapse is a result, and its checkpoint says so. */
+/* False on errors only: a collapse is a result, and its checkpoint says so. Several ranks make the same call with the same dataset and
+ * recipe, and get the same result; rank 0 writes, reports progress and needs room for the whole model. After an error at one of them
+ * the others wait for ever: dist_abort. */
 bool trainer_run(const struct trainer_params *p, struct trainer_result *out, struct err *err);
 
 #endif

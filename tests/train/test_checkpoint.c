@@ -147,7 +147,8 @@ static void a_cut_optimiser_file_is_refused(void **state)
     struct pool *pool = pool_new(1, &err);
     char path[PATH_MAX];
     uint64_t size = 0;
-    assert_true(sampler_init(&s, &l->toy.d, &l->r, &err) && step_init(&step, &l->r, &l->toy.d, l->m, &s, pool, &err));
+    assert_true(sampler_init(&s, &l->toy.d, &l->r, &err) &&
+                step_init(&step, &dist_alone, &l->r, &l->toy.d, l->m, &s, pool, &err));
     assert_true(resume_save(l->dir, &step, &p, l->toy.d.hash, &err));
     assert_true(resume_load(l->dir, &step, &p, l->toy.d.hash, &err));
     assert_false(resume_load(l->dir, &step, &p, "0123", &err));

@@ -121,7 +121,7 @@ static void golden_init(struct golden *g, const char *name, struct recipe r)
     g->m = toy_model(&g->toy, &g->r, 1);
     g->pool = pool_new(1, &err);
     assert_true(sampler_init(&g->sampler, &g->toy.d, &g->r, &err));
-    assert_true(step_init(&g->step, &g->r, &g->toy.d, g->m, &g->sampler, g->pool, &err));
+    assert_true(step_init(&g->step, &dist_alone, &g->r, &g->toy.d, g->m, &g->sampler, g->pool, &err));
     struct against before = {g, "before."};
     each_tensor(&g->m->user, "user", take, &before);
     each_tensor(&g->m->item, "item", take, &before);

@@ -37,7 +37,7 @@ static void lab_init(struct lab *l, struct recipe r, unsigned threads, const cha
     l->m = toy_model(&l->toy, &l->r, 5);
     l->pool = pool_new(threads, &err);
     assert_true(sampler_init(&l->sampler, &l->toy.d, &l->r, &err));
-    assert_true(step_init(&l->step, &l->r, &l->toy.d, l->m, &l->sampler, l->pool, &err));
+    assert_true(step_init(&l->step, &dist_alone, &l->r, &l->toy.d, l->m, &l->sampler, l->pool, &err));
     assert_true(step_derive_aug(&l->step, &err));
     if (r.recency)
         recency_begin(&l->step.recency, &l->m->history);

@@ -236,7 +236,7 @@ struct model *toy_model(const struct toy *t, const struct recipe *r, uint64_t se
     struct model *m = model_new(r->model, schema_from_json(o, &err), &p, &p, &err);
     json_decref(o);
     rng_init(&rng, seed);
-    step_init_params(m, r, &rng);
+    step_init_params(m, r, NULL, &rng);
     return m;
 }
 
