@@ -270,5 +270,27 @@ def headers_of_answers(work):
         check("Location", (place[0], place[2]["Location"]), (202, f"/v1/admin/operations/{place[1]['id']}"))
 
 
+def what_is_no_http(work):
+    """Bytes that are no HTTP are answered otherwise than docs/api.md says, or not at all."""
+    publish(f"{work}/models", "dat", 1, 1)
+    get, post = b"GET /livez HTTP/1.1\r\nHost: d\r\n", b"POST /v1/retrieve HTTP/1.1\r\nHost: d\r\n"
+    with Daemon(work, ["dat"]) as d:
+        for what, sent, status in (("no header", get + b"no header\r\n\r\n", 400), ("no number", post + b"Content-Length: -1\r\n\r\n", 400),
+                                   ("a broken chunk", post + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400), ("beyond 64 bits", post + b"Content-Length: 99999999999999999999999\r\n\r\n", 413),
+                                   ("a long target", b"GET /" + b"a" * 40000 + b" HTTP/1.1\r\nHost: d\r\n\r\n", 414), ("a long header", get + b"X: " + b"a" * 40000 + b"\r\n\r\n", 431),
+                                   ("another version", b"GET /livez HTTP/3.0\r\nHost: d\r\n\r\n", 505)):
+            with socket.create_connection(("127.0.0.1", d.data_port), timeout=20) as s:
+                s.sendall(sent)
+                found = b""
+                try:
+                    while (part := s.recv(65536)):
+                        found += part
+                except ConnectionError:  # it closes before it has read all
+                    pass
+            head, _, body = found.partition(b"\r\n\r\n")
+            check(what, (head.split()[1], b"content-type" in head.lower(), body.rstrip().endswith(b"</html>")), (str(status).encode(), False, True))
+        check("the daemon", d.data.get("/livez", raw=True)[0], 200)
+
+
 if __name__ == "__main__":
-    run([every_code_of_the_documents, other_methods, headers_of_answers])
+    run([every_code_of_the_documents, other_methods, headers_of_answers, what_is_no_http])
