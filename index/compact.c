@@ -101,20 +101,25 @@ size_t hnsw_compact_bytes(const struct compact *c)
            sizeof(uint64_t);
 }
 
-/* The greatest length, by upper bytes and half a step more in every dimension, so no vector is longer. */
-static float greatest_length(const struct compact *c)
+/* The greatest length and distance from `mid`, by upper bytes and half a step more in every dimension, so no vector has more. The
+ * square of a small value is no float. */
+static void find_greatest(struct compact *c)
 {
-    double most = 0;
+    double top = 0, radius = 0;
     for (size_t i = 0; i < c->n; i++) {
         const uint8_t *hi = c->code.hi + i * c->dim;
-        float sum = 0;
+        double length = 0, distance = 0;
         for (size_t j = 0; j < c->dim; j++) {
-            float v = fabsf(c->mid[j] + c->step[j] * (float)(256 * hi[j] - 32768 + 128)) + c->step[j] * 128;
-            sum += v * v;
+            float off = c->step[j] * (float)(256 * hi[j] - 32768 + 128), half = c->step[j] * 128;
+            float v = fabsf(c->mid[j] + off) + half, d = fabsf(off) + half;
+            length += (double)v * (double)v;
+            distance += (double)d * (double)d;
         }
-        most = fmax(most, sum);
+        top = fmax(top, length);
+        radius = fmax(radius, distance);
     }
-    return (float)sqrt(most);
+    c->top = (float)sqrt(top);
+    c->radius = (float)sqrt(radius);
 }
 
 void hnsw_compact_derive(struct compact *c)
@@ -124,7 +129,7 @@ void hnsw_compact_derive(struct compact *c)
         memcpy(c->seed.hi + i * c->dim, c->code.hi + from, c->dim);
         memcpy(c->seed.lo + i * c->dim, c->code.lo + from, c->dim);
     }
-    c->top = greatest_length(c);
+    find_greatest(c);
 }
 
 // --------------------------------------------------------------------------------------------------------- labels

@@ -46,7 +46,7 @@ struct compact {
     uint32_t *label32;      // [n] of a number; NULL if a label needs more
     uint64_t *label64;      // [n] then
     uint32_t *by_label;     // [n] numbers in the order of their labels: of labels 0 .. n - 1 the number of each
-    float top;              // no vector is longer
+    float top, radius;      // no vector is longer, or farther from mid
     bool coarse;            // walks go by upper bytes
 };
 
@@ -66,7 +66,7 @@ void hnsw_compact_free(struct compact *c);
 size_t hnsw_compact_bytes(const struct compact *c);
 size_t hnsw_compact_row(size_t n, unsigned width); // bytes of an element's links
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed); // takes both in the place of the plain graph
-void hnsw_compact_derive(struct compact *c);     // seeds and top
+void hnsw_compact_derive(struct compact *c);     // seeds, top and radius
 bool hnsw_compact_settle(struct hnsw *h); // decide `coarse`, by trying it out; false: no memory
 enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice); // HNSW_FORMAT: number *twice has another's label
 bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err);

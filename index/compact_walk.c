@@ -39,7 +39,7 @@ static inline int32_t float_bits(float x) // not negative
     return i >> SHIFT;
 }
 
-/* Bins are as wide as what the score lacks to |q| times the greatest length, over 512: for unit vectors, the squared distance. */
+/* Bins are as wide as what the score lacks to the best there could be, over 512: for unit vectors, the squared distance. */
 static inline int32_t bin_of(const struct walk *w, int32_t sum)
 {
     float lack = w->top - w->scale * (float)sum;
@@ -59,24 +59,28 @@ float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code)
     return most * 256 / 127;
 }
 
-/* Round the query to bytes, and see what its scores lack at most: twice |q| times the greatest length. q is what hnsw_compact_query made,
- * code j of a vector about 256 (hi - 128) + 127.5. */
+/* Round the query to bytes, and see what its scores lack at most. q is what hnsw_compact_query made, code j of a vector about
+ * 256 (hi - 128) + 127.5. A score is that of `mid` and at most |q| times the greatest distance from there more or less, and that of what all
+ * vectors have in common and at most |q| times the greatest length, |q| being of the dimensions that differ. In doubles: the square of
+ * a small query is no float, and what all have in common may be far more than what differs. */
 static void begin_query(struct walk *w, const float *q, int8_t *code)
 {
     const struct compact *c = w->c;
-    float norm2 = 0, score = q[c->dim];
+    double norm2 = 0, mid = (double)q[c->dim], score = mid, common = mid;
     long sum = 0;
     w->scale = hnsw_compact_codes(c, q, code);
     for (size_t j = 0; j < c->dim; j++) {
-        float x = c->step[j] > 0 ? q[j] / c->step[j] : 0;
+        double x = c->step[j] > 0 ? (double)q[j] / (double)c->step[j] : 0;
         sum += code[j];
-        score += q[j] * 127.5f;
+        score += 127.5 * (double)q[j];
         norm2 += x * x;
+        common -= x * (double)c->mid[j];
     }
     w->q = code;
-    float best = sqrtf(norm2) * c->top + fabsf(q[c->dim]);
-    w->top = best - score + w->scale * 128 * (float)sum;
-    int32_t worst = float_bits(2 * best);
+    double by_radius = sqrt(norm2) * (double)c->radius, by_top = sqrt(norm2) * (double)c->top;
+    double best = fmin(mid + by_radius, common + by_top), least = fmax(mid - by_radius, common - by_top);
+    w->top = (float)(best - score + (double)w->scale * 128 * (double)sum);
+    int32_t worst = float_bits((float)fmax(best - least, 0));
     w->first = worst > N_BINS ? worst - N_BINS : 0;
 }
 

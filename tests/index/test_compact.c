@@ -437,6 +437,34 @@ static void upper_bytes_are_not_always_enough(void **state)
     free(q);
 }
 
+/* Bins are as wide as the scores of a query differ: where vectors or queries are tiny, or what all vectors share is far more. */
+static void vectors_and_queries_of_any_size(void **state)
+{
+    (void)state;
+    static const float vector[] = {1, 1, 1, 1e-24f}, query[] = {1, 1e-25f, 1e14f, 1}, shared[] = {-30000, 1, 1, 1};
+    for (int t = 0; t < 4; t++) {
+        float *v = clustered(N, 16, 40, 1), *q = clustered(NQ, 16, 40, 2);
+        for (size_t i = 0; i < N * 16; i++)
+            v[i] = vector[t] * (i % 16 == 0 ? 1 : v[i]);
+        for (size_t i = 0; i < NQ * 16; i++)
+            q[i] = query[t] * (i % 16 == 0 ? shared[t] : q[i]);
+        struct hnsw *h = build(HNSW_IP, 16, 16, v, NULL);
+        compact(h);
+        struct hnsw_hit *want = exact(h, q, 10);
+        h->compact->coarse = false;
+        double whole = recall_of(h, q, want, 10, 60);
+        h->compact->coarse = true;
+        double upper = recall_of(h, q, want, 10, 60);
+        if (upper < whole - 0.03)
+            fail_msg("vectors * %g, queries * %g: recall %.4f by upper bytes, %.4f by whole codes", (double)vector[t], (double)query[t],
+                     upper, whole);
+        hnsw_free(h);
+        free(want);
+        free(v);
+        free(q);
+    }
+}
+
 /* A catalogue of items that nothing tells apart, as new ones without features are: one bin holds them all. */
 static void equal_vectors_are_found_once_each(void **state)
 {
@@ -477,6 +505,7 @@ int main(void)
         cmocka_unit_test(every_hop_is_plain_c),
         cmocka_unit_test(every_kernel_walks_the_same_way),
         cmocka_unit_test(upper_bytes_are_not_always_enough),
+        cmocka_unit_test(vectors_and_queries_of_any_size),
         cmocka_unit_test(equal_vectors_are_found_once_each),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
