@@ -110,9 +110,10 @@ static void expect_metric(const char *line)
 /* The one worker stands at the gate with the first of these. */
 static int occupy(void)
 {
+    unsigned before = atomic_load(&n_begun);
     pthread_mutex_lock(&gate);
     int fd = send_one("", '0');
-    while (atomic_load(&n_begun) == 0)
+    while (atomic_load(&n_begun) == before)
         ;
     return fd;
 }
