@@ -375,7 +375,7 @@ bool generation_swap_labels(struct generations *s, struct labels *l, struct err 
 }
 
 bool generation_swap_names(struct generations *s, const char *const *names, size_t n, struct experiment_table *t,
-                           struct labels *l, struct err *err)
+                           struct labels *l, const struct generation *once, struct err *err)
 {
     pthread_mutex_lock(&s->publish_lock);
     const struct generation *now = s->current;
@@ -385,9 +385,12 @@ bool generation_swap_names(struct generations *s, const char *const *names, size
         next->experiments = t;
         set_labels(next, l);
         for (size_t i = 0; i < n; i++) {
-            int was = find_model(now, names[i], strlen(names[i]));
+            const struct generation *from = now;
+            int was = find_model(from, names[i], strlen(names[i]));
+            if (was < 0 && once)
+                was = find_model(from = once, names[i], strlen(names[i]));
             if (was >= 0)
-                set_model(&next->model[i], loaded_ref(now->model[was].loaded), now->model[was].degraded);
+                set_model(&next->model[i], loaded_ref(from->model[was].loaded), from->model[was].degraded);
         }
         publish(s, next);
     }

@@ -97,8 +97,9 @@ bool generation_swap_model(struct generations *s, const char *name, struct loade
 bool generation_swap_experiments(struct generations *s, struct experiment_table *t, struct err *err);
 /* The list of models (those of the same name keep what they have loaded) together with the experiment table and the labels: takes counts of
  * `t` and `l` (NULL: none). */
+/* `once` (may be NULL): an earlier generation, for those that the current one lacks. */
 bool generation_swap_names(struct generations *s, const char *const *names, size_t n, struct experiment_table *t,
-                           struct labels *l, struct err *err);
+                           struct labels *l, const struct generation *once, struct err *err);
 /* The labels alone: takes a count of `l`. */
 bool generation_swap_labels(struct generations *s, struct labels *l, struct err *err);
 

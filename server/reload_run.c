@@ -319,6 +319,7 @@ static bool run_load(struct reloads *rl, struct rmodel *m, struct operation *op)
     op->persisted = op->pinned && state_persistent(rl->p.state);
     if (!choose(rl, m, op))
         return false;
+    snprintf(degraded, sizeof(degraded), "%.390s", op->detail); // passed by, and still so after another load
     for (;;) {
         struct loaded *l = load_version(rl, m, true, op);
         if (l) {

@@ -344,7 +344,7 @@ static bool start(struct app *app, struct err *err)
     tell_which_table(app, c, app->parts->experiments_from_state);
     size_t n = model_names(c, names);
     if (!experiment_report_prepare(app, t, err) || !(app->generations = generations_new(names, n, err)) ||
-        !generation_swap_names(app->generations, names, n, t, l, err)) {
+        !generation_swap_names(app->generations, names, n, t, l, NULL, err)) {
         experiment_table_unref(t);
         labels_unref(l);
         return false;
@@ -364,12 +364,12 @@ static bool apply_models(struct app *app, const struct config *next, struct expe
         old[i] = g->model[i].name;
     struct experiment_table *before = experiment_table_ref(g->experiments);
     struct labels *labels_before = labels_ref(g->labels);
-    bool ok = generation_swap_names(app->generations, names, model_names(next, names), t, l, err);
+    bool ok = generation_swap_names(app->generations, names, model_names(next, names), t, l, NULL, err);
     if (ok && !reloads_set_models(app->reloads, list, model_list(next, list), err)) {
         ok = false; // back to what was; the counts of `t` and `l` went with the generation that is gone again
         experiment_table_ref(t);
         labels_ref(l);
-        if (generation_swap_names(app->generations, old, g->n_models, before, labels_before, err)) {
+        if (generation_swap_names(app->generations, old, g->n_models, before, labels_before, g, err)) {
             before = NULL;
             labels_before = NULL;
         }

@@ -133,8 +133,16 @@ static void models_come_and_go(void **state)
     assert_true(generation_swap_model(s, "dat", loaded_new(fake_bundle(1), 0, &err), NULL, &err));
     assert_true(generation_swap_model(s, "two_tower", loaded_new(fake_bundle(7), 0, &err), NULL, &err));
     const char *next[] = {"fresh", "dat"};
-    assert_true(generation_swap_names(s, next, 2, experiment_table_new(&err), NULL, &err));
-    const struct generation *g = generation_acquire(s);
+    const struct generation *before = generation_acquire(s), *g;
+    assert_true(generation_swap_names(s, next, 2, experiment_table_new(&err), NULL, NULL, &err));
+    assert_true(generation_swap_names(s, names, 2, experiment_table_new(&err), NULL, before, &err)); // back: nothing is lost
+    g = generation_acquire(s);
+    for (size_t i = 0; i < 2; i++)
+        assert_non_null(g->model[i].loaded);
+    generation_release(s, g);
+    generation_release(s, before);
+    assert_true(generation_swap_names(s, next, 2, experiment_table_new(&err), NULL, NULL, &err));
+    g = generation_acquire(s);
     assert_int_equal(g->n_models, 2);
     assert_null(g->model[0].loaded);
     assert_int_equal(g->model[1].loaded->bundle->manifest.version, 1);

@@ -391,14 +391,14 @@ static void a_new_list_of_models(void **state)
     until_idle();
     struct reload_model list[] = {{.name = "other", .path = f.path, .version = 2},
                                   {.name = "m", .path = f.path, .version = 1}};
-    assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), NULL, &e), &e);
+    assert_ok(generation_swap_names(f.g, names, 2, experiment_table_new(&e), NULL, NULL, &e), &e);
     assert_ok(reloads_set_models(f.rl, list, 2, &e), &e);
     until_idle();
     const struct generation *g = generation_acquire(f.g);
     assert_int_equal(g->model[0].loaded->bundle->manifest.version, 2);
     assert_int_equal(g->model[1].loaded->bundle->manifest.version, 1);
     generation_release(f.g, g);
-    assert_ok(generation_swap_names(f.g, names, 1, experiment_table_new(&e), NULL, &e), &e);
+    assert_ok(generation_swap_names(f.g, names, 1, experiment_table_new(&e), NULL, NULL, &e), &e);
     assert_ok(reloads_set_models(f.rl, list, 1, &e), &e);
     char id[OPERATION_ID_MAX];
     assert_err(reloads_submit(f.rl, OPERATION_RELOAD, "m", 0, "r", id, &e), &e, ERR_NOT_FOUND, "'m'");
@@ -432,6 +432,24 @@ static void a_broken_version_is_not_tried_again(void **state)
     expect(OPERATION_RELOAD, 0, 200, "swapped", "");
     assert_int_equal(serving(), 3);
     assert_int_equal(n_quarantined(), 0);
+}
+
+/* Loading the same again, as a change of the configuration does, does not hide that a newer one was refused. */
+static void another_load_says_that_a_newer_one_was_refused(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    flip_bit(version_file(3, "users.pack"), 200, 1);
+    start(0, NULL);
+    until_idle();
+    struct reload_model m = {.name = "m", .path = f.path, .target_recall = 0.9};
+    assert_ok(reloads_set_models(f.rl, &m, 1, &e), &e);
+    until_idle();
+    const struct generation *g = generation_acquire(f.g);
+    assert_true(g->model[0].loaded->target_recall > 0.8);
+    assert_non_null(strstr(g->model[0].degraded, "version 3"));
+    generation_release(f.g, g);
+    assert_int_equal(serving(), 2);
 }
 
 /* What is wrong with the moment, or only tried out, is no reason. */
@@ -548,6 +566,7 @@ int main(void)
         TEST(only_the_last_operations_are_kept),
         TEST(a_new_list_of_models),
         TEST(a_broken_version_is_not_tried_again),
+        TEST(another_load_says_that_a_newer_one_was_refused),
         TEST(only_what_is_broken_is_barred),
         TEST(a_failed_reload_keeps_the_previous),
         TEST(newer_versions_are_looked_for),
