@@ -40,7 +40,12 @@ static bool submit_failed(struct app *app, const struct http_request *r, const c
 {
     if (err->code == ERR_NOT_FOUND) {
         const struct generation *g = generation_acquire(app->generations);
-        serve_unknown_model(r, g, model, strlen(model), NULL, resp);
+        const char *named = labels_find(g->labels, model, strlen(model));
+        if (named)
+            problem_write(resp, r, 404, "unknown_model", NULL, "'%s' is a label of model '%s': operations take the model's name", model,
+                          named);
+        else
+            serve_unknown_model(r, g, model, strlen(model), NULL, resp);
         generation_release(app->generations, g);
         return true;
     }

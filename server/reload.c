@@ -369,11 +369,15 @@ static bool differs(const struct rmodel *m, const struct reload_model *from)
            strcmp(m->index_layout, layout_of(from)) != 0;
 }
 
-/* The loader reads a busy model's path and choices without the lock. */
+/* The loader reads a busy model's path and choices without the lock. What is queued must fit beside what is. */
 static bool check_busy(struct reloads *rl, const struct reload_model *list, size_t n, struct err *err)
 {
+    uint64_t queued = rl->next_seq - rl->next_run;
     for (size_t i = 0; i < n; i++) {
         const struct rmodel *m = reload_find(rl, list[i].name);
+        queued += !m || differs(m, &list[i]);
+        if (queued >= OPERATIONS_KEPT)
+            return err_set(err, ERR_STATE, "%d operations are queued: try again when some have ended", OPERATIONS_KEPT - 1);
         if (m && m->busy && differs(m, &list[i]))
             return err_set(err, ERR_STATE, "model '%s' has an operation under way: try again when it has ended",
                            m->name);

@@ -27,6 +27,7 @@ struct operation {
     const char *code;       // static: "swapped", "bundle_invalid", ...
     char detail[512];
     bool pinned, persisted;
+    bool broken; // the version was refused for what is in it, not for what this moment lacks
     int64_t created, ended; // seconds since 1970
     uint64_t duration_ms;
     struct waiter *waiters;

@@ -35,6 +35,7 @@ static bool failed(struct operation *op, unsigned status, const char *code, cons
  */
 static bool load_failed(struct operation *op, const struct err *err)
 {
+    op->broken = err->code != ERR_NOMEM && err->code != ERR_IO;
     switch (err->code) {
     case ERR_NOMEM:
         return failed(op, 507, "insufficient_memory", err->msg);
@@ -86,8 +87,7 @@ static bool enough_memory(struct reloads *rl, const struct rmodel *m, const char
 /* What is wrong with the bundle itself, not with this moment. */
 static void bar_if_broken(struct reloads *rl, struct rmodel *m, const char *dir, const struct operation *op)
 {
-    if (op->kind != OPERATION_VERIFY &&
-        (strcmp(op->code, "bundle_invalid") == 0 || strcmp(op->code, "fingerprint_mismatch") == 0))
+    if (op->kind != OPERATION_VERIFY && op->broken)
         reload_quarantine(rl, m, op->version, dir, op->detail);
 }
 

@@ -37,7 +37,8 @@ static uint64_t folder_identity(const char *dir)
             continue;
         uint64_t h = mix_text(1, e->d_name);
         h = mix(mix(h, (uint64_t)st.st_ino), (uint64_t)st.st_size);
-        sum += mix(mix(h, (uint64_t)st.st_mtim.tv_sec), (uint64_t)st.st_mtim.tv_nsec);
+        h = mix(mix(h, (uint64_t)st.st_mtim.tv_sec), (uint64_t)st.st_mtim.tv_nsec);
+        sum += mix(mix(h, (uint64_t)st.st_ctim.tv_sec), (uint64_t)st.st_ctim.tv_nsec); // rights too
     }
     if (d)
         closedir(d);

@@ -41,6 +41,9 @@ def names(work):
             fail(f"found {answer}")
         check("ready", d.data.get("/v1/models/dat@stable/ready")[1]["version"], 1)
         check("reload", d.operate("dat@1", "reload")[1]["code"], "unchanged")
+        status, answer, _ = d.operate("dat@stable", "reload")
+        if status != 404 or "is a label of model 'dat@1'" not in answer["detail"]:
+            fail(f"found {answer}")
         answer = d.admin.get("/v1/admin/labels")[1]
         check("labels", (answer["labels"], answer["source"]), ({"dat@stable": "dat@1", "dat@canary": "dat@2", "dat": "dat@2"}, "config"))
 

@@ -1,6 +1,7 @@
 /* If this fails, a bad bundle reaches traffic, a good one does not, a rollback goes to the wrong version, or a restart forgets it. */
 #include "tests/core/support.h"
 
+#include <sys/resource.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -471,6 +472,41 @@ static void only_what_is_broken_is_barred(void **state)
     assert_int_equal(n_quarantined(), 0);
 }
 
+static void lack_of_descriptors_is_no_reason(void **state)
+{
+    (void)state;
+    struct rlimit was, none;
+    start(1, NULL);
+    until_idle();
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &was), 0);
+    none = was;
+    none.rlim_cur = 3;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    expect(OPERATION_RELOAD, 2, 422, "bundle_invalid", "open");
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &was), 0);
+    assert_int_equal(n_quarantined(), 0);
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+}
+
+/* More than there is room for in the list of operations would overwrite what is queued. */
+static void too_many_changes_at_once(void **state)
+{
+    (void)state;
+    static char name[2][60][8];
+    struct reload_model list[2][60];
+    struct err e = {0};
+    start(1, NULL);
+    until_idle();
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 60; j++) {
+            snprintf(name[i][j], sizeof(name[i][j]), "%c%d", 'a' + i, j);
+            list[i][j] = (struct reload_model){.name = name[i][j], .path = f.path, .version = 1};
+        }
+    assert_ok(reloads_set_models(f.rl, list[0], 60, &e), &e);
+    assert_err(reloads_set_models(f.rl, list[1], 60, &e), &e, ERR_STATE, "99 operations are queued");
+    until_idle();
+}
+
 /* A reload that fails before anything was loaded has not cost the version that a rollback goes to. */
 static void a_failed_reload_keeps_the_previous(void **state)
 {
@@ -568,6 +604,8 @@ int main(void)
         TEST(a_broken_version_is_not_tried_again),
         TEST(another_load_says_that_a_newer_one_was_refused),
         TEST(only_what_is_broken_is_barred),
+        TEST(lack_of_descriptors_is_no_reason),
+        TEST(too_many_changes_at_once),
         TEST(a_failed_reload_keeps_the_previous),
         TEST(newer_versions_are_looked_for),
         TEST(a_broken_newer_version_is_tried_once),
