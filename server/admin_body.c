@@ -7,7 +7,6 @@
 #include "config/yaml.h"
 #include "core/base/utf8.h"
 #include "server/problem.h"
-#include "server/state.h"
 
 json_t *admin_read_object(const struct http_request *r, const char *const *known, size_t n, bool may_be_empty,
                            struct http_response *resp)
@@ -59,6 +58,13 @@ bool admin_read_if_match(const struct http_request *r, uint64_t *revision, struc
     if (*revision == STATE_ANY_REVISION || *end != (quoted ? '"' : '\0') || (quoted && end[1]))
         return !problem_write(resp, r, 400, "invalid_header", NULL, "If-Match must be a revision such as \"12\"");
     return true;
+}
+
+bool admin_state_kept(const struct state *s, const struct http_request *r, struct http_response *resp)
+{
+    return state_persistent(s) || !problem_write(resp, r, 409, "state_read_only", NULL,
+                                                 "state.path is not configured, so a change would be lost: set it, or change the "
+                                                 "configuration file and send SIGHUP");
 }
 
 bool admin_change_failed(const struct http_request *r, const struct err *err, const char *code, const char *pointer,

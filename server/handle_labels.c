@@ -69,10 +69,8 @@ bool handle_admin_labels_put(struct app *app, struct http_request *r, const stru
     struct err err = {0};
     uint64_t if_match;
     (void)m;
-    if (!state_persistent(s->state))
-        return problem_write(resp, r, 409, "state_read_only", NULL,
-                             "state.path is not configured, so a change would be lost: set it, or change the "
-                             "configuration file and send SIGHUP");
+    if (!admin_state_kept(s->state, r, resp))
+        return true;
     json_t *o = admin_read_if_match(r, &if_match, resp) ? admin_read_object(r, known, 3, false, resp) : NULL;
     if (!o)
         return true;
