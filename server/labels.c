@@ -37,14 +37,27 @@ void labels_unref(struct labels *l)
         free(l);
 }
 
+/* As a model's, or one and a word behind an '@': what the configuration takes too. */
+static bool is_name(const char *s, size_t n)
+{
+    size_t ats = 0;
+    for (size_t i = 0; i < n; i++) {
+        bool plain = (s[i] >= 'a' && s[i] <= 'z') || (s[i] >= 'A' && s[i] <= 'Z') || (s[i] >= '0' && s[i] <= '9') || (s[i] && strchr("._-", s[i]));
+        ats += s[i] == '@';
+        if (!plain && s[i] != '@')
+            return false;
+    }
+    return n > 0 && n <= LABEL_NAME_MAX && ats <= 1 && s[0] != '.' && s[0] != '@' && s[n - 1] != '@';
+}
+
 static bool add(struct labels *l, const char *name, size_t name_n, const char *model, struct err *err)
 {
     size_t n = strlen(model);
     if (l->n == LABELS_MAX)
         return err_set(err, ERR_LIMIT, "more than %d labels", LABELS_MAX);
-    if (name_n == 0 || name_n > LABEL_NAME_MAX || n == 0 || n > LABEL_NAME_MAX)
-        return err_set(err, ERR_ARG, "label \"%.*s\": \"%.80s\": names have 1 to %d bytes", (int)(name_n < 80 ? name_n : 80), name, model,
-                       LABEL_NAME_MAX);
+    if (!is_name(name, name_n) || !is_name(model, n))
+        return err_set(err, ERR_ARG, "label \"%.*s\": \"%.80s\": want a model's name, or name@label, of at most %d bytes",
+                       (int)(name_n < 80 ? name_n : 80), name, model, LABEL_NAME_MAX);
     struct label *to = &l->label[l->n++];
     memcpy(to->name, name, name_n);
     memcpy(to->model, model, n);

@@ -66,7 +66,8 @@ def moving(work):
         check("somebody else's", put(both, headers={"If-Match": f'"{revision}"'})[0], 412)
         for labels, says in [({"dat@stable": "dat@9", "dat@canary": "dat@2"}, "dat@9"), ({"dat@stable": "dat@1"}, "dat@canary"),
                              ({"tt": "dat@1", **both}, '"tt" is the name of a model'), ({"x": 1, **both}, "name of a model"), ([], "no object"),
-                             ({"x": "dat@stable", **both}, "no model")]:
+                             ({"x": "dat@stable", **both}, "no model"), ({"a/b": "dat@1", **both}, 'label "a/b"'), ({"a@b@c": "dat@1", **both}, "name@label"),
+                             ({"": "dat@1", **both}, "name@label"), ({"x@": "dat@1", **both}, "name@label")]:
             status, answer, _ = put(labels)
             if (status, answer["code"]) != (422, "invalid_labels") or says not in answer["detail"]:
                 fail(f"{labels}: found {status} {answer}")
