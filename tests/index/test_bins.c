@@ -83,6 +83,8 @@ static void keeps_the_best(void **state)
                 }
                 if (step % 997 == 0)
                     check_best(b, put, keep);
+                if (step % 211 == 0)
+                    hnsw_bins_sweep(b); // by itself it comes only when there is no room
             }
         }
     hnsw_bins_fini(b);
@@ -90,15 +92,14 @@ static void keeps_the_best(void **state)
 }
 
 /* Only what is among the best `ef` is handed out, their worst bin whole. */
-static void stops_at_ef(void **state)
+static void stops_at(size_t ef)
 {
-    (void)state;
     struct bins *b = calloc(1, sizeof(*b));
     uint32_t id = 0;
     assert_true(hnsw_bins_fit(b, 100));
-    hnsw_bins_begin(b, 100, 10);
+    hnsw_bins_begin(b, 100, ef);
     for (uint32_t i = 0; i < 60; i++)
-        bins_put(b, 100 + i / 3, i); // bins of three: the fourth has place 10
+        bins_put(b, 100 + i / 3, i); // bins of three: the fourth has the places 10 to 12
     for (uint32_t i = 0; i < 12; i++) {
         assert_true(bins_take(b, &id));
         assert_int_equal(id / 3, i / 3);
@@ -110,6 +111,13 @@ static void stops_at_ef(void **state)
     assert_false(bins_take(b, &id));
     hnsw_bins_fini(b);
     free(b);
+}
+
+static void stops_at_ef(void **state)
+{
+    (void)state;
+    stops_at(10);
+    stops_at(12);
 }
 
 int main(void)

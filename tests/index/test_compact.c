@@ -491,6 +491,31 @@ static void equal_vectors_are_found_once_each(void **state)
     free(v);
 }
 
+/* With a cache of what was met that forgets nearly all, ids come again unseen, into a bin that is too full to be looked through. */
+static void what_comes_again_stays_once(void **state)
+{
+    (void)state;
+    enum { K = 200 };
+    float *v = clustered(N, 32, 40, 1);
+    for (size_t i = 0; i < N - 20; i++)
+        memcpy(v + 32 * i, v + 32 * (N - 1), 32 * sizeof(*v));
+    struct hnsw *h = build(HNSW_COSINE, 32, 8, v, NULL);
+    struct hnsw_ws *ws = hnsw_ws_new();
+    bool seen[N] = {false};
+    compact(h);
+    assert_true(hnsw_ws_fit(ws, 0, 2 * K, 32) && hnsw_compact_ws_fit(ws, h->compact, K, 2 * K));
+    ws->n_seen = 1;
+    hnsw_compact_coarse(h, hnsw_prepared_query(h, v, ws), K, 2 * K, ws);
+    assert_true(ws->pool.n > 0);
+    for (size_t i = 0; i < ws->pool.n; i++) {
+        assert_false(seen[key_id(ws->pool.key[i])]);
+        seen[key_id(ws->pool.key[i])] = true;
+    }
+    hnsw_ws_free(ws);
+    hnsw_free(h);
+    free(v);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -507,6 +532,7 @@ int main(void)
         cmocka_unit_test(upper_bytes_are_not_always_enough),
         cmocka_unit_test(vectors_and_queries_of_any_size),
         cmocka_unit_test(equal_vectors_are_found_once_each),
+        cmocka_unit_test(what_comes_again_stays_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
