@@ -50,8 +50,8 @@ struct compact {
     bool coarse;            // walks go by upper bytes
 };
 
-/* compact_hop.c: what a walk by upper bytes does at each element. Sums are the same of all kernels; `fresh` of AVX-512 looks up sixteen ids at a time,
- * so of two in one place of `seen` it may take another for met before, which costs a score, not a candidate. */
+/* compact_hop.c: what a walk by upper bytes does at each element. Sums are the same of all kernels; `fresh` of AVX-512 looks up sixteen ids at a
+ * time, so where two share a place of `seen` it may spare a score that the others repeat. Candidates are the same. */
 struct compact_hop {
     /* Links of `id` that are not in `seen`, a direct-mapped cache of mask + 1 ids (it may have forgotten one, but never claims one that
      * it was not given), which they enter; into out, which has room for HOP_ROOM. Returns how many; a row of zeros follows them. */
