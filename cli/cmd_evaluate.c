@@ -217,7 +217,7 @@ int cmd_evaluate(int argc, char **argv)
          "version folder of a bundle, asked as the daemon asks; may be given several times", 0, 0},
         {"through", OPT_STR, &a.through, "HOW", "bundles: exact, or index (and what it costs)", 0, 0},
         {"ef", OPT_UINT, &a.ef, "N", "bundles through the index: default the bundle's own", 0, 20000},
-        {"yardsticks", OPT_STR, &a.yardsticks, "LIST", "beside them: popularity, ease (EASE^R, up to 20,000 items)", 0, 0},
+        {"yardsticks", OPT_STR, &a.yardsticks, "LIST", "beside them: popularity, ease (EASE^R, up to 25,000 items)", 0, 0},
         {"ease-lambda", OPT_NUM, &a.ease_lambda, "X", "its penalty", 1e-6, 1e12},
         {"split", OPT_STR, &a.split, "NAME", "test or valid", 0, 0},
         {"k", OPT_STR, &a.k, "LIST", "K of HR@K", 0, 0},

@@ -7,7 +7,7 @@
 
 #include "train/dataset.h"
 
-#define EASE_ITEMS_MAX 20000 // n^2 doubles and n^3 operations: 3.2 GB and some minutes
+#define EASE_ITEMS_MAX 25000 // n^2 doubles and n^3 operations: 5 GB and ten minutes
 
 struct ease {
     const struct dataset *d;

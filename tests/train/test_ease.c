@@ -53,7 +53,7 @@ static void bad_input_is_refused(void **state)
     err = (struct err){0};
     assert_false(ease_init(&e, &g.d, 1, &err));
     assert_int_equal(err.code, ERR_LIMIT);
-    assert_non_null(strstr(err.msg, "20001"));
+    assert_non_null(strstr(err.msg, "25001"));
     golden_baselines_close(&g);
 }
 

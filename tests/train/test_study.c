@@ -75,7 +75,7 @@ static void what_tells_most_comes_first(void **state)
     size_t n, at = 0;
     lab_init(&l, state, "compare", &quick);
     struct study_step *s = study_steps(l.study, &n, &err);
-    assert_int_equal(l.study->n_rows, 10);
+    assert_int_equal(l.study->n_rows, 11);
     assert_string_equal(l.study->row[s[0].row].name, "dat");
     for (size_t r = 0; r < l.study->n_rows; r++, at++) // every system once ..
         assert_true(s[at].row == r && s[at].point == 0 && s[at].seed == 1 && !s[at].chosen);
@@ -86,7 +86,7 @@ static void what_tells_most_comes_first(void **state)
         }
     for (; at < n; at++) // .. and done again with other seeds, where there is something random
         assert_true(s[at].seed == 2 && !l.study->row[s[at].row].one_seed && s[at].chosen);
-    assert_int_equal(n, 10 + 9 + 8);
+    assert_int_equal(n, 11 + 10 + 9);
     free(s);
     lab_fini(&l);
 }
@@ -421,6 +421,11 @@ static void with_times_there_is_a_row_without(void **state)
             const struct recipe *untimed = &row_named(&l, "dat_untimed", NULL)->point[0].cell.recipe;
             assert_true(dat->recency && dat->window > 0);
             assert_true(!untimed->recency && untimed->window == 0 && untimed->denoise > 0 && untimed->aug == AUG_CLOSED);
+        }
+        if (i == 0) {
+            const struct recipe *history = &row_named(&l, "two_tower_history", NULL)->point[0].cell.recipe;
+            assert_true(history->recency && history->window > 0 && history->aug == AUG_CLOSED && !history->amm && !history->cal);
+            assert_int_equal(row_named(&l, "two_tower_history", NULL)->n_points, quick.n_points);
         }
     }
     lab_fini(&l);

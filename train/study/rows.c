@@ -146,6 +146,17 @@ static void add_untimed(struct maker *m)
     trained(m, "dat_untimed", r);
 }
 
+/* A two-tower that knows the user's history, the latest items first where there are times: a_u in closed form as an input past the layers, and
+ * neither (2) nor (3). What is between it and dat is what the text adds. */
+static void add_history(struct maker *m)
+{
+    struct recipe r = named(m, m->o->recipe, MODEL_DAT);
+    if (r.aug != AUG_CLOSED)
+        return;
+    r.amm = r.cal = false;
+    trained(m, "two_tower_history", r);
+}
+
 static bool equal_two_tower(const struct maker *m, struct recipe *out)
 {
     struct recipe dat = named(m, m->o->recipe, MODEL_DAT), base = named(m, m->o->recipe, MODEL_TWO_TOWER);
@@ -192,12 +203,14 @@ static bool make_compare(struct maker *m)
     trained(m, "youtube_dnn", named(m, recipe, MODEL_YOUTUBE_DNN));
     trained(m, "dat_plain", plain_aug(m));
     trained(m, "two_tower_equal", equal);
+    add_history(m);
     add_untimed(m);
     for (size_t i = 0; i < m->s->n_rows; i++)
         if (m->s->row[i].point[0].cell.kind == CELL_TRAINED)
             fill_grid(&m->s->row[i], m->o->n_points);
     m->s->about = "dat_plain: a_u and a_v as second embeddings of the ids, without mimic losses and alignment. two_tower_equal: a "
-                  "two-tower whose embeddings are so wide that it has as many parameters as dat. dat_untimed (where there are times): a_u of "
+                  "two-tower whose embeddings are so wide that it has as many parameters as dat. two_tower_history: a two-tower "
+                  "that is given the user's history as dat is, without mimic losses and alignment. dat_untimed (where there are times): a_u of "
                   "the history without its order, as dat is where there are none. popularity and ease (EASE^R) are "
                   "yardsticks, not models that are served.";
     return true;
