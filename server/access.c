@@ -137,7 +137,7 @@ static void log_request(struct access *a, enum log_level level, const char *even
     log_event(&a->app->log, level, event, LOG_STR("request_id", r->id), LOG_STR("method", method_name(r->method)),
               LOG_STR("route", route), LOG_INT("status", status), LOG_INT("bytes", bytes),
               LOG_INT("body_bytes", r->body_len), LOG_NUM("ms", (double)total_ns / 1e6),
-              LOG_NUM("lag_ms", (double)lag_ns / 1e6));
+              LOG_NUM("lag_ms", (double)lag_ns / 1e6), TRACE_LOG(&r->trace));
 }
 
 void access_done(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns,

@@ -55,6 +55,7 @@ static void put_line(struct buf *b, const struct exposed *x, const struct serve_
     jsonw_uint(b, now_ms());
     JSONW_LIT(b, ",");
     put_member(b, "request_id", x->r->id);
+    trace_put(b, &x->r->trace);
     put_member(b, "unit_hash", x->unit_hash[0] ? x->unit_hash : NULL);
     put_member(b, "experiment", x->e->name);
     put_member(b, "variant", x->v->name);
@@ -84,7 +85,7 @@ static void to_daemon_log(struct app *app, const struct exposed *x)
     log_event(&app->log, LOG_INFO, "exposure", LOG_STR("request_id", x->r->id), LOG_STR("experiment", x->e->name),
               LOG_STR("variant", x->v->name), LOG_INT("bucket", x->bucket), LOG_BOOL("override", x->overridden),
               LOG_STR("unit_hash", x->unit_hash), LOG_STR("model", x->c->g->model[x->c->model].name),
-              LOG_INT("version", x->c->loaded->bundle->manifest.version));
+              LOG_INT("version", x->c->loaded->bundle->manifest.version), TRACE_LOG(&x->r->trace));
 }
 
 static void write_down(struct app *app, unsigned shard, const struct exposed *x, struct serve_state *s)

@@ -12,6 +12,7 @@
 
 #include "core/base/err.h"
 #include "core/base/mem.h"
+#include "server/trace.h"
 
 enum http_method { HTTP_GET, HTTP_HEAD, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_OTHER };
 
@@ -24,6 +25,7 @@ struct http_request {
     const char *body;           // NUL-terminated
     size_t body_len;
     char id[HTTP_REQUEST_ID_MAX + 1]; // X-Request-Id if sane ([A-Za-z0-9._-]{1,64}), else made here; echoed in the answer
+    struct trace trace;         // of the caller's traceparent; echoed with our span
     uint64_t start_ns;          // CLOCK_MONOTONIC when the request's first byte was seen by the loop
     uint64_t deadline_ns;       // start + X-Request-Timeout-Ms, at most the configured one
     bool is_admin;              // arrived on the admin listener

@@ -136,6 +136,11 @@ static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const
         MHD_add_response_header(m, "Content-Type", resp->content_type ? resp->content_type : content_json) == MHD_YES;
     if (c->req.id[0])
         ok = ok && MHD_add_response_header(m, "X-Request-Id", c->req.id) == MHD_YES;
+    if (c->req.trace.trace_id[0]) {
+        char parent[TRACE_PARENT_LEN + 1];
+        trace_write(&c->req.trace, parent);
+        ok = ok && MHD_add_response_header(m, "traceparent", parent) == MHD_YES;
+    }
     for (unsigned i = 0; i < resp->n_extra; i++)
         ok = ok && MHD_add_response_header(m, resp->extra[i].name, resp->extra[i].value) == MHD_YES;
     if (resp->close || atomic_load_explicit(&c->loop->h->draining, memory_order_relaxed))

@@ -57,10 +57,10 @@ static struct http_refusal guard_target(const struct http_conn *c, const char *v
 /* One walk over the fields gathers everything that is wanted of them: libmicrohttpd keeps a list, so each lookup would
  * be another. */
 struct seen {
-    unsigned n, host, length, encoding;
+    unsigned n, host, length, encoding, traces;
     bool bad_name, bad_value, bad_length, not_chunked, bad_expect;
     uint64_t content_length;
-    const char *id, *timeout;
+    const char *id, *timeout, *trace;
 };
 
 /* RFC 9110, tchar: bytes that a field's name may hold. */
@@ -109,6 +109,12 @@ static void note_field(struct seen *s, const char *name, size_t name_n, const ch
         break;
     case sizeof("Expect") - 1:
         s->bad_expect |= is(name, "Expect") && !is(value, "100-continue");
+        break;
+    case sizeof("traceparent") - 1:
+        if (!is(name, "traceparent"))
+            break;
+        s->traces++;
+        s->trace = value;
         break;
     case sizeof("X-Request-Id") - 1:
         if (!s->id && is(name, "X-Request-Id"))
@@ -182,13 +188,19 @@ static bool sane_id(const char *s)
     return n > 0 && n <= HTTP_REQUEST_ID_MAX && s[n] == '\0';
 }
 
-/* 16 hex digits of splitmix64 over the loop's random start: unique enough for a log, not a secret. */
-static void make_id(struct http_loop *l, char *out)
+/* splitmix64 over the loop's random start: unique enough for a log, not a secret. */
+static uint64_t next_id(struct http_loop *l)
 {
     uint64_t z = l->id_state += 0x9e3779b97f4a7c15u;
     z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
     z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
-    z ^= z >> 31;
+    return z ^ (z >> 31);
+}
+
+/* 16 hex digits. */
+static void make_id(struct http_loop *l, char *out)
+{
+    uint64_t z = next_id(l);
     for (int i = 0; i < 16; i++, z <<= 4)
         out[i] = "0123456789abcdef"[z >> 60];
     out[16] = '\0';
@@ -220,6 +232,8 @@ struct http_refusal http_guard(struct http_conn *c, const char *version)
         memcpy(r->id, s.id, strlen(s.id) + 1);
     else
         make_id(c->loop, r->id);
+    if (s.traces == 1) // of two nobody knows which is meant
+        trace_read(s.trace, next_id(c->loop), &r->trace);
     if (!http_1_0 && strcmp(version, "HTTP/1.1") != 0)
         return (struct http_refusal){505, "version_not_supported", "HTTP/1.1 and HTTP/1.0 are spoken here"};
     struct http_refusal no = guard_target(c, version);

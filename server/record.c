@@ -84,7 +84,9 @@ static void put_line(struct buf *b, const char *why, const struct http_request *
     jsonw_text(b, why);
     JSONW_LIT(b, ",\"request_id\":");
     jsonw_text(b, r->id);
-    buf_printf(b, ",\"path\":\"/v1/retrieve\",\"status\":%u,\"ms\":%.3f,\"lag_ms\":%.3f,\"model\":", status, (double)total_ns / 1e6,
+    JSONW_LIT(b, ",");
+    trace_put(b, &r->trace);
+    buf_printf(b, "\"path\":\"/v1/retrieve\",\"status\":%u,\"ms\":%.3f,\"lag_ms\":%.3f,\"model\":", status, (double)total_ns / 1e6,
                (double)r->lag_ns / 1e6);
     jsonw_text(b, c->g->model[c->model].name);
     JSONW_LIT(b, ",\"version\":");

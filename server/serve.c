@@ -77,7 +77,7 @@ bool serve_failed(struct app *app, const struct http_request *r, const struct er
         http_add_header(resp, "Retry-After", "1");
     if (resp->status >= 500)
         log_event(&app->log, LOG_ERROR, "request_failed", LOG_STR("request_id", r->id), LOG_STR("path", r->path),
-                  LOG_STR("cause", err->msg));
+                  LOG_STR("cause", err->msg), TRACE_LOG(&r->trace));
     return true;
 }
 

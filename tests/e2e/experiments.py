@@ -75,6 +75,35 @@ def exposures_are_written(work):
         fail("exposures are in the daemon's log too")
 
 
+TRACE_ID, PARENT_ID = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+
+
+def traces_are_in_the_logs(work):
+    """A request's trace cannot be followed into the access log and the exposures, or lines without one claim one."""
+    world(work)
+    path = f"{work}/exposures.jsonl"
+    for to_file in (True, False):
+        more = ("--set", f"exposure.path={path}") if to_file else ()
+        with Daemon(work, ["dat", "tt"], MAIN, extra=("--set", "log.sample=1", "--set", "log.slow_ms=0", *more)) as d:
+            spans = {}
+            for name, value in (("valid", f"00-{TRACE_ID}-{PARENT_ID}-01"), ("upper", f"00-{TRACE_ID.upper()}-{PARENT_ID}-01"), ("none", None)):
+                name += str(to_file)
+                found = d.data.post("/v1/retrieve", {"user_id": "u1"}, headers={"X-Request-Id": name, **({"traceparent": value} if value else {})})
+                check(name, found[0], 200)
+                spans[name] = found[2]["traceparent"]
+            valid = f"valid{to_file}"
+            check("no trace is made", [spans[n] for n in spans if n != valid], [None, None])
+            span = re.fullmatch(f"00-{TRACE_ID}-([0-9a-f]{{16}})-01", spans[valid]).group(1)
+            d.until(lambda: not to_file or len(lines_of(path)) == 3, "exposures")
+            logged = [json.loads(x) for x in d.logged().splitlines() if f'{to_file}"' in x]
+            for source, events in (("request", [e for e in logged if e["event"] == "request"]),
+                                   ("exposure", lines_of(path) if to_file else [e for e in logged if e["event"] == "exposure"])):
+                check(source, len(events), 3)
+                for e in events:
+                    want = (TRACE_ID, span, PARENT_ID) if e["request_id"] == valid else (None, None, None)
+                    check(f"{source} {e['request_id']}", (e.get("trace_id"), e.get("span_id"), e.get("parent_span_id")), want)
+
+
 def exposures_rotate(work):
     """The exposure log fills the disk, or sampling takes answers instead of users."""
     world(work)
@@ -466,4 +495,4 @@ def slow_and_empty_variants_too(work):
 
 
 if __name__ == "__main__":
-    run([exposures_are_written, exposures_rotate, exposures_reach_kafka, splits_are_tested, replicas_agree, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, a_stopped_variant_stays_so_over_a_sighup, slow_and_empty_variants_too])
+    run([exposures_are_written, traces_are_in_the_logs, exposures_rotate, exposures_reach_kafka, splits_are_tested, replicas_agree, variants_filter, shadows_are_compared, shadows_are_offered_batches, a_faulty_variant_loses_its_traffic, a_stopped_variant_stays_so_over_a_sighup, slow_and_empty_variants_too])

@@ -51,6 +51,7 @@ def slow_requests_are_whole(work):
     if not one["ms"] >= one["embed_ms"] + one["search_ms"] > 0 or one["ef_used"] < 5 or one["ts_ms"] < 1.6e12 or one["lag_ms"] < 0:
         fail(f"{ {k: v for k, v in one.items() if k != 'body'} }")
     check("headers", one["headers"], sent)
+    check("trace", (one["trace_id"], one["parent_span_id"], len(one["span_id"]), "trace_id" in two), ("0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331", 16, False))
     check("line ends", (two["body"], two["body_bytes"], two["fallback"]), (json.loads(pretty), len(pretty), "popular"))
     check("refused", (three["status"], three["body"], "search_ms" in three), (422, {"user_id": "u1", "features": {"none": "x"}}, False))
     with open(path, encoding="utf-8") as f:

@@ -9,6 +9,7 @@
 static char *dir;
 
 #define VECTOR "[0.1,0,0,0,0.5,0,0,0,0,0,0.3,0,0,0,0,-1]"
+#define TRACE "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
 #define ONE "{\"user_id\":\"u3\",\"k\":40}"
 
 /* What is answered on the event loop. Experiments, an exposure log and a shadow variant are on, and none named `model`. */
@@ -30,10 +31,11 @@ static const struct shape {
     {"bounds", "/v1/retrieve", "", "{\"user_id\":\"u1\",\"max_per_category\":4,\"categories\":{\"food\":{\"min\":2,\"max\":3},\"movie\":{\"max\":0}}}", 200},
     {"columns", "/v1/retrieve", "", "{\"user_id\":\"u1\",\"format\":\"columns\",\"fields\":[\"title\",\"category\"]}", 200},
     {"rows", "/v1/retrieve", "X-Request-Id: abc\r\n", "{\"user_id\":\"u1\",\"fields\":[\"title\",\"tags\",\"price\"]}", 200},
+    {"trace", "/v1/retrieve", TRACE, "{\"user_id\":\"u1\",\"k\":50}", 200},
     {"binary", "/v1/retrieve", "Accept: application/octet-stream\r\n", "{\"user_id\":\"u1\"}", 200},
     {"model", "/v1/retrieve", "", "{\"user_id\":\"u1\",\"model\":\"dat\"}", 200},
     {"override", "/v1/retrieve", "X-Experiment-Override: main=b\r\n", "{\"user_id\":\"u1\"}", 200},
-    {"batch", "/v1/retrieve:batch", "",
+    {"batch", "/v1/retrieve:batch", TRACE,
      "{\"requests\":[" ONE "," ONE ",{\"k\":3},{\"kk\":1},{\"user_id\":\"x\",\"history\":[\"i1\"]},{\"user_id\":\"u9\",\"max_per_category\":3},{\"features\":{\"city\":\"SH\"}},7]}", 200},
     {"search", "/v1/search", "", "{\"vector\":" VECTOR ",\"k\":20,\"filter\":{\"field\":\"category\",\"not_in\":[\"food\"]}}", 200},
     {"score", "/v1/score", "", "{\"user_id\":\"u1\",\"item_ids\":[\"i1\",\"i2\",3,\"none\"]}", 200},

@@ -101,6 +101,54 @@ static void request_ids(void **state)
     }
 }
 
+/* The caller's trace with a span of ours, a new one each time; without a valid one, none. */
+static void traces_are_answered(void **state)
+{
+    (void)state;
+#define TRACE "00-0af7651916cd43dd8448eb211c80319c-"
+#define PARENT "b7ad6b7169203331-01"
+    static const struct {
+        const char *lines;
+        bool answered;
+    } cases[] = {{"traceparent: " TRACE PARENT "\r\n", true},
+                 {"TraceParent:   " TRACE PARENT " \t\r\n", true},
+                 {"traceparent: " TRACE PARENT "\r\ntracestate: a=b\r\nX: ", true}, // and the request is refused
+                 {"traceparent: " TRACE PARENT "\r\ntraceparent: " TRACE PARENT "\r\n", false},
+                 {"traceparent: " TRACE "0000000000000000-01\r\n", false},
+                 {"traceparent: \r\n", false},
+                 {"tracestate: a=b\r\n", false}};
+    char text[300], v[200], before[200] = "";
+    struct reply r;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        bool refused = i == 2;
+        int n = snprintf(text, sizeof(text), "GET /echo HTTP/1.1\r\nHost: t\r\n%s%s\r\n", cases[i].lines, refused ? "\x01\r\n" : "");
+        tcp_exchange(toy.port, text, (size_t)n, &r);
+        assert_int_equal(r.status, refused ? 400 : 200);
+        reply_header(&r, "traceparent", v, sizeof(v));
+        assert_int_equal(strlen(v), cases[i].answered ? 55 : 0);
+        if (cases[i].answered) {
+            assert_memory_equal(v, TRACE, sizeof(TRACE) - 1);
+            assert_int_equal(strspn(v + sizeof(TRACE) - 1, "0123456789abcdef"), 16);
+            assert_string_equal(v + 52, "-01");
+            assert_null(strstr(v, "b7ad6b7169203331"));
+            assert_string_not_equal(v, before);
+            memcpy(before, v, sizeof(v));
+        }
+        assert_string_equal(reply_header(&r, "tracestate", v, sizeof(v)), "");
+        reply_fini(&r);
+    }
+    int fd = tcp_connect(toy.port); // what a connection's first request said is not its second's
+    tcp_puts(fd, "GET /echo HTTP/1.1\r\nHost: t\r\ntraceparent: " TRACE PARENT "\r\n\r\n" GET("/echo"));
+    for (int i = 0; i < 2; i++) {
+        tcp_read_reply(fd, &r, 2000, false);
+        assert_int_equal(strlen(reply_header(&r, "traceparent", v, sizeof(v))), i ? 0 : 55);
+        reply_fini(&r);
+    }
+    close(fd);
+#undef TRACE
+#undef PARENT
+}
+
 static void query_parameters(void **state)
 {
     (void)state;
@@ -504,6 +552,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(requests_arrive_whole),
         cmocka_unit_test(request_ids),
+        cmocka_unit_test(traces_are_answered),
         cmocka_unit_test(query_parameters),
         cmocka_unit_test(handlers_that_forget),
         cmocka_unit_test(head_has_no_body),
