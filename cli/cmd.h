@@ -8,6 +8,7 @@
 int cmd_synth(int argc, char **argv);
 int cmd_prepare(int argc, char **argv);
 int cmd_train(int argc, char **argv);
+int cmd_import(int argc, char **argv);
 int cmd_evaluate(int argc, char **argv);
 int cmd_study(int argc, char **argv);
 int cmd_publish(int argc, char **argv);

@@ -13,6 +13,7 @@ static const struct {
     {"synth", "made-up city services: raw logs to try things on", cmd_synth},
     {"prepare", "raw logs -> one dataset file", cmd_prepare},
     {"train", "dataset -> checkpoint: DAT, two-tower, WALS, FM, YoutubeDNN or MIND", cmd_train},
+    {"import", "a model trained in PyTorch -> checkpoint", cmd_import},
     {"evaluate", "HR@K and MRR of checkpoints and bundles", cmd_evaluate},
     {"study", "many runs, one table: systems compared, ablations, widths, negatives", cmd_study},
     {"publish", "checkpoint -> bundle: a new version in a repository", cmd_publish},
