@@ -94,7 +94,7 @@ bool bench_read(const struct bench_input *in, struct load_target *t, struct load
     int lists = (in->users != NULL) + (in->data != NULL) + (in->requests != NULL) + (in->get != NULL);
     if (lists > 1)
         return err_set(err, ERR_ARG, "--users, --data, --requests, --get: one of them");
-    if (!load_resolve(in->url, t, err))
+    if (!load_resolve(in->url, &in->tls, t, err))
         return false;
     if (in->get)
         return load_requests_add(q, t, in->get, NULL, 0, err);

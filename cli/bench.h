@@ -7,6 +7,7 @@
 
 struct bench_input {
     const char *url;
+    struct client_tls tls;
     const char *users, *data,
         *requests;    // lines of ids; a dataset; lines of JSON bodies: at most one of them, none = no user
     const char *path; // of POST; NULL = /v1/retrieve

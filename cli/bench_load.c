@@ -121,7 +121,7 @@ static bool measure(const struct args *a, const struct load_target *t, const str
 static int run(const struct args *a)
 {
     struct err err = {0};
-    struct load_target t;
+    struct load_target t = {0};
     struct load_requests q = {0};
     struct load_result *r = mem_array(1, sizeof(*r), &err);
     double cpu = 0;
@@ -136,6 +136,7 @@ static int run(const struct args *a)
         cmd_fail("bench load", &err);
     }
     load_requests_fini(&q);
+    load_target_fini(&t);
     free(r);
     return rc;
 }
@@ -145,6 +146,7 @@ int bench_load(int argc, char **argv)
     struct args a = {.in.k = 100, .connections = 16, .timeout_ms = 10000, .seconds = 10, .warmup = 1, .seed = 1};
     const struct opt opts[] = {
         {"url", OPT_STR, &a.in.url, "URL", "the daemon's data listener, as http://127.0.0.1:8080", 0, 0},
+        CLIENT_TLS_OPTIONS(&a.in.tls),
         {"users", OPT_STR, &a.in.users, "FILE", "user ids, one a line", 0, 0},
         {"data", OPT_STR, &a.in.data, "FILE", "a dataset's users", 0, 0},
         {"requests", OPT_STR, &a.in.requests, "FILE", "request bodies, one JSON object a line", 0, 0},

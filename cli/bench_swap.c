@@ -286,7 +286,7 @@ static bool prepare(struct swap *s, struct err *err)
     const struct args *a = s->a;
     return (s->result = mem_array(1, sizeof(*s->result), err)) && bench_read(&a->in, &s->target, &s->requests, err) &&
            (s->seen = mem_array((size_t)s->requests.n * VERSIONS_MAX, sizeof(*s->seen), err)) && client_setup(err) &&
-           (s->admin = client_new(a->admin, err)) &&
+           (s->admin = client_new(a->admin, &a->in.tls, err)) &&
            (!a->token_file || client_read_token(s->admin, a->token_file, err)) && choose_versions(s, err);
 }
 
@@ -309,6 +309,7 @@ static int run(const struct args *a)
     }
     client_free(s->admin);
     load_requests_fini(&s->requests);
+    load_target_fini(&s->target);
     free(s->seen);
     free(s->result);
     free(s);
@@ -329,6 +330,7 @@ int bench_swap(int argc, char **argv)
     const struct opt opts[] = {
         {"url", OPT_STR, &a.in.url, "URL", "the daemon's data listener", 0, 0},
         {"admin", OPT_STR, &a.admin, "URL", "its admin listener", 0, 0},
+        CLIENT_TLS_OPTIONS(&a.in.tls),
         {"token-file", OPT_STR, &a.token_file, "FILE", "the admin's bearer token", 0, 0},
         {"model", OPT_STR, &a.in.model, "NAME", "model to ask and to reload; it needs two versions", 0, 0},
         {"users", OPT_STR, &a.in.users, "FILE", "user ids, one a line", 0, 0},

@@ -15,6 +15,7 @@ struct client {
     CURL *curl;
     char *base; // without a slash at the end
     struct curl_slist *headers;
+    struct client_tls tls;
 };
 
 bool client_is_url(const char *text)
@@ -47,10 +48,14 @@ bool client_setup(struct err *err)
     return curl_global_init(CURL_GLOBAL_DEFAULT) == CURLE_OK || err_set(err, ERR_IO, "libcurl cannot be set up");
 }
 
-struct client *client_new(const char *url, struct err *err)
+struct client *client_new(const char *url, const struct client_tls *tls, struct err *err)
 {
     if (!client_is_url(url)) {
         err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
+        return NULL;
+    }
+    if (tls->key && !tls->cert) {
+        err_set(err, ERR_ARG, "--key is given without --cert");
         return NULL;
     }
     struct buf key = {0};
@@ -68,6 +73,8 @@ struct client *client_new(const char *url, struct err *err)
         c = NULL;
     }
     buf_fini(&key);
+    if (c)
+        c->tls = *tls;
     return c;
 }
 
@@ -128,6 +135,19 @@ static size_t on_header(char *line, size_t size, size_t n, void *ctx)
     return len;
 }
 
+static void set_tls(struct client *c)
+{
+    curl_easy_setopt(c->curl, CURLOPT_SSLVERSION, (long)CURL_SSLVERSION_TLSv1_2);
+    if (c->tls.ca) {
+        curl_easy_setopt(c->curl, CURLOPT_CAINFO, c->tls.ca);
+        curl_easy_setopt(c->curl, CURLOPT_CAPATH, NULL); // and no others
+    }
+    if (c->tls.cert) {
+        curl_easy_setopt(c->curl, CURLOPT_SSLCERT, c->tls.cert);
+        curl_easy_setopt(c->curl, CURLOPT_SSLKEY, c->tls.key ? c->tls.key : c->tls.cert);
+    }
+}
+
 static void set_request(struct client *c, const char *url, const char *method, const char *body, struct client_reply *r)
 {
     curl_easy_reset(c->curl); // keeps connections
@@ -141,6 +161,7 @@ static void set_request(struct client *c, const char *url, const char *method, c
     curl_easy_setopt(c->curl, CURLOPT_WRITEDATA, r);
     curl_easy_setopt(c->curl, CURLOPT_HEADERFUNCTION, on_header);
     curl_easy_setopt(c->curl, CURLOPT_HEADERDATA, r);
+    set_tls(c);
     if (strcmp(method, "GET") == 0)
         return;
     curl_easy_setopt(c->curl, CURLOPT_POST, 1L);

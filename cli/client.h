@@ -10,11 +10,24 @@
 
 struct client;
 
+/* PEM files for https://, borrowed; all NULL: the system's CAs and no certificate of ours. */
+struct client_tls {
+    const char *ca;   // trusted instead of the system's
+    const char *cert; // ours, with its chain
+    const char *key;  // NULL: in `cert`
+};
+/* Rows for a command's table of options. */
+#define CLIENT_TLS_OPTIONS(tls)                                                                                        \
+    {"ca", OPT_STR, &(tls)->ca, "FILE", "https: PEM certificates to trust instead of the system's", 0, 0},             \
+        {"cert", OPT_STR, &(tls)->cert, "FILE", "https: PEM certificate to show to the server", 0, 0},                 \
+        {"key", OPT_STR, &(tls)->key, "FILE", "https: its PEM key, if it is not in --cert", 0, 0}
+
 /* http:// or https:// in front? */
 bool client_is_url(const char *text);
 
 bool client_setup(struct err *err);                          // once a process
-struct client *client_new(const char *url, struct err *err); // "http://host:port", a path in front of ours is kept
+/* "http://host:port" or https; a path in front of ours is kept. The strings of `tls` must stay. */
+struct client *client_new(const char *url, const struct client_tls *tls, struct err *err);
 void client_free(struct client *c);                          // NULL is fine
 /* Bearer token of /v1/admin for all requests from now on: the first line of a file. */
 bool client_read_token(struct client *c, const char *path, struct err *err);

@@ -21,6 +21,7 @@ struct args {
     uint64_t k, ef;
     double target_recall;
     bool exact, exclude_seen, embed, json;
+    struct client_tls tls;
     struct opt_list feature, history, category, exclude;
 };
 
@@ -210,7 +211,7 @@ static int run(const struct args *a)
 {
     struct err err = {0};
     json_t *request = json_object();
-    struct source *s = source_open(a->url ? a->url : a->bundle, &err);
+    struct source *s = source_open(a->url ? a->url : a->bundle, &a->tls, &err);
     int rc = 1;
     if (s && read_request(a, source_bundle(s), request, &err))
         rc = answer(s, a, request, &err);
@@ -227,6 +228,7 @@ int cmd_query(int argc, char **argv)
     const struct opt opts[] = {
         {"bundle", OPT_STR, &a.bundle, "DIR", "folder of the bundle", 0, 0},
         {"url", OPT_STR, &a.url, "URL", "ask a running daemon instead", 0, 0},
+        CLIENT_TLS_OPTIONS(&a.tls),
         {"model", OPT_STR, &a.model, "NAME", "with --url: this model, whatever experiments say", 0, 0},
         {"user", OPT_STR, &a.user, "ID", "user", 0, 0},
         {"k", OPT_UINT, &a.k, "N", "how many items", 1, 10000},

@@ -27,6 +27,7 @@ struct args {
     const char *requests, *a, *b;
     uint64_t k, limit;
     double min_overlap;
+    struct client_tls tls;
     bool json;
 };
 
@@ -203,7 +204,7 @@ static int run(const struct args *a)
         r->args = a;
         r->overlap_min = 1;
     }
-    if (r && (r->side[0].source = source_open(a->a, &err)) && (r->side[1].source = source_open(a->b, &err)) &&
+    if (r && (r->side[0].source = source_open(a->a, &a->tls, &err)) && (r->side[1].source = source_open(a->b, &a->tls, &err)) &&
         replay_all(r, text, &err)) {
         (a->json ? print_json : print_text)(r);
         rc = verdict(r);
@@ -226,6 +227,7 @@ int cmd_replay(int argc, char **argv)
         {"requests", OPT_STR, &a.requests, "FILE", "recorded requests, one JSON object a line", 0, 0},
         {"a", OPT_STR, &a.a, "URL|DIR", "one side", 0, 0},
         {"b", OPT_STR, &a.b, "URL|DIR", "the other", 0, 0},
+        CLIENT_TLS_OPTIONS(&a.tls),
         {"k", OPT_UINT, &a.k, "N", "instead of the requests' own; 0 = those", 0, 10000},
         {"limit", OPT_UINT, &a.limit, "N", "stop after so many requests; 0 = all", 0, 0},
         {"min-overlap", OPT_NUM, &a.min_overlap, "X", "exit status 1 if the mean overlap is below", 0, 1},

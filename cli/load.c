@@ -14,6 +14,7 @@
 
 #include "cli/client.h"
 #include "cli/load_priv.h"
+#include "cli/load_tls.h"
 #include "core/base/rng.h"
 
 #define EVENTS 256
@@ -57,12 +58,17 @@ uint64_t load_failures(const struct load_result *r)
 
 // ------------------------------------------------------------------------------------------------ target, requests
 
+static bool is_https(const char *url)
+{
+    return strncasecmp(url, "https://", 8) == 0;
+}
+
+/* url: of http:// or https://. */
 static bool split_url(const char *url, char host[256], char port[8], struct load_target *out, struct err *err)
 {
-    const char *at = url + 7, *end = at + strcspn(at, "/"), *colon = memrchr(at, ':', (size_t)(end - at));
+    bool secure = is_https(url);
+    const char *at = url + (secure ? 8 : 7), *end = at + strcspn(at, "/"), *colon = memrchr(at, ':', (size_t)(end - at));
     const char *bracket = memchr(at, ']', (size_t)(end - at));
-    if (strncasecmp(url, "http://", 7) != 0)
-        return err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT (load is measured without TLS)", url);
     if (colon && bracket && colon < bracket)
         colon = NULL;
     const char *host_end = colon ? colon : end;
@@ -71,18 +77,22 @@ static bool split_url(const char *url, char host[256], char port[8], struct load
     if (n <= 0 || n > 255 || (colon && (end - colon < 2 || end - colon > 6)) || strlen(end) >= sizeof(out->prefix))
         return err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
     snprintf(host, 256, "%.*s", n, at + bare);
-    snprintf(port, 8, "%.*s", colon ? (int)(end - colon - 1) : 2, colon ? colon + 1 : "80");
+    snprintf(port, 8, "%.*s", colon ? (int)(end - colon - 1) : 3, colon ? colon + 1 : secure ? "443" : "80");
     snprintf(out->host, sizeof(out->host), "%.*s", (int)(end - at), at);
     snprintf(out->prefix, sizeof(out->prefix), "%.*s", (int)(strlen(end) - (end[0] && end[strlen(end) - 1] == '/')),
              end);
     return true;
 }
 
-bool load_resolve(const char *url, struct load_target *out, struct err *err)
+bool load_resolve(const char *url, const struct client_tls *tls, struct load_target *out, struct err *err)
 {
     char host[256], port[8];
     struct addrinfo hints = {.ai_socktype = SOCK_STREAM}, *found = NULL;
     *out = (struct load_target){0};
+    if (!client_is_url(url))
+        return err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
+    if (tls->key && !tls->cert)
+        return err_set(err, ERR_ARG, "--key is given without --cert");
     if (!split_url(url, host, port, out, err))
         return false;
     int rc = getaddrinfo(host, port, &hints, &found);
@@ -91,7 +101,13 @@ bool load_resolve(const char *url, struct load_target *out, struct err *err)
     memcpy(&out->address, found->ai_addr, found->ai_addrlen);
     out->n = found->ai_addrlen;
     freeaddrinfo(found);
-    return true;
+    return !is_https(url) || (out->tls = load_tls_new(tls, host, err)) != NULL;
+}
+
+void load_target_fini(struct load_target *t)
+{
+    load_tls_free(t->tls);
+    t->tls = NULL;
 }
 
 bool load_requests_add(struct load_requests *r, const struct load_target *t, const char *path, const char *body,
@@ -267,6 +283,18 @@ static void on_readable(struct load *l, size_t i)
     }
 }
 
+static void on_connecting(struct load *l, size_t i)
+{
+    struct load_conn *c = &l->conn[i];
+    if (!load_conn_connected(c)) {
+        lose(l, i, LOAD_CONNECT);
+        return;
+    }
+    want_out(l, i, load_conn_wants_out(c));
+    if (c->state == LC_IDLE)
+        l->idle[l->n_idle++] = i;
+}
+
 static void on_event(struct load *l, const struct epoll_event *e)
 {
     size_t i = (size_t)e->data.u64;
@@ -274,14 +302,7 @@ static void on_event(struct load *l, const struct epoll_event *e)
     if (c->fd < 0)
         return;
     if (c->state == LC_CONNECTING) {
-        if (!(e->events & (EPOLLOUT | EPOLLERR | EPOLLHUP)))
-            return;
-        if (!load_conn_connected(c)) {
-            lose(l, i, LOAD_CONNECT);
-            return;
-        }
-        want_out(l, i, false);
-        l->idle[l->n_idle++] = i;
+        on_connecting(l, i);
         return;
     }
     if (c->state == LC_BUSY && c->out_n && (e->events & EPOLLOUT)) {
@@ -368,14 +389,38 @@ static void run(struct load *l)
         turn(l);
 }
 
+/* One answer of any kind: in TLS 1.3 a server says after the handshake that it wants a certificate. Blocking, with the socket's
+ * timeouts; "again" is one of those, or a session ticket. */
+static bool can_speak_tls(const struct load_target *t, int fd, struct err *err)
+{
+    static const char ask[] = "HEAD /livez HTTP/1.0\r\n\r\n";
+    char byte;
+    uint64_t end = clock_ns() + CONNECT_MS * UINT64_C(1000000);
+    struct gnutls_session_int *s = load_tls_open(t->tls, fd);
+    int done = s ? 0 : -1;
+    ssize_t got = -1;
+    while (done == 0 && clock_ns() < end)
+        done = load_tls_handshake(s, err);
+    if (done > 0 && load_tls_send(s, ask, sizeof(ask) - 1) > 0)
+        do
+            got = load_tls_recv(s, &byte, 1);
+        while (got < 0 && errno == EAGAIN && clock_ns() < end);
+    load_tls_close(s);
+    if (done > 0 && got <= 0)
+        err_set(err, ERR_IO, "TLS: no answer; does the server want a certificate (--cert, --key)?");
+    return got > 0 || err_set(err, ERR_IO, "TLS: no answer");
+}
+
 static bool can_connect(const struct load_target *t, struct err *err)
 {
     struct timeval wait = {.tv_sec = CONNECT_MS / 1000};
     int fd = socket(t->address.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
     bool ok = fd >= 0 && setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &wait, sizeof(wait)) == 0 &&
+              setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof(wait)) == 0 &&
               connect(fd, (const struct sockaddr *)&t->address, t->n) == 0;
     if (!ok)
         err_errno(err, "cannot connect to %s", t->host);
+    ok = ok && (!t->tls || can_speak_tls(t, fd, err) || err_prefix(err, "%s", t->host));
     if (fd >= 0)
         close(fd);
     return ok;

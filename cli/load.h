@@ -2,7 +2,7 @@
  * Open loop:   rate > 0: request i is due at i / rate, whether or not earlier ones were answered. Latency counts from
  * when it was due, so a server that stalls is charged for everything that had to wait meanwhile (coordinated omission).
  * Closed loop: rate = 0: each connection sends its next request when it has its answer. Says what a server can do, not
- * how long users wait. Speaks:      HTTP/1.1 without TLS; answers with Content-Length or until close. */
+ * how long users wait. Speaks:      HTTP/1.1, by TLS too; answers with Content-Length or until close. */
 #ifndef DUET_CLI_LOAD_H
 #define DUET_CLI_LOAD_H
 
@@ -12,17 +12,21 @@
 #include <stdint.h>
 #include <sys/socket.h>
 
+#include "cli/client.h"
 #include "cli/histogram.h"
 #include "core/base/err.h"
 #include "core/base/mem.h"
 
+struct load_tls;
 struct load_target {
     struct sockaddr_storage address;
     socklen_t n;
     char host[280];   // for the Host header
     char prefix[256]; // of paths: what the URL had behind the port
+    struct load_tls *tls; // NULL: http://
 };
-bool load_resolve(const char *url, struct load_target *out, struct err *err); // http:// only
+bool load_resolve(const char *url, const struct client_tls *tls, struct load_target *out, struct err *err); // *out: for load_target_fini, on failure too
+void load_target_fini(struct load_target *t); // zeroed is fine
 
 /* Whole requests, ready to be sent; zeroed is empty. */
 struct load_requests {

@@ -20,7 +20,8 @@ bool load_conn_open(struct load_conn *c, const struct load_target *t)
     setsockopt(c->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     c->state = LC_CONNECTING;
     c->wants_out = true;
-    if (connect(c->fd, (const struct sockaddr *)&t->address, t->n) == 0 || errno == EINPROGRESS)
+    if ((connect(c->fd, (const struct sockaddr *)&t->address, t->n) == 0 || errno == EINPROGRESS) &&
+        (!t->tls || (c->tls = load_tls_open(t->tls, c->fd))))
         return true;
     load_conn_close(c);
     return false;
@@ -28,6 +29,8 @@ bool load_conn_open(struct load_conn *c, const struct load_target *t)
 
 void load_conn_close(struct load_conn *c)
 {
+    load_tls_close(c->tls);
+    c->tls = NULL;
     if (c->fd >= 0)
         close(c->fd);
     c->fd = -1;
@@ -43,8 +46,15 @@ bool load_conn_connected(struct load_conn *c)
     socklen_t n = sizeof(failed);
     if (getsockopt(c->fd, SOL_SOCKET, SO_ERROR, &failed, &n) != 0 || failed)
         return false;
-    c->state = LC_IDLE;
-    return true;
+    int done = c->tls ? load_tls_handshake(c->tls, NULL) : 1;
+    if (done > 0)
+        c->state = LC_IDLE;
+    return done >= 0;
+}
+
+bool load_conn_wants_out(const struct load_conn *c)
+{
+    return c->state == LC_CONNECTING ? load_tls_wants_out(c->tls) : c->out_n > 0;
 }
 
 void load_conn_send(struct load_conn *c, const char *request, size_t n)
@@ -57,7 +67,7 @@ void load_conn_send(struct load_conn *c, const char *request, size_t n)
 bool load_conn_flush(struct load_conn *c)
 {
     while (c->out_n) {
-        ssize_t n = send(c->fd, c->out, c->out_n, MSG_NOSIGNAL);
+        ssize_t n = c->tls ? load_tls_send(c->tls, c->out, c->out_n) : send(c->fd, c->out, c->out_n, MSG_NOSIGNAL);
         if (n < 0)
             return errno == EAGAIN || errno == EINTR;
         c->out += n;
@@ -124,7 +134,8 @@ enum load_event load_conn_read(struct load_conn *c)
     for (;;) {
         if (!buf_reserve(&c->in, READ_BYTES))
             return LE_CLOSED;
-        ssize_t n = recv(c->fd, c->in.data + c->in.len, READ_BYTES, 0);
+        char *to = c->in.data + c->in.len;
+        ssize_t n = c->tls ? load_tls_recv(c->tls, to, READ_BYTES) : recv(c->fd, to, READ_BYTES, 0);
         if (n < 0 && (errno == EAGAIN || errno == EINTR))
             return LE_NOTHING;
         if (n <= 0)
@@ -136,7 +147,7 @@ enum load_event load_conn_read(struct load_conn *c)
         enum load_event e = look(c);
         if (e != LE_NOTHING)
             return e;
-        if (n < READ_BYTES)
+        if (n < READ_BYTES && !c->tls) // TLS hands out a record at a time, and may hold another
             return LE_NOTHING;
     }
 }

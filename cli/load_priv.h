@@ -3,11 +3,13 @@
 #define DUET_CLI_LOAD_PRIV_H
 
 #include "cli/load.h"
+#include "cli/load_tls.h"
 
 enum load_state { LC_DOWN, LC_CONNECTING, LC_IDLE, LC_BUSY };
 
 struct load_conn {
     int fd; // -1: none
+    struct gnutls_session_int *tls; // NULL: plain
     enum load_state state;
     bool wants_out;  // epoll also waits for room to write
     const char *out; // what is left to send
@@ -26,7 +28,9 @@ enum load_event { LE_NOTHING, LE_ANSWER, LE_CLOSED, LE_PROTOCOL };
 
 bool load_conn_open(struct load_conn *c, const struct load_target *t); // begins connecting; false: refused at once
 void load_conn_close(struct load_conn *c);
-bool load_conn_connected(struct load_conn *c); // after EPOLLOUT while connecting: state becomes LC_IDLE; false: refused
+/* After the socket is ready while connecting: state becomes LC_IDLE, or stays while TLS goes on. False: refused. */
+bool load_conn_connected(struct load_conn *c);
+bool load_conn_wants_out(const struct load_conn *c); // waits for room to write
 void load_conn_send(struct load_conn *c, const char *request, size_t n); // from LC_IDLE
 bool load_conn_flush(struct load_conn *c);                               // false: the connection is gone
 /* Read what there is. LE_ANSWER: status and body (c->in.data + head_n, body_n) are whole, until load_conn_next. */

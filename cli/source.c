@@ -10,13 +10,13 @@ struct source {
     struct remote *remote;
 };
 
-struct source *source_open(const char *where, struct err *err)
+struct source *source_open(const char *where, const struct client_tls *tls, struct err *err)
 {
     struct source *s = mem_array(1, sizeof(*s), err);
     if (!s)
         return NULL;
     if (client_is_url(where))
-        s->remote = remote_open(where, err);
+        s->remote = remote_open(where, tls, err);
     else
         s->local = local_open(where, err);
     if (s->remote || s->local)

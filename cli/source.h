@@ -4,14 +4,16 @@
 #ifndef DUET_CLI_SOURCE_H
 #define DUET_CLI_SOURCE_H
 
+#include "cli/client.h"
 #include "core/base/err.h"
 #include "core/base/json.h"
 
 struct bundle;
 struct source;
 
-/* where: a URL (http:// or https://) of a data listener, else the folder of a bundle or of its versions. */
-struct source *source_open(const char *where, struct err *err);
+/* where: a URL (http:// or https://) of a data listener, else the folder of a bundle or of its versions. tls: for https://; its strings
+ * must stay. */
+struct source *source_open(const char *where, const struct client_tls *tls, struct err *err);
 void source_free(struct source *s);                         // NULL is fine
 const struct bundle *source_bundle(const struct source *s); // NULL for a daemon
 

@@ -14,7 +14,7 @@ json_t *local_ask(struct local *l, const json_t *request, double *us, struct err
 json_t *local_embed(struct local *l, const json_t *request, struct err *err);
 
 struct remote;
-struct remote *remote_open(const char *url, struct err *err);
+struct remote *remote_open(const char *url, const struct client_tls *tls, struct err *err);
 void remote_free(struct remote *r);
 bool remote_fields(struct remote *r, const json_t *request, json_t *fields, struct err *err);
 json_t *remote_ask(struct remote *r, const json_t *request, double *us, struct err *err);

@@ -11,10 +11,10 @@ struct remote {
     json_t *models; // name -> GET /v1/models/{m}, as far as asked
 };
 
-struct remote *remote_open(const char *url, struct err *err)
+struct remote *remote_open(const char *url, const struct client_tls *tls, struct err *err)
 {
     struct remote *r = mem_array(1, sizeof(*r), err);
-    if (r && client_setup(err) && (r->client = client_new(url, err)) && (r->models = json_object()))
+    if (r && client_setup(err) && (r->client = client_new(url, tls, err)) && (r->models = json_object()))
         return r;
     err_set(err, ERR_NOMEM, "out of memory");
     remote_free(r);

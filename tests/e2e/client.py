@@ -115,7 +115,7 @@ def load_on_a_daemon(work):
         for part in ("open loop, 50 requests/s", "latency", "once sent", "p99.9", "status 200"):
             if part not in text:
                 fail(f"'{part}' is not in {text}")
-    for more, said in ((["--url", url(d)], "refused"), (["--url", "https://x"], "without TLS"), (["--url", "http://127.0.0.1:1", "--users", "a", "--data", "b"], "one of"),
+    for more, said in ((["--url", url(d)], "refused"), (["--url", "ftp://x"], "want http"), (["--url", "http://127.0.0.1:1", "--users", "a", "--data", "b"], "one of"),
                        (["--url", "http://127.0.0.1:1", "--users", "/nowhere"], "nowhere"), (["--url", "http://:80"], "want http")):
         if said not in duet("bench", "load", *more, want=1):
             fail(f"{more}: not told: {said}")
