@@ -63,13 +63,16 @@ struct config_listener {
     uint64_t max_connections;
 };
 
+/* PEM files; "" = none. */
+struct config_tls {
+    char *cert_file, *key_file, *client_ca_file;
+};
+
 struct config {
     struct config_listener data, admin;
     char *admin_token_file; // "" = none
     char *data_keys_file;   // "" = none: the data listener is open
-    struct {
-        char *cert_file, *key_file, *client_ca_file; // "" = none
-    } tls; // of the data listener
+    struct config_tls tls, admin_tls; // of the data and the admin listener
     struct {
         uint64_t header_ms, body_ms, idle_ms, deadline_ms;
     } http;

@@ -59,16 +59,28 @@ static bool is_loopback(const char *address)
 }
 
 /* False: *err. *out is NULL without TLS. */
-static bool read_cert(const struct config *c, struct http_cert **out, struct err *err)
+static bool read_cert(const struct config *c, bool admin, struct http_cert **out, struct err *err)
 {
-    struct http_tls_files f = {c->tls.cert_file, c->tls.key_file, c->tls.client_ca_file};
+    const struct config_tls *t = admin ? &c->admin_tls : &c->tls;
+    struct http_tls_files f = {admin ? "admin_tls" : "tls", t->cert_file, t->key_file, t->client_ca_file};
     *out = NULL;
     if (!f.cert[0] != !f.key[0])
-        return err_set(err, ERR_ARG, "%s is set without %s", f.cert[0] ? "tls.cert_file" : "tls.key_file",
-                       f.cert[0] ? "tls.key_file" : "tls.cert_file");
+        return err_set(err, ERR_ARG, "%s.%s is set without %s.%s", f.section, f.cert[0] ? "cert_file" : "key_file", f.section,
+                       f.cert[0] ? "key_file" : "cert_file");
     if (!f.cert[0])
-        return !f.client_ca[0] || err_set(err, ERR_ARG, "tls.client_ca_file is set without tls.cert_file");
+        return !f.client_ca[0] || err_set(err, ERR_ARG, "%s.client_ca_file is set without %s.cert_file", f.section, f.section);
     return (*out = http_cert_read(&f, err)) != NULL;
+}
+
+/* Of both listeners. False: *err, and both are NULL. */
+static bool read_certs(const struct config *c, struct http_cert *out[2], struct err *err)
+{
+    out[1] = NULL;
+    if (read_cert(c, false, &out[0], err) && read_cert(c, true, &out[1], err))
+        return true;
+    http_cert_release(out[0]);
+    out[0] = NULL;
+    return false;
 }
 
 bool app_check_config(const struct config *c, struct err *err)
@@ -84,9 +96,10 @@ bool app_check_config(const struct config *c, struct err *err)
                        c->admin.address);
     struct api_key_table *keys = api_key_table_read(c->data_keys_file, err);
     api_key_table_free(keys);
-    struct http_cert *cert = NULL;
-    bool ok = keys && read_cert(c, &cert, err);
-    http_cert_release(cert);
+    struct http_cert *cert[2] = {NULL, NULL};
+    bool ok = keys && read_certs(c, cert, err);
+    http_cert_release(cert[0]);
+    http_cert_release(cert[1]);
     return ok;
 }
 
@@ -194,16 +207,15 @@ static double cert_expires(void *ctx)
 
 static bool start_tls(struct app *app, struct err *err)
 {
-    struct http_cert *cert;
-    if (!read_cert(app->config, &cert, err))
+    static const char *const labels[] = {"listener=\"data\"", "listener=\"admin\""};
+    struct http_cert *cert[2];
+    if (!read_certs(app->config, cert, err))
         return false;
-    if (!cert)
-        return true;
-    if (!(app->tls = http_tls_new(cert, err)))
-        return false;
-    metrics_gauge_fn(app->metrics, "duet_tls_certificate_expires_timestamp_seconds",
-                     "When the data listener's certificate expires, Unix time.", "", cert_expires, app->tls);
-    return true;
+    for (int i = 0; i < 2; i++)
+        if (cert[i] && (app->tls[i] = http_tls_new(cert[i], err)))
+            metrics_gauge_fn(app->metrics, "duet_tls_certificate_expires_timestamp_seconds",
+                             "When the listener's certificate expires, Unix time.", labels[i], cert_expires, app->tls[i]);
+    return !cert[0] == !app->tls[0] && !cert[1] == !app->tls[1];
 }
 
 unsigned app_worker_threads(const struct config *c)
@@ -259,7 +271,7 @@ static struct http *listen_on(struct app *app, bool admin, struct err *err)
                             .body_ms = (unsigned)c->http.body_ms,
                             .idle_ms = (unsigned)c->http.idle_ms,
                             .deadline_ms = (unsigned)c->http.deadline_ms,
-                            .tls = admin ? NULL : app->tls,
+                            .tls = app->tls[admin],
                             .handler = route_dispatch,
                             .ctx = app,
                             .thread_state_new = app_thread_new,
@@ -297,18 +309,20 @@ bool app_reconfigure(struct app *app, struct config *next, struct buf *frozen, s
 {
     config_frozen_changes(app->config, next, frozen);
     struct api_key_table *keys = api_key_table_read(next->data_keys_file, err);
-    struct http_cert *cert = NULL;
-    if (!keys || !config_keep_frozen(next, app->config, err) || !read_cert(next, &cert, err) ||
+    struct http_cert *cert[2] = {NULL, NULL};
+    if (!keys || !config_keep_frozen(next, app->config, err) || !read_certs(next, cert, err) ||
         (app->service->check && !app->service->check(next, err)) ||
         (app->service->apply && !app->service->apply(app, next, err))) {
-        http_cert_release(cert);
+        http_cert_release(cert[0]);
+        http_cert_release(cert[1]);
         api_key_table_free(keys);
         config_free(next);
         return false;
     }
     api_keys_replace(app->api_keys, keys);
-    if (app->tls)
-        http_tls_replace(app->tls, cert);
+    for (int i = 0; i < 2; i++)
+        if (app->tls[i])
+            http_tls_replace(app->tls[i], cert[i]);
     tune(app, next);
     pthread_mutex_lock(&app->live->lock);
     struct config *old = app->live->config;
@@ -366,7 +380,8 @@ void app_fini(struct app *app)
     access_free(app->access);
     admission_free(app->admission);
     api_keys_free(app->api_keys);
-    http_tls_free(app->tls);
+    http_tls_free(app->tls[0]);
+    http_tls_free(app->tls[1]);
     metrics_free(app->metrics);
     free(app->admin_token);
     if (app->live) {

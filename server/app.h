@@ -66,7 +66,7 @@ struct app {
     struct metrics *metrics;
     struct admission *admission;
     struct api_keys *api_keys; // of the data listener
-    struct http_tls *tls;      // of the data listener; NULL: plain HTTP
+    struct http_tls *tls[2];   // of the data and the admin listener; NULL: plain HTTP
     struct access *access;
     const struct service *service;
     struct generations *generations; // the serving side sets and frees these three

@@ -28,9 +28,9 @@ struct http_tls {
 
 // ------------------------------------------------------------------------------------------------------- reading
 
-static bool failed(struct err *err, const char *key, const char *path, int rc)
+static bool failed(struct err *err, const struct http_tls_files *f, const char *key, const char *path, int rc)
 {
-    return err_set(err, ERR_ARG, "%s: %s: %s", key, path, gnutls_strerror(rc));
+    return err_set(err, ERR_ARG, "%s.%s: %s: %s", f->section, key, path, gnutls_strerror(rc));
 }
 
 static gnutls_datum_t datum(const char *text)
@@ -38,12 +38,12 @@ static gnutls_datum_t datum(const char *text)
     return (gnutls_datum_t){.data = (unsigned char *)(uintptr_t)text, .size = (unsigned)strlen(text)};
 }
 
-static char *read_pem(const char *key, const char *path, struct err *err)
+static char *read_pem(const struct http_tls_files *f, const char *key, const char *path, struct err *err)
 {
     size_t n;
     char *text = fio_read_all(path, PEM_MAX, &n, err);
     if (!text)
-        err_prefix(err, "%s", key);
+        err_prefix(err, "%s.%s", f->section, key);
     return text;
 }
 
@@ -55,16 +55,16 @@ static bool set_pair(struct http_cert *c, const struct http_tls_files *f, gnutls
     gnutls_datum_t pem = datum(c->pem), key_pem = datum(c->key_pem);
     int rc = gnutls_x509_privkey_import2(key, &key_pem, GNUTLS_X509_FMT_PEM, NULL, 0);
     if (rc < 0)
-        return failed(err, "tls.key_file", f->key, rc);
+        return failed(err, f, "key_file", f->key, rc);
     rc = gnutls_x509_crt_list_import(chain, &n, &pem, GNUTLS_X509_FMT_PEM,
                                      GNUTLS_X509_CRT_LIST_IMPORT_FAIL_IF_EXCEED | GNUTLS_X509_CRT_LIST_FAIL_IF_UNSORTED);
     if (rc < 0)
-        return failed(err, "tls.cert_file", f->cert, rc);
+        return failed(err, f, "cert_file", f->cert, rc);
     c->expires = (int64_t)gnutls_x509_crt_get_expiration_time(chain[0]);
     int pair = gnutls_certificate_set_x509_key(c->cred, chain, rc, key);
     for (int i = 0; i < rc; i++)
         gnutls_x509_crt_deinit(chain[i]);
-    return pair >= 0 || failed(err, "tls.cert_file, tls.key_file", f->cert, pair);
+    return pair >= 0 || err_set(err, ERR_ARG, "%s.cert_file, %s.key_file: %s: %s", f->section, f->section, f->cert, gnutls_strerror(pair));
 }
 
 /* A certificate that may be a client's, by the CA? Anything but 0 ends the handshake. */
@@ -81,14 +81,14 @@ static bool set_client_ca(struct http_cert *c, const struct http_tls_files *f, s
 {
     if (!f->client_ca[0])
         return true;
-    char *text = read_pem("tls.client_ca_file", f->client_ca, err);
+    char *text = read_pem(f, "client_ca_file", f->client_ca, err);
     if (!text)
         return false;
     gnutls_datum_t pem = datum(text);
     int rc = gnutls_certificate_set_x509_trust_mem(c->cred, &pem, GNUTLS_X509_FMT_PEM);
     free(text);
     if (rc <= 0)
-        return failed(err, "tls.client_ca_file", f->client_ca, rc < 0 ? rc : GNUTLS_E_NO_CERTIFICATE_FOUND);
+        return failed(err, f, "client_ca_file", f->client_ca, rc < 0 ? rc : GNUTLS_E_NO_CERTIFICATE_FOUND);
     gnutls_certificate_set_verify_function(c->cred, verify_client);
     c->asks_client = true;
     return true;
@@ -101,7 +101,7 @@ struct http_cert *http_cert_read(const struct http_tls_files *f, struct err *err
     if (!c)
         return NULL;
     atomic_init(&c->count, 1);
-    bool ok = (c->pem = read_pem("tls.cert_file", f->cert, err)) && (c->key_pem = read_pem("tls.key_file", f->key, err));
+    bool ok = (c->pem = read_pem(f, "cert_file", f->cert, err)) && (c->key_pem = read_pem(f, "key_file", f->key, err));
     if (ok && (gnutls_certificate_allocate_credentials(&c->cred) < 0 || gnutls_x509_privkey_init(&key) < 0))
         ok = err_set(err, ERR_NOMEM, "no memory for certificates");
     ok = ok && set_pair(c, f, key, err) && set_client_ca(c, f, err);

@@ -16,6 +16,7 @@ struct http_cert; // key, chain, client CA: counted
 struct http_tls;  // the one in force
 
 struct http_tls_files {
+    const char *section;   // of the configuration, for messages: "tls" or "admin_tls"
     const char *cert;      // PEM: the server's certificate, then the rest of its chain
     const char *key;       // PEM, without a password
     const char *client_ca; // PEM; "" = clients need no certificate

@@ -31,6 +31,7 @@
 
 struct options {
     const char *config, *ports_file, *probe;
+    struct probe_cert probe_cert;
     bool check, dump;
     struct config_override set[SET_MAX];
     size_t n_set;
@@ -46,6 +47,8 @@ static const char help[] =
     "  --set KEY=VALUE       one key, as data.port=9000; may be repeated\n"
     "  --ports-file FILE     write {\"data\": port, \"admin\": port} there once both listen\n"
     "  --probe WHAT          ask a running daemon's admin listener for livez, readyz or startupz, and exit 0 or 1\n"
+    "  --probe-cert FILE, --probe-key FILE\n"
+    "                        its client certificate, where admin_tls.client_ca_file wants one; without, that of admin_tls itself\n"
     "  --check-config        say whether the configuration is fine, and exit 0 or 1\n"
     "  --dump-config         print the configuration in force, and exit\n"
     "  --sample-config       print a file with every key, its default and its meaning, and exit\n"
@@ -105,6 +108,10 @@ static int parse_option(struct options *o, int argc, char **argv, int *i)
         o->config = v = value_of(arg, n, argc, argv, i);
     else if (is_option(arg, "--ports-file", &n))
         o->ports_file = v = value_of(arg, n, argc, argv, i);
+    else if (is_option(arg, "--probe-cert", &n))
+        o->probe_cert.cert = v = value_of(arg, n, argc, argv, i);
+    else if (is_option(arg, "--probe-key", &n))
+        o->probe_cert.key = v = value_of(arg, n, argc, argv, i);
     else if (is_option(arg, "--probe", &n))
         o->probe = v = value_of(arg, n, argc, argv, i);
     else if (is_option(arg, "--set", &n) && o->n_set < SET_MAX)
@@ -143,7 +150,7 @@ static int probe(const struct options *o)
 {
     struct err err = {0};
     struct config *c = read_config(o, &err);
-    bool ok = c && probe_ask(c, o->probe, &err);
+    bool ok = c && probe_ask(c, o->probe, &o->probe_cert, &err);
     if (!ok)
         fprintf(stderr, "duetd: %s\n", err.msg);
     config_free(c);
@@ -306,6 +313,8 @@ int main(int argc, char **argv)
         if (rc >= 0)
             return rc;
     }
+    if (!o.probe_cert.cert != !o.probe_cert.key)
+        return wrong_usage("--probe-cert and --probe-key go together: there is no", o.probe_cert.cert ? "--probe-key" : "--probe-cert");
     if (o.check || o.dump)
         return inspect_config(&o);
     if (o.probe)

@@ -2,11 +2,15 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <gnutls/gnutls.h>
 #include <netinet/in.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <unistd.h>
+
+#include "server/app.h"
+#include "server/http_tls.h"
 
 #define TIMEOUT_S 3
 
@@ -50,8 +54,69 @@ static int connect_to(const struct config_listener *l, struct err *err)
     return -1;
 }
 
-bool probe_ask(const struct config *c, const char *what, struct err *err)
+// ------------------------------------------------------------------------------------------------------- plain, TLS
+
+static ssize_t exchange_plain(int fd, const char *text, size_t n, char *answer, size_t cap, struct err *err)
 {
+    ssize_t got = send(fd, text, n, MSG_NOSIGNAL) == (ssize_t)n ? recv(fd, answer, cap, 0) : -1;
+    if (got <= 0)
+        err_set(err, ERR_IO, "no answer");
+    return got;
+}
+
+static bool handshake(gnutls_session_t s, int fd, struct err *err)
+{
+    int rc;
+    gnutls_transport_set_int(s, fd);
+    gnutls_handshake_set_timeout(s, TIMEOUT_S * 1000);
+    do
+        rc = gnutls_handshake(s);
+    while (rc < 0 && rc != GNUTLS_E_AGAIN && !gnutls_error_is_fatal(rc));
+    return rc == 0 || err_set(err, ERR_IO, "TLS: %s", gnutls_strerror(rc));
+}
+
+/* TLS 1.3 tells that our certificate is not wanted only after the handshake, as an alert in the answer's place. A session
+ * ticket in that place is "again", as a socket's timeout is. */
+static ssize_t exchange_in(gnutls_session_t s, const char *text, size_t n, char *answer, size_t cap, struct err *err)
+{
+    uint64_t end = app_now_ns() + TIMEOUT_S * UINT64_C(1000000000);
+    ssize_t got = gnutls_record_send(s, text, n);
+    if (got > 0)
+        do
+            got = gnutls_record_recv(s, answer, cap);
+        while ((got == GNUTLS_E_AGAIN || got == GNUTLS_E_INTERRUPTED) && app_now_ns() < end);
+    if (got <= 0)
+        err_set(err, ERR_IO, "TLS: %s", got ? gnutls_strerror((int)got) : "no answer");
+    return got;
+}
+
+/* The server's certificate is not verified: nothing secret is sent, and one that was renewed on disk is not in force before
+ * the next SIGHUP. */
+static ssize_t exchange_tls(int fd, const struct probe_cert *cert, const char *text, size_t n, char *answer, size_t cap, struct err *err)
+{
+    gnutls_certificate_credentials_t cred = NULL;
+    gnutls_session_t s = NULL;
+    ssize_t got = -1;
+    int rc = gnutls_certificate_allocate_credentials(&cred);
+    if (rc >= 0)
+        rc = gnutls_certificate_set_x509_key_file(cred, cert->cert, cert->key, GNUTLS_X509_FMT_PEM);
+    if (rc >= 0)
+        rc = gnutls_init(&s, GNUTLS_CLIENT | GNUTLS_NO_SIGNAL);
+    if (rc < 0 || (rc = gnutls_priority_set_direct(s, HTTP_TLS_PRIORITIES, NULL)) < 0 ||
+        (rc = gnutls_credentials_set(s, GNUTLS_CRD_CERTIFICATE, cred)) < 0)
+        err_set(err, ERR_IO, "%s, %s: %s", cert->cert, cert->key, gnutls_strerror(rc));
+    else if (handshake(s, fd, err))
+        got = exchange_in(s, text, n, answer, cap, err);
+    if (s)
+        gnutls_deinit(s);
+    if (cred)
+        gnutls_certificate_free_credentials(cred);
+    return got;
+}
+
+bool probe_ask(const struct config *c, const char *what, const struct probe_cert *mine, struct err *err)
+{
+    const struct probe_cert own = {c->admin_tls.cert_file, c->admin_tls.key_file};
     char text[256], answer[1024];
     unsigned status = 0;
     if (c->admin.port == 0)
@@ -60,10 +125,11 @@ bool probe_ask(const struct config *c, const char *what, struct err *err)
     if (fd < 0)
         return false;
     int n = snprintf(text, sizeof(text), "GET /%.64s HTTP/1.1\r\nHost: duetd\r\nConnection: close\r\n\r\n", what);
-    ssize_t got = send(fd, text, (size_t)n, MSG_NOSIGNAL) == n ? recv(fd, answer, sizeof(answer) - 1, 0) : -1;
+    ssize_t got = own.cert[0] ? exchange_tls(fd, mine->cert ? mine : &own, text, (size_t)n, answer, sizeof(answer) - 1, err)
+                              : exchange_plain(fd, text, (size_t)n, answer, sizeof(answer) - 1, err);
     close(fd);
     if (got <= 0)
-        return err_set(err, ERR_IO, "%s port %llu: no answer", c->admin.address, (unsigned long long)c->admin.port);
+        return err_prefix(err, "%s port %llu", c->admin.address, (unsigned long long)c->admin.port);
     answer[got] = '\0';
     if (sscanf(answer, "HTTP/1.%*c %u", &status) != 1)
         return err_set(err, ERR_FORMAT, "%s port %llu: not HTTP", c->admin.address, (unsigned long long)c->admin.port);

@@ -4,8 +4,14 @@
 
 #include "config/config.h"
 
+/* PEM files; NULL = the admin listener's own pair, which will do where its extended key usage allows clients. */
+struct probe_cert {
+    const char *cert, *key;
+};
+
 /* GET /<what> on the configured admin listener; an address that stands for all of them is asked on loopback. 200 is
- * true; `err` has the status or why nobody answered. 3 s at most. */
-bool probe_ask(const struct config *c, const char *what, struct err *err);
+ * true; `err` has the status or why nobody answered. 3 s for each step. With admin_tls by TLS, by the certificate `mine` where
+ * the listener wants one. */
+bool probe_ask(const struct config *c, const char *what, const struct probe_cert *mine, struct err *err);
 
 #endif

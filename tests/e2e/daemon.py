@@ -37,14 +37,15 @@ def flip_bit(path, share=0.5):
 
 
 class Client:
-    """One keep-alive connection; not for several threads."""
+    """One keep-alive connection, by TLS with a context; not for several threads."""
 
-    def __init__(self, port):
-        self.port, self.conn = port, None
+    def __init__(self, port, tls=None):
+        self.port, self.tls, self.conn = port, tls, None
 
     def call(self, method, path, body=None, headers=None, raw=False):
         if self.conn is None:
-            self.conn = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+            self.conn = (http.client.HTTPSConnection("127.0.0.1", self.port, timeout=60, context=self.tls) if self.tls else
+                         http.client.HTTPConnection("127.0.0.1", self.port, timeout=60))
         data = body if body is None or isinstance(body, (bytes, str)) else json.dumps(body)
         head = {"Content-Type": "application/json", **(headers or {})} if data is not None else headers or {}
         self.conn.request(method, path, data, head)
@@ -67,7 +68,7 @@ class Client:
 
 
 class Daemon:
-    def __init__(self, work, models, experiments="[]", state=True, delay_ms=100, wait_ready=True, extra=(), launcher=(), pass_fds=()):
+    def __init__(self, work, models, experiments="[]", state=True, delay_ms=100, wait_ready=True, extra=(), launcher=(), pass_fds=(), data_tls=None, admin_tls=None):
         self.work, self.told = work, False
         self.config = os.path.join(work, "duetd.yaml")
         with open(self.config, "w", encoding="utf-8") as f:
@@ -88,7 +89,7 @@ class Daemon:
         with open(ports, encoding="utf-8") as f:
             p = json.load(f)
         self.data_port, self.admin_port = p["data"], p["admin"]
-        self.data, self.admin = Client(self.data_port), Client(self.admin_port)
+        self.data, self.admin = Client(self.data_port, data_tls), Client(self.admin_port, admin_tls)
         if wait_ready:
             self.until(lambda: self.admin.get("/readyz", raw=True)[0] == 200, "readiness")
 

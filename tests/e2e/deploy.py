@@ -22,6 +22,7 @@ except ImportError:  # another interpreter may have it: Debian's python3-yaml be
     print("skipped: python3-yaml is not installed")
     sys.exit(77)
 
+import certs
 from daemon import BIN, TESTS, Daemon, check, fail, publish, run
 
 SOURCE = os.environ["DUET_SOURCE_DIR"]
@@ -266,10 +267,14 @@ def chart(work):
 
 def live_metrics(work):
     publish(f"{work}/models", "dat", 1, 1)
+    certs.ca(work, "ca")
+    certs.cert(work, "one", "ca")
+    certs.install(work, "one")
     with open(f"{work}/keys", "w", encoding="utf-8") as f:
         f.write(f"keys: [{{name: k, sha256: '{hashlib.sha256(b'key').hexdigest()}'}}]\n")
     with Daemon(work, ["dat"], "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}, {name: s, model: dat, weight: 0, shadow: true}]}]",
-                extra=("--set", f"data.keys_file={work}/keys", "--set", f"exposure.path={work}/exposures", "--set", f"slow_log.path={work}/slow")) as d:
+                admin_tls=certs.context(work, "ca"),
+                extra=(*certs.keys(work, "admin_tls"), "--set", f"data.keys_file={work}/keys", "--set", f"exposure.path={work}/exposures", "--set", f"slow_log.path={work}/slow")) as d:
         for user in ("u1", "stranger"):
             check("retrieve", d.data.post("/v1/retrieve", {"user_id": user}, headers={"X-Api-Key": "key"})[0], 200)
         metrics = lambda: d.admin.get("/metrics", raw=True)[1].decode()

@@ -17,7 +17,8 @@ SOURCE = os.environ["DUET_SOURCE_DIR"]
 # Keys whose effect is not shown here, by the test that shows it, which has the name.
 ELSEWHERE = {
     "data.port": "e2e/daemon.py", "admin.port": "e2e/daemon.py", "data.keys_file": "e2e/keys.py", "admin.token_file": "server/test_app.c", "tls.cert_file": "e2e/tls.py",
-    "tls.key_file": "e2e/tls.py", "tls.client_ca_file": "e2e/tls.py", "state.path": "e2e/daemon.py", "workers.queue": "e2e/batch.py", "workers.batch": "e2e/statuses.py",
+    "tls.key_file": "e2e/tls.py", "tls.client_ca_file": "e2e/tls.py",
+    "admin_tls.cert_file": "e2e/tls.py", "admin_tls.key_file": "e2e/tls.py", "admin_tls.client_ca_file": "e2e/tls.py", "state.path": "e2e/daemon.py", "workers.queue": "e2e/batch.py", "workers.batch": "e2e/statuses.py",
     "workers.exact_items": "e2e/batch.py", "admission.max_lag_ms": "server/test_app.c", "load.check_memory": "server/test_reload.c", "exposure.path": "e2e/experiments.py",
     "exposure.max_bytes": "e2e/experiments.py", "exposure.keep": "e2e/experiments.py", "exposure.sample": "e2e/experiments.py", "exposure.items": "e2e/experiments.py",
     "exposure.kafka_brokers": "e2e/experiments.py", "exposure.kafka_topic": "e2e/experiments.py", "exposure.kafka_config": "e2e/experiments.py",
@@ -27,7 +28,8 @@ ELSEWHERE = {
 # Nothing to see but a load that takes longer or less long: their ranges alone are tested.
 RANGE_ALONE = {"load.threads"}
 # Text that cannot be. Of other texts any may be right.
-BAD_TEXT = {"data.address": "nowhere", "admin.address": "256.1.1.1", "data.keys_file": "/none", "tls.cert_file": "/none", "tls.key_file": "/none", "tls.client_ca_file": "/none", "exposure.kafka_brokers": "host:9092"}  # without a topic
+BAD_TEXT = {"data.address": "nowhere", "admin.address": "256.1.1.1", "data.keys_file": "/none", "tls.cert_file": "/none", "tls.key_file": "/none", "tls.client_ca_file": "/none",
+            "admin_tls.cert_file": "/none", "admin_tls.key_file": "/none", "admin_tls.client_ca_file": "/none", "exposure.kafka_brokers": "host:9092"}  # without a topic
 
 
 def table():
