@@ -8,6 +8,7 @@
 #include "core/base/fio.h"
 #include "core/base/pack.h"
 #include "tests/train/toy.h"
+#include "train/baseline.h"
 #include "train/study/groups.h"
 #include "train/study/parameters.h"
 #include "train/study/rows.h"
@@ -186,6 +187,41 @@ static void other_model_code_counts_only_if_asked_for(void **state)
     struct err err = {0};
     assert_ok(cell_load(&l.place, c, &r, &err), &err);
     cell_result_fini(&r);
+    lab_fini(&l);
+}
+
+/* A baseline that was killed after two of its epochs is not begun again: its time is not known then. */
+static void a_baseline_under_way_goes_on(void **state)
+{
+    struct lab l;
+    struct err err = {0};
+    struct study_options o = quick;
+    struct cell_result whole, rest;
+    struct trainer_result res;
+    char name[64], dir[PATH_MAX];
+    o.systems = "wals";
+    lab_init(&l, state, "compare", &o);
+    struct cell c = row_named(&l, "wals", NULL)->point[0].cell;
+    c.recipe.epochs = 4;
+    c.recipe.patience = 0;
+    assert_ok(cell_run(&l.place, &c, 1, &err), &err);
+    assert_ok(cell_load(&l.place, &c, &whole, &err), &err);
+    assert_true(whole.cpu_s >= 0);
+    assert_true(cell_name(&l.place, &c, name, NULL) && cell_path(&l.place, name, ".json", dir, NULL));
+    assert_int_equal(unlink(dir), 0);
+    assert_true(cell_path(&l.place, name, ".train", dir, NULL));
+    struct trainer_params p = {.data = &l.toy.d, .recipe = c.recipe, .out_dir = dir};
+    p.recipe.epochs = 2;
+    p.recipe.threads = 1;
+    assert_ok(baseline_run(&p, &res, &err), &err);
+    assert_ok(cell_run(&l.place, &c, 1, &err), &err);
+    assert_ok(cell_load(&l.place, &c, &rest, &err), &err);
+    assert_true(isnan(rest.cpu_s));
+    assert_int_equal(rest.epochs, 4);
+    assert_int_equal(rest.best_epoch, whole.best_epoch);
+    assert_memory_equal(rest.rank, whole.rank, whole.n * sizeof(*whole.rank));
+    cell_result_fini(&whole);
+    cell_result_fini(&rest);
     lab_fini(&l);
 }
 
@@ -467,6 +503,7 @@ int main(void)
         IN_FOLDER(a_budget_is_spent_from_the_front_and_one_run_is_always_done),
         IN_FOLDER(a_name_holds_what_a_result_depends_on),
         IN_FOLDER(other_model_code_counts_only_if_asked_for),
+        IN_FOLDER(a_baseline_under_way_goes_on),
         IN_FOLDER(a_damaged_result_is_named),
         IN_FOLDER(figures_follow_from_the_ranks_alone),
         IN_FOLDER(the_point_of_best_validation_is_taken),

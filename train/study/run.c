@@ -47,7 +47,7 @@ static bool train(struct run *r, struct err *err)
     struct trainer_params p = {.data = r->p->data,
                                .recipe = r->c->recipe,
                                .out_dir = r->train,
-                               .resume = !stored && fio_exists(state),
+                               .resume = fio_exists(state),
                                .progress = r->p->progress,
                                .progress_user = r->p->progress_user};
     p.recipe.threads = r->threads;
