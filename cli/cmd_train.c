@@ -2,13 +2,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "cli/cmd.h"
 #include "cli/opts.h"
+#include "cli/train_fit.h"
 #include "core/blas.h"
 #include "train/baseline.h"
 #include "train/dist.h"
+#include "train/tfevents.h"
 #include "train/trainer.h"
 
 static const char usage[] = "duet train --data FILE --model KIND --out DIR [options]";
@@ -22,7 +25,7 @@ static const char about[] = "Trains the towers of docs/model.md on a dataset of 
 
 /* What the command line says; unset values leave the recipe's own. */
 struct args {
-    const char *data, *model, *out, *recipe, *loss, *widths, *batching, *aug;
+    const char *data, *model, *out, *tensorboard, *recipe, *loss, *widths, *batching, *aug;
     bool amm, cal, fast, in_batch, no_in_batch, logq, linear_out, relu_out, learn_scale, resume, keep_going, quiet;
     bool cal_weighted, cal_plain, cal_positives, cal_detach_major, skip, spectral, aug_grad, id_tables, recency;
     uint64_t epochs, seed, threads, batch, k, negatives, patience, cal_min_rows, interests, history, ema_after, window;
@@ -155,7 +158,30 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
 
 struct screen {
     bool tty, dat, quiet;
+    FILE *events; // --tensorboard
 };
+
+/* What train.jsonl has of an epoch, but for its counts. A disk that is full ends the events, not the training. */
+static void put_events(struct screen *s, const struct trainer_report *r)
+{
+    const struct tfscalar scalar[] = {{"loss/total", r->parts.total},
+                                      {"loss/main", r->parts.main},
+                                      {"validation/hr@50", r->valid.hr[0]},
+                                      {"validation/hr@100", r->valid.hr[1]},
+                                      {"validation/mrr", r->valid.mrr},
+                                      {"pairs_per_s", r->pairs_per_s},
+                                      {"logit_scale", (double)r->logit_scale},
+                                      {"loss/mimic_u", r->parts.mimic_u},
+                                      {"loss/mimic_v", r->parts.mimic_v},
+                                      {"loss/cal", r->parts.cal}};
+    struct err err = {0};
+    size_t n = sizeof(scalar) / sizeof(*scalar) - (s->dat ? 0 : 3);
+    if (tfevents_put(s->events, (double)time(NULL), r->epoch, scalar, n, &err))
+        return;
+    cmd_fail("train", &err);
+    fclose(s->events);
+    s->events = NULL;
+}
 
 static void print_parts(const struct trainer_report *r, bool dat)
 {
@@ -167,8 +193,10 @@ static void print_parts(const struct trainer_report *r, bool dat)
 
 static void on_progress(void *user, const struct trainer_report *r)
 {
-    const struct screen *s = user;
+    struct screen *s = user;
     bool done = r->batch == r->n_batches && (r->valid.n || r->best);
+    if (done && s->events)
+        put_events(s, r);
     if (s->quiet || (!done && !s->tty))
         return;
     fprintf(stderr, "%sepoch %u/%u ", s->tty ? "\r\033[K" : "", r->epoch, r->epochs);
@@ -181,8 +209,18 @@ static void on_progress(void *user, const struct trainer_report *r)
     fprintf(stderr, "  %.0f pairs/s, at most %.0f s left%s", r->pairs_per_s, r->eta_s, done || !s->tty ? "\n" : "");
 }
 
-static int finish(const struct args *a, const struct trainer_result *res)
+/* A resumed run without a better epoch has not seen the best one: the folder knows. */
+static void recall_best(const struct args *a, struct trainer_result *res)
 {
+    struct checkpoint_info info;
+    if (res->valid.n == 0 && res->best_epoch && checkpoint_info_load(a->out, &info, NULL) &&
+        info.epoch == res->best_epoch)
+        res->valid = info.valid;
+}
+
+static int finish(const struct args *a, struct trainer_result *res)
+{
+    recall_best(a, res);
     printf("%s: %u epochs in %.1f s, best epoch %u: validation HR@50 %.4f, HR@100 %.4f, MRR %.4f (popularity HR@100 "
            "%.4f)\n",
            a->out, res->epochs_done, res->seconds, res->best_epoch, res->valid.hr[0], res->valid.hr[1], res->valid.mrr,
@@ -224,11 +262,25 @@ static bool recipe_fits_ranks(const struct dist *dist, const struct recipe *r, s
                    model_kind_name(r->model), dist->size);
 }
 
+static bool options_fit(const struct args *a, const struct opt *opts, int argc, char **argv, struct err *err)
+{
+    enum model_kind kind; // one that is unknown is told later
+    return !model_kind_parse(a->model, &kind) || train_options_fit(kind, opts, argc, argv, err);
+}
+
+static bool open_events(const struct args *a, const struct dist *dist, struct screen *s, struct err *err)
+{
+    if (!a->tensorboard || dist->rank)
+        return true;
+    s->events = tfevents_open(a->tensorboard, (double)time(NULL), err);
+    return s->events != NULL;
+}
+
 static int run(const struct args *a, const struct dist *dist)
 {
     struct err err = {0};
     struct trainer_result res;
-    struct screen screen = {isatty(STDERR_FILENO), strcmp(a->model, "dat") == 0, a->quiet};
+    struct screen screen = {isatty(STDERR_FILENO), strcmp(a->model, "dat") == 0, a->quiet, NULL};
     struct dataset *d = dataset_open(a->data, &err);
     struct trainer_params p = {.data = d,
                                .dist = dist,
@@ -244,7 +296,10 @@ static int run(const struct args *a, const struct dist *dist)
         return usage_fault(dist, &err);
     }
     blas_set_threads(1); // the pool's threads are the parallelism
-    bool ok = (model_kind_stored(p.recipe.model) ? baseline_run : trainer_run)(&p, &res, &err);
+    bool ok = open_events(a, dist, &screen, &err) &&
+              (model_kind_stored(p.recipe.model) ? baseline_run : trainer_run)(&p, &res, &err);
+    if (screen.events)
+        fclose(screen.events);
     dataset_close(d);
     if (!ok)
         return run_fault(dist, &err);
@@ -365,6 +420,8 @@ int cmd_train(int argc, char **argv)
          64},
         {"resume", OPT_FLAG, &a.resume, NULL, "go on from the last epoch in --out", 0, 0},
         {"keep-going", OPT_FLAG, &a.keep_going, NULL, "train on after a collapse", 0, 0},
+        {"tensorboard", OPT_STR, &a.tensorboard, "DIR",
+         "also write each epoch's losses and validation as TensorBoard's event files", 0, 0},
         {"quiet", OPT_FLAG, &a.quiet, NULL, "no progress", 0, 0},
         {NULL, OPT_FLAG, NULL, NULL, NULL, 0, 0},
     };
@@ -379,6 +436,11 @@ int cmd_train(int argc, char **argv)
     struct err err = {0};
     if (!dist_open(&dist, &err))
         return cmd_fail("train", &err);
+    if (!options_fit(&a, opts, argc, argv, &err)) {
+        rc = usage_fault(&dist, &err);
+        dist_close(&dist);
+        return rc;
+    }
     rc = run(&a, &dist);
     dist_close(&dist);
     return rc;

@@ -137,6 +137,20 @@ static int unknown(const struct opt *opts, const char *arg, const char *name)
 
 // ------------------------------------------------------------------------------------------------------- parsing
 
+/* The option that `arg` is, and whether it is the --no- of a flag; NULL if there is none. */
+static const struct opt *named(const struct opt *opts, const char *arg, bool *clears)
+{
+    const char *name = arg + 1 + (arg[1] == '-'), *eq = strchr(name, '=');
+    size_t n = eq ? (size_t)(eq - name) : strlen(name);
+    const struct opt *o = find(opts, name, n);
+    *clears = false;
+    if (o || eq || strncmp(name, "no-", 3) != 0)
+        return o;
+    o = find(opts, name + 3, n - 3);
+    *clears = o && o->kind == OPT_FLAG;
+    return *clears ? o : NULL;
+}
+
 int opts_parse(const char *usage, const char *about, const struct opt *opts, int argc, char **argv, struct opt_list *positional)
 {
     for (int i = 0; i < argc; i++) {
@@ -154,9 +168,9 @@ int opts_parse(const char *usage, const char *about, const struct opt *opts, int
             continue;
         }
         const char *name = arg + 1 + (arg[1] == '-'), *eq = strchr(name, '=');
-        size_t n = eq ? (size_t)(eq - name) : strlen(name);
-        const struct opt *o = find(opts, name, n);
-        if (!o && strncmp(name, "no-", 3) == 0 && !eq && (o = find(opts, name + 3, n - 3)) && o->kind == OPT_FLAG) {
+        bool clears;
+        const struct opt *o = named(opts, arg, &clears);
+        if (clears) {
             *(bool *)o->out = false;
             continue;
         }
@@ -175,4 +189,18 @@ int opts_parse(const char *usage, const char *about, const struct opt *opts, int
             return rc;
     }
     return -1;
+}
+
+const char *opts_next(const struct opt *opts, int argc, char **argv, int *i)
+{
+    while (*i < argc) {
+        const char *arg = argv[(*i)++];
+        bool clears;
+        const struct opt *o = arg[0] == '-' && arg[1] ? named(opts, arg, &clears) : NULL;
+        if (!o)
+            continue;
+        *i += o->kind != OPT_FLAG && !strchr(arg, '='); // its value
+        return o->name;
+    }
+    return NULL;
 }

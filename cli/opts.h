@@ -29,4 +29,8 @@ struct opt {
  *   usage: "duet publish --data FILE --checkpoint DIR ..." first line of help;  positional: NULL = none allowed */
 int opts_parse(const char *usage, const char *about, const struct opt *opts, int argc, char **argv, struct opt_list *positional);
 
+/* The options of a command line that opts_parse has taken, one by one: the name of the next from argv[*i] on, without dashes and without the no-
+ * of a flag that it clears; NULL after the last. *i = 0 to begin with. */
+const char *opts_next(const struct opt *opts, int argc, char **argv, int *i);
+
 #endif

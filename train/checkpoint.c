@@ -175,6 +175,16 @@ struct checkpoint *checkpoint_load(const char *dir, struct err *err)
     return NULL;
 }
 
+bool checkpoint_info_load(const char *dir, struct checkpoint_info *out, struct err *err)
+{
+    char path[PATH_MAX];
+    *out = (struct checkpoint_info){0};
+    json_t *o = fio_join(path, dir, "checkpoint.json", err) ? json_read_file(path, JSON_MAX, err) : NULL;
+    bool ok = o && read_info(o, out, err);
+    json_decref(o);
+    return ok || err_prefix(err, "checkpoint %s", dir);
+}
+
 void checkpoint_free(struct checkpoint *c)
 {
     if (!c)

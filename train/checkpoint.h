@@ -38,6 +38,7 @@ bool checkpoint_flag(const char *dir, const char *reason, struct err *err);
 /* ERR_NOT_FOUND where there is none, ERR_MISMATCH where the model is not the one that checkpoint.json names. */
 struct checkpoint *checkpoint_load(const char *dir, struct err *err);
 void checkpoint_free(struct checkpoint *c); // NULL is fine
+bool checkpoint_info_load(const char *dir, struct checkpoint_info *out, struct err *err); // checkpoint.json alone
 
 /* Object of metrics for people and for the manifest: n, hr@<k>.., mrr, mrr_x10, mrr_ceil10. */
 json_t *metrics_to_json(const struct metrics_spec *spec, const struct metrics *m);

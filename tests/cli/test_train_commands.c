@@ -108,15 +108,16 @@ static void collapse_ends_with_status_1_and_a_reason(void **state)
     duet_ok("train --data %s --model dat --out %s %s --keep-going --epochs 2", in("data.duet"), in("literal"), literal);
 }
 
-static void kill_once_it_has_a_checkpoint(const char *model, const char *epochs, const char *data, const char *out)
+/* `k`: columns of tables, NULL of models without. */
+static void kill_once_it_has_a_checkpoint(const char *model, const char *epochs, const char *k, const char *out)
 {
     char program[PATH_MAX];
     const char *bin = getenv("DUET_BIN_DIR");
     snprintf(program, sizeof(program), "%s/duet", bin ? bin : ".");
     pid_t pid = fork();
     if (pid == 0) {
-        execl(program, "duet", "train", "--model", model, "--data", data, "--out", out, "--epochs", epochs,
-              "--patience", "0", "--quiet", "--widths", "16,8", "--k", "8", "--threads", "1", (char *)NULL);
+        execl(program, "duet", "train", "--model", model, "--data", in("data.duet"), "--out", out, "--epochs", epochs,
+              "--patience", "0", "--quiet", "--widths", "16,8", "--threads", "1", k ? "--k" : NULL, k, (char *)NULL);
         _exit(127);
     }
     char state[PATH_MAX + 32];
@@ -141,7 +142,7 @@ static json_t *epoch_of(const char *dir)
 
 /* Killed at some moment and resumed, up to a given epoch = never killed. Epochs: enough for the kill to come before the
  * last. */
-static void killed_it_goes_on_to_the_same_bits(const char *model, const char *epochs)
+static void killed_it_goes_on_to_the_same_bits(const char *model, const char *epochs, const char *k)
 {
     char out[2][80], file[2][128], common[2 * PATH_MAX];
     json_t *info[2];
@@ -149,9 +150,9 @@ static void killed_it_goes_on_to_the_same_bits(const char *model, const char *ep
         snprintf(out[i], sizeof(out[i]), "%s/%s-%s", folder, i ? "whole" : "killed", model);
         snprintf(file[i], sizeof(file[i]), "%s/model.safetensors", out[i]);
     }
-    snprintf(common, sizeof(common), "--model %s --data %s --epochs %s --patience 0 --quiet " SMALL, model,
-             in("data.duet"), epochs);
-    kill_once_it_has_a_checkpoint(model, epochs, in("data.duet"), out[0]);
+    snprintf(common, sizeof(common), "--model %s --data %s --epochs %s --patience 0 --quiet --widths 16,8 --threads 1%s%s",
+             model, in("data.duet"), epochs, k ? " --k " : "", k ? k : "");
+    kill_once_it_has_a_checkpoint(model, epochs, k, out[0]);
     duet_ok("train %s --out %s --resume", common, out[0]);
     duet_ok("train %s --out %s", common, out[1]);
     assert_same(file[0], file[1]);
@@ -167,9 +168,28 @@ static void killed_it_goes_on_to_the_same_bits(const char *model, const char *ep
 static void a_killed_run_goes_on_to_the_same_bits(void **state)
 {
     (void)state;
-    const char *runs[][2] = {{"dat", "25"}, {"wals", "150"}, {"fm", "30"}, {"youtube_dnn", "30"}, {"mind", "25"}};
+    const char *runs[][3] = {{"dat", "25", "8"},
+                             {"wals", "150", NULL},
+                             {"fm", "30", NULL},
+                             {"youtube_dnn", "30", "8"},
+                             {"mind", "25", "8"}};
     for (size_t i = 0; i < sizeof(runs) / sizeof(*runs); i++)
-        killed_it_goes_on_to_the_same_bits(runs[i][0], runs[i][1]);
+        killed_it_goes_on_to_the_same_bits(runs[i][0], runs[i][1], runs[i][2]);
+}
+
+/* The best epoch's validation, though this process has not seen it. */
+static void a_resumed_run_without_a_better_epoch_tells_the_best(void **state)
+{
+    (void)state;
+    char args[PATH_MAX * 2];
+    snprintf(args, sizeof(args), "train --data %s --out %s --epochs 2 --quiet " SMALL, in("data.duet"), in("again"));
+    struct run first = duet(0, "%s", args), again = duet(0, "%s --resume", args);
+    const char *want = strstr(first.out, "best epoch"), *found = strstr(again.out, "best epoch");
+    assert_true(want && found);
+    assert_string_equal(found, want);
+    assert_null(strstr(found, "HR@100 0.0000"));
+    run_fini(&first);
+    run_fini(&again);
 }
 
 static void refused(int status, const char *word, const char *args)
@@ -224,6 +244,13 @@ static void wrong_usage_is_told(void **state)
         {2, "--threads 0", "threads"},
         {2, "--epoch 3", "epochs"},
         {2, "--scale 0", "scale"},
+        {2, "--model wals --window 4", "--window means nothing to --model wals; it is for two_tower, dat, youtube_dnn, mind"},
+        {2, "--model wals --widths 8 --lr=0.1", "--lr means nothing to --model wals"},
+        {2, "--model two_tower --no-cal", "--cal means nothing to --model two_tower; it is for dat"},
+        {2, "--reg 0.1", "--reg means nothing to --model dat; it is for wals"},
+        {2, "--model fm --k 8", "--k means nothing to --model fm"},
+        {2, "--model youtube_dnn --interests 2", "it is for mind"},
+        {2, "--model mind --user-weight 0.5", "it is for two_tower, dat, fm"},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         snprintf(args, sizeof(args), "train --data %s --out %s %s", in("data.duet"), in("none"), bad[i].option);
@@ -232,6 +259,8 @@ static void wrong_usage_is_told(void **state)
     refused(2, "--data and --out", "train");
     refused(2, "--data", "evaluate");
     refused(1, "/none.duet", "train --data /none.duet --out /tmp/x");
+    snprintf(args, sizeof(args), "train --data %s --out %s --tensorboard /dev/null/x", in("data.duet"), in("none"));
+    refused(1, "/dev/null/x", args);
     snprintf(args, sizeof(args), "evaluate --data %s --split trian", in("data.duet"));
     refused(2, "test or valid", args);
     snprintf(args, sizeof(args), "evaluate --data %s --k 0", in("data.duet"));
@@ -249,6 +278,7 @@ int main(void)
         cmocka_unit_test(the_log_has_a_line_for_each_epoch),
         cmocka_unit_test(collapse_ends_with_status_1_and_a_reason),
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
+        cmocka_unit_test(a_resumed_run_without_a_better_epoch_tells_the_best),
         cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
         cmocka_unit_test(wrong_usage_is_told),
     };
