@@ -53,10 +53,16 @@ static bool submit_failed(struct app *app, const struct http_request *r, const c
     return problem_write(resp, r, 409, "operation_in_progress", NULL, "%s", err->msg);
 }
 
-static bool wants_wait(const struct http_request *r)
+/* wait=true or wait=false, or neither. False: answered. */
+static bool read_wait(const struct http_request *r, bool *wait, struct http_response *resp)
 {
     char v[8];
-    return http_query_param(r, "wait", v, sizeof(v)) && strcmp(v, "true") == 0;
+    bool given;
+    if (!problem_query_param(resp, r, "wait", v, sizeof(v), &given))
+        return false;
+    *wait = given && strcmp(v, "true") == 0;
+    return !given || *wait || strcmp(v, "false") == 0 ||
+           !problem_write(resp, r, 400, "invalid_value", NULL, "wait: found \"%s\", want true or false", v);
 }
 
 /* 202 with the operation's place, or suspended until it has ended. */
@@ -65,9 +71,12 @@ static bool submit(struct app *app, struct http_request *r, enum operation_kind 
 {
     char id[OPERATION_ID_MAX];
     struct err err = {0};
+    bool wait;
+    if (!read_wait(r, &wait, resp))
+        return true;
     if (!reloads_submit(app->reloads, kind, model, version, r->id, id, &err))
         return submit_failed(app, r, model, &err, resp);
-    if (wants_wait(r)) {
+    if (wait) {
         char request_id[HTTP_REQUEST_ID_MAX + 1];
         memcpy(request_id, r->id, sizeof(request_id));
         struct http_pending *p = http_suspend(r);

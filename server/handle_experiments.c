@@ -26,7 +26,7 @@ bool handle_assign(struct app *app, struct http_request *r, const struct route_m
     struct experiment_assignment a;
     struct err err = {0};
     (void)m;
-    if (!http_query_param(r, "user_id", user, sizeof(user)) || user[0] == '\0' || !utf8_valid(user, strlen(user)))
+    if (http_query_param(r, "user_id", user, sizeof(user)) != HTTP_PARAM_FOUND || user[0] == '\0' || !utf8_valid(user, strlen(user)))
         return problem_write(resp, r, 400, "missing_parameter", NULL,
                              "the query needs user_id once, of 1 to %d bytes of UTF-8", EXPERIMENT_UNIT_MAX);
     const struct generation *g = generation_acquire(app->generations);

@@ -6,10 +6,11 @@
 
 #define LOOP_STUCK_MS 30000 // no handler is meant to hold a loop for longer than its deadline, which is far below
 
+/* Whatever is said of it: a probe does not fail for its query. */
 static bool wants_detail(const struct http_request *r)
 {
     char value[8];
-    return http_query_param(r, "verbose", value, sizeof(value));
+    return http_query_param(r, "verbose", value, sizeof(value)) != HTTP_PARAM_NONE;
 }
 
 /* The checks made so far become the answer. */

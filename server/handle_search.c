@@ -1,4 +1,5 @@
 /* handle_search.c - POST /v1/search, by a vector of the caller's, and GET /v1/items/{id}/similar, by an item's own. */
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -42,10 +43,14 @@ static bool count_param(const struct http_request *r, const char *name, uint64_t
                         struct http_response *resp)
 {
     char text[24], *end;
-    if (!http_query_param(r, name, text, sizeof(text)))
+    bool given;
+    if (!problem_query_param(resp, r, name, text, sizeof(text), &given))
+        return false;
+    if (!given)
         return true;
+    errno = 0;
     unsigned long long v = text[0] >= '0' && text[0] <= '9' ? strtoull(text, &end, 10) : 0;
-    if (v < 1 || *end != '\0')
+    if (v < 1 || *end != '\0' || errno)
         return !problem_write(resp, r, 400, "invalid_value", NULL, "%s: want a whole number from 1 to %llu", name,
                               (unsigned long long)max);
     if (v > max)
@@ -59,8 +64,11 @@ static bool count_param(const struct http_request *r, const char *name, uint64_t
 static bool read_params(struct app *app, const struct http_request *r, struct query *q, char *model, size_t cap,
                         struct http_response *resp)
 {
+    bool given;
     query_reset(q);
-    if (http_query_param(r, "model", model, cap))
+    if (!problem_query_param(resp, r, "model", model, cap, &given))
+        return false;
+    if (given)
         q->model = (struct str){model, strlen(model)};
     if (q->model.p && !utf8_valid(q->model.p, q->model.n))
         return !problem_write(resp, r, 404, "unknown_model", NULL, "the model's name is not UTF-8");

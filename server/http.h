@@ -37,8 +37,10 @@ struct http_request {
 };
 
 const char *http_header(const struct http_request *r, const char *name); // NULL if absent
-/* Percent-decoded query parameter into out (NUL-terminated). False if absent, malformed, repeated or longer than cap - 1. */
-bool http_query_param(const struct http_request *r, const char *name, char *out, size_t cap);
+enum http_param { HTTP_PARAM_NONE, HTTP_PARAM_FOUND, HTTP_PARAM_REPEATED, HTTP_PARAM_MALFORMED, HTTP_PARAM_LONG };
+/* Percent-decoded query parameter into out (NUL-terminated). MALFORMED: a bad escape or a control character; LONG: more than cap - 1
+ * bytes. *out is only of use where it is FOUND. */
+enum http_param http_query_param(const struct http_request *r, const char *name, char *out, size_t cap);
 /* Percent-decode one path segment; false on malformed escapes, NUL, control characters, '/' or lack of room. */
 bool http_decode_segment(const char *p, size_t n, char *out, size_t cap);
 

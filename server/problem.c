@@ -122,3 +122,22 @@ bool problem_from_err(struct http_response *resp, const struct http_request *r, 
     const char *detail = status == 500 ? "internal error; the log has the request's id and the cause" : err->msg;
     return problem_write_id(resp, r->id, status, code ? code : err_name(err->code), NULL, detail);
 }
+
+bool problem_query_param(struct http_response *resp, const struct http_request *r, const char *name, char *out, size_t cap,
+                         bool *given)
+{
+    enum http_param p = http_query_param(r, name, out, cap);
+    *given = p == HTTP_PARAM_FOUND;
+    switch (p) {
+    case HTTP_PARAM_NONE:
+    case HTTP_PARAM_FOUND:
+        return true;
+    case HTTP_PARAM_REPEATED:
+        return !problem_write(resp, r, 400, "invalid_value", NULL, "%s: given more than once", name);
+    case HTTP_PARAM_MALFORMED:
+        return !problem_write(resp, r, 400, "invalid_value", NULL, "%s: found a bad escape or a control character", name);
+    case HTTP_PARAM_LONG:
+        break;
+    }
+    return !problem_write(resp, r, 400, "invalid_value", NULL, "%s: longer than %zu bytes", name, cap - 1);
+}

@@ -26,4 +26,9 @@ bool problem_from_err(struct http_response *resp, const struct http_request *r, 
 bool problem_write_id(struct http_response *resp, const char *request_id, unsigned status, const char *code,
                       const char *pointer, const char *detail);
 
+/* A query parameter that may be left out: *given says whether it was, and out has it. False: answered, 400 naming it; one that is there
+ * and cannot be read is never as if it were not. */
+bool problem_query_param(struct http_response *resp, const struct http_request *r, const char *name, char *out, size_t cap,
+                         bool *given);
+
 #endif

@@ -228,6 +228,27 @@ def every_code_of_the_documents(work):
     check("provoked, and not in docs/api.md", seen - want, set())
 
 
+def query_parameters(work):
+    """A query parameter that is there and cannot be read is taken for one that is not."""
+    publish(f"{work}/models", "dat", 1, 1)
+    with Daemon(work, ["dat"]) as d:
+        similar, reload = "/v1/items/i7/similar", "/v1/admin/models/dat:reload"
+        for client, method, path, name in ((d.data, "GET", f"{similar}?k=5&k=6", "k"), (d.data, "GET", f"{similar}?k=5&k=5", "k"), (d.data, "GET", f"{similar}?ef=%", "ef"),
+                                           (d.data, "GET", f"{similar}?k={'9' * 24}", "k"), (d.data, "GET", f"{similar}?k={'9' * 23}", "k"), (d.data, "GET", f"{similar}?k={1 << 64}", "k"),
+                                           (d.data, "GET", f"{similar}?k={'0' * 30}5", "k"), (d.data, "GET", f"{similar}?k=-1", "k"), (d.data, "GET", f"{similar}?k=", "k"), (d.data, "GET", f"{similar}?k=5x", "k"),
+                                           (d.data, "GET", f"{similar}?k=+5", "k"), (d.data, "GET", f"{similar}?model=dat&model=tt", "model"), (d.data, "GET", f"{similar}?model={'x' * 65}", "model"),
+                                           (d.data, "GET", f"{similar}?model=%0a", "model"), (d.admin, "POST", f"{reload}?wait=true&wait=true", "wait"), (d.admin, "POST", f"{reload}?wait=yes", "wait"),
+                                           (d.admin, "POST", f"{reload}?wait={'true' * 9}", "wait")):
+            status, answer, _ = client.call(method, path)
+            if (status, answer["code"]) != (400, "invalid_value") or not answer["detail"].startswith(f"{name}: "):
+                fail(f"{path}: {status} {answer}")
+        for path, status in ((f"{similar}?k=10001", 422), (f"{similar}?k={(1 << 64) - 1}", 422), (f"{similar}?k=007", 200), (f"{similar}?other=1&other=2", 200)):
+            check(path, d.data.get(path)[0], status)
+        check("no operation was begun", d.admin.get("/v1/admin/operations")[1]["operations"][1:], [])
+        check("a user twice", d.data.get("/v1/experiments:assign?user_id=u1&user_id=u2")[1]["code"], "missing_parameter")
+        check("a probe", [d.admin.get(f"/livez?verbose{more}", raw=True)[0] for more in ("", "&verbose", "=%", "=" + "x" * 99)], [200] * 4)
+
+
 def other_methods(work):
     """A path answers a method that it does not have, or does not say which ones it has."""
     publish(f"{work}/models", "dat", 1, 1)
@@ -293,4 +314,4 @@ def what_is_no_http(work):
 
 
 if __name__ == "__main__":
-    run([every_code_of_the_documents, other_methods, headers_of_answers, what_is_no_http])
+    run([every_code_of_the_documents, query_parameters, other_methods, headers_of_answers, what_is_no_http])

@@ -53,7 +53,7 @@ static bool handle(void *ctx, struct http_request *r, struct http_response *resp
 {
     char text[32];
     unsigned n = 0;
-    if (http_query_param(r, "ms", text, sizeof(text)) || http_query_param(r, "n", text, sizeof(text)))
+    if (http_query_param(r, "ms", text, sizeof(text)) == HTTP_PARAM_FOUND || http_query_param(r, "n", text, sizeof(text)) == HTTP_PARAM_FOUND)
         n = (unsigned)strtoul(text, NULL, 10);
     resp->status = 200;
     resp->content_type = "text/plain";
