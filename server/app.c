@@ -103,21 +103,36 @@ bool app_check_config(const struct config *c, struct err *err)
     return ok;
 }
 
-static bool read_token(struct app *app, struct err *err)
+/* The token in a file, for free(). NULL: *err. */
+static char *read_token(const char *path, struct err *err)
 {
-    const char *path = app->config->admin_token_file;
     size_t n;
-    if (!path[0])
-        return true;
     char *text = fio_read_all(path, TOKEN_MAX, &n, err);
-    if (!text)
-        return err_prefix(err, "admin.token_file");
+    if (!text) {
+        err_prefix(err, "admin.token_file");
+        return NULL;
+    }
     while (n > 0 && strchr("\r\n \t", text[n - 1]))
         text[--n] = '\0';
-    app->admin_token = text;
     if (n >= TOKEN_MIN && strlen(text) == n)
-        return true;
-    return err_set(err, ERR_ARG, "admin.token_file: %s holds %zu characters, want at least %d", path, n, TOKEN_MIN);
+        return text;
+    err_set(err, ERR_ARG, "admin.token_file: %s holds %zu characters, want at least %d", path, n, TOKEN_MIN);
+    free(text);
+    return NULL;
+}
+
+static bool set_token(struct app *app, struct err *err)
+{
+    const char *path = app->config->admin_token_file;
+    return !path[0] || (app->admin_token = read_token(path, err)) != NULL;
+}
+
+bool app_check_files(const struct config *c, const struct service *service, struct err *err)
+{
+    char *token = c->admin_token_file[0] ? read_token(c->admin_token_file, err) : NULL;
+    bool ok = token || !c->admin_token_file[0];
+    free(token);
+    return ok && (!service->check_files || service->check_files(c, err));
 }
 
 /* Time depends on the length of what was sent, not on how much of it is right. */
@@ -234,7 +249,7 @@ bool app_init(struct app *app, struct config *c, const struct service *service, 
     pthread_mutex_init(&app->live->lock, NULL);
     app->n_shards = 1 + threads_of(&c->data) + threads_of(&c->admin) + app_worker_threads(c);
     struct admission_params p = {.n_shards = app->n_shards};
-    if (!app_check_config(c, err) || !read_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
+    if (!app_check_config(c, err) || !set_token(app, err) || !(app->metrics = metrics_new(app->n_shards, err)) ||
         !(app->access = access_new(app, err)) || !(app->admission = admission_new(&p, app->metrics, err)) ||
         !read_keys(app, err) || !start_tls(app, err))
         return false;

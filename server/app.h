@@ -42,6 +42,8 @@ struct service {
     const struct route *routes; // ends at handler = NULL
     /* Everything that can be said about a configuration without loading: --check-config, start and SIGHUP. */
     bool (*check)(const struct config *c, struct err *err);
+    /* The files that start would open beside those, as far as they can be looked at without changing any: --check-config. */
+    bool (*check_files)(const struct config *c, struct err *err);
     /* Starts loading in threads of its own and returns; the listeners are open already. */
     bool (*start)(struct app *app, struct err *err);
     /* SIGHUP: take models, experiments and whatever may change from `next` (main frees the old one afterwards, so copy), all or nothing. */
@@ -111,6 +113,9 @@ uint64_t app_now_ns(void); // CLOCK_MONOTONIC
 /* What a configuration must keep beside each key's range: addresses are numeric, an admin listener that others can reach
  * has a token, the files of API keys and certificates can be read. */
 bool app_check_config(const struct config *c, struct err *err);
+
+/* The other files that a start needs: the token, and the service's. Changes none. */
+bool app_check_files(const struct config *c, const struct service *service, struct err *err);
 
 /* Metrics, admission, access log and token from `c`, which the app takes (freed on failure too). */
 bool app_init(struct app *app, struct config *c, const struct service *service, struct err *err);

@@ -1,6 +1,7 @@
 #include "server/exposure_file.h"
 
 #include <fcntl.h>
+#include <libgen.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -10,10 +11,11 @@
 
 #define SUFFIX_MAX 12 // ".4294967295"
 
-static bool open_file(struct exposure_file *f, struct err *err)
+/* create: O_CREAT or 0. O_NONBLOCK: a FIFO is refused at once, not when somebody reads it. */
+static bool open_path(struct exposure_file *f, int create, struct err *err)
 {
     struct stat st;
-    f->fd = open(f->path, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0640);
+    f->fd = open(f->path, O_WRONLY | O_APPEND | O_CLOEXEC | O_NONBLOCK | create, 0640);
     if (f->fd < 0)
         return err_errno(err, "cannot open %s", f->path);
     if (fstat(f->fd, &st) != 0 || !S_ISREG(st.st_mode)) {
@@ -24,14 +26,39 @@ static bool open_file(struct exposure_file *f, struct err *err)
     return true;
 }
 
-bool exposure_file_open(struct exposure_file *f, const char *path, uint64_t max_bytes, unsigned keep, struct err *err)
+static bool open_file(struct exposure_file *f, struct err *err)
 {
-    *f = (struct exposure_file){.fd = -1, .max_bytes = max_bytes, .keep = keep};
+    return open_path(f, O_CREAT, err);
+}
+
+static bool set_path(struct exposure_file *f, const char *path, struct err *err)
+{
     size_t n = strlen(path);
     if (n + SUFFIX_MAX >= sizeof(f->path))
         return err_set(err, ERR_ARG, "a path of %zu bytes is too long", n);
     memcpy(f->path, path, n + 1);
-    return open_file(f, err);
+    return true;
+}
+
+bool exposure_file_open(struct exposure_file *f, const char *path, uint64_t max_bytes, unsigned keep, struct err *err)
+{
+    *f = (struct exposure_file){.fd = -1, .max_bytes = max_bytes, .keep = keep};
+    return set_path(f, path, err) && open_file(f, err);
+}
+
+/* One that is not there could be made where its folder may be written. */
+bool exposure_file_check(const char *path, struct err *err)
+{
+    struct exposure_file f = {.fd = -1};
+    if (!set_path(&f, path, err))
+        return false;
+    if (access(path, F_OK) == 0) {
+        bool ok = open_path(&f, 0, err);
+        exposure_file_close(&f);
+        return ok;
+    }
+    const char *dir = dirname(f.path);
+    return faccessat(AT_FDCWD, dir, W_OK | X_OK, AT_EACCESS) == 0 || err_errno(err, "%s cannot be made: folder %s", path, dir);
 }
 
 void exposure_file_close(struct exposure_file *f)

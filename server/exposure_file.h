@@ -19,6 +19,8 @@ struct exposure_file {
 };
 
 bool exposure_file_open(struct exposure_file *f, const char *path, uint64_t max_bytes, unsigned keep, struct err *err);
+/* Could it be opened? Neither made nor changed. */
+bool exposure_file_check(const char *path, struct err *err);
 bool exposure_file_reopen(struct exposure_file *f, struct err *err);
 /* n bytes of whole lines. False: *written bytes of them, whole lines too, are in the file. */
 bool exposure_file_write(struct exposure_file *f, const char *lines, size_t n, size_t *written, struct err *err);

@@ -132,7 +132,8 @@ static int inspect_config(const struct options *o)
     struct err err = {0};
     struct buf out = {0};
     struct config *c = read_config(o, &err);
-    bool ok = c && app_check_config(c, &err) && (!duet_service.check || duet_service.check(c, &err));
+    bool ok = c && app_check_config(c, &err) && (!duet_service.check || duet_service.check(c, &err)) &&
+              (o->dump || app_check_files(c, &duet_service, &err));
     if (!ok)
         fprintf(stderr, "duetd: %s\n", err.msg);
     else if (o->dump)

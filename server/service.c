@@ -8,6 +8,7 @@
 
 #include "server/experiment_report.h"
 #include "server/exposure.h"
+#include "server/exposure_file.h"
 #include "server/guardrail.h"
 #include "server/record.h"
 #include "server/route.h"
@@ -248,6 +249,30 @@ static bool check(const struct config *c, struct err *err)
     return t != NULL;
 }
 
+/* What start reads of the state file, against the configuration. */
+static bool check_state(const struct config *c, struct err *err)
+{
+    bool from_state;
+    struct state *state = state_open(c->state_path, err);
+    struct labels *l = state ? labels_for(state, c, err) : NULL;
+    struct experiment_table *t = l ? table_for(state, c, l, &from_state, err) : NULL;
+    bool ok = t != NULL;
+    experiment_table_unref(t);
+    labels_unref(l);
+    state_free(state);
+    return ok;
+}
+
+static bool check_files(const struct config *c, struct err *err)
+{
+    const char *const key[] = {"exposure.path", "slow_log.path", "record.path"};
+    const char *const path[] = {c->exposure.path, c->slow_log.path, c->record.path};
+    for (int i = 0; i < 3; i++)
+        if (path[i][0] && !exposure_file_check(path[i], err))
+            return err_prefix(err, "%s", key[i]);
+    return check_state(c, err);
+}
+
 static unsigned loops(const struct config *c)
 {
     long cores = sysconf(_SC_NPROCESSORS_ONLN);
@@ -459,6 +484,7 @@ static void stop(struct app *app)
 const struct service duet_service = {
     .routes = routes,
     .check = check,
+    .check_files = check_files,
     .start = start,
     .apply = apply,
     .reopen = reopen,

@@ -95,7 +95,7 @@ struct state *state_open(const char *path, struct err *err)
     if (!fio_exists(path))
         return s;
     if (!(o = json_read_file(path, FILE_MAX, err)) || !read_content(o, &s->now, err)) {
-        err_prefix(err, "state file %s", path);
+        err_prefix(err, "state.path: %s", path);
         goto fail;
     }
     json_decref(o);

@@ -187,7 +187,10 @@ def check_config(work, text):
     path = f"{work}/configmap.yaml"
     with open(path, "w", encoding="utf-8") as f:
         f.write(text)
-    succeeds(DUETD, "--config", path, "--check-config")
+    token = f"{work}/token"  # where the manifests mount it there is none here
+    with open(token, "w", encoding="utf-8") as f:
+        f.write("0123456789abcdef\n")
+    succeeds(DUETD, "--config", path, "--check-config", "--set", f"admin.token_file={token}")
     return yaml.safe_load(text)
 
 

@@ -65,6 +65,34 @@ def what_is_wrong_is_refused(work):
         check(f"{key}, its default: {p.stderr}", p.returncode, 0)
 
 
+def what_cannot_be_read_is_refused(work):
+    """--check-config is content with a file that the start then refuses, says not which key names it, or makes or changes one."""
+    publish(f"{work}/models", "dat", 1, 1)
+    files = {"short": "0123456789abcde\n", "nul": "0123456789\0abcdef", "state": "{", "labels": json.dumps({"format": "duet-state", "format_version": 1, "revision": 1, "models": {}, "labels": {"x": "none"}, "experiments": None}),
+             "fine": "0123456789abcdef\n", "empty": json.dumps({"format": "duet-state", "format_version": 1, "revision": 1, "models": {}, "labels": None, "experiments": None})}
+    for name, text in files.items():
+        with open(f"{work}/{name}", "w", encoding="utf-8") as f:
+            f.write(text)
+    os.makedirs(f"{work}/folder")
+    os.mkfifo(f"{work}/fifo")
+    config = f"{work}/duetd.yaml"
+    with open(config, "w", encoding="utf-8") as f:
+        f.write(f"data: {{port: 0}}\nadmin: {{port: 0}}\nmodels: [{{name: dat, path: {work}/models/dat}}]\n")
+    before = sorted(os.listdir(work))
+    for key, bad, good in (("admin.token_file", ("none", "short", "nul", "folder"), ("fine",)), ("state.path", ("state", "labels", "folder"), ("none", "empty")),
+                           *((f"{log}.path", ("folder", "none/x", "fifo"), ("new", "fine")) for log in ("exposure", "slow_log", "record"))):
+        for name in (*bad, *good):
+            settings = ("--config", config, "--set", f"{key}={work}/{name}")
+            p = subprocess.run([os.path.join(BIN, "duetd"), *settings, "--check-config"], capture_output=True, text=True, timeout=60)
+            check(f"{key}={name}: {p.stdout}{p.stderr}", (p.returncode, key in p.stderr), (1, True) if name in bad else (0, False))
+            if name in bad:  # and so says the start
+                p = subprocess.run([os.path.join(BIN, "duetd"), *settings], capture_output=True, text=True, timeout=60)
+                check(f"{key}={name}, start: {p.stderr}", (p.returncode, key in p.stderr), (1, True))
+    check("files", sorted(os.listdir(work)), before)
+    with open(f"{work}/fine", encoding="utf-8") as f:
+        check("a file that was there", f.read(), files["fine"])
+
+
 shown = set()
 
 
@@ -216,4 +244,4 @@ def what_is_said_has_an_effect(work):
 
 
 if __name__ == "__main__":
-    run([what_is_wrong_is_refused, what_is_said_has_an_effect])
+    run([what_is_wrong_is_refused, what_cannot_be_read_is_refused, what_is_said_has_an_effect])
