@@ -31,19 +31,30 @@ size_t hnsw_compact_row(size_t n, unsigned width)
     return ((size_t)width * bits_for(n) + 7) / 8;
 }
 
-static bool planes_new(struct planes *p, size_t n, size_t dim)
+/* The next `bytes` of c->block, on a cache line of their own; of a block that is not there yet only how far they go. */
+static void *place(struct compact *c, size_t *at, size_t bytes)
 {
-    p->hi = hnsw_mem_block(n * dim + COMPACT_PAST, 1);
-    p->lo = hnsw_mem_block(n * dim, 1);
-    if (p->hi)
-        memset(p->hi + n * dim, 0, COMPACT_PAST);
-    return p->hi && p->lo;
+    void *p = c->block ? c->block + *at : NULL;
+    *at += (bytes + HNSW_ALIGN - 1) / HNSW_ALIGN * HNSW_ALIGN;
+    return p;
 }
 
-static void planes_free(struct planes *p)
+/* All that a walk jumps about in comes first, on huge pages but for the last of it; how long it is. */
+static size_t place_all(struct compact *c, bool wide_labels)
 {
-    free(p->hi);
-    free(p->lo);
+    size_t at = 0;
+    c->code.hi = place(c, &at, c->n * c->dim + COMPACT_PAST);
+    c->link = place(c, &at, c->n * c->row + sizeof(uint64_t));
+    c->seed.hi = place(c, &at, c->n_seed * c->dim + COMPACT_PAST);
+    c->code.lo = place(c, &at, c->n * c->dim);
+    void *label = place(c, &at, c->n * (wide_labels ? sizeof(*c->label64) : sizeof(*c->label32)));
+    c->label64 = wide_labels ? label : NULL;
+    c->label32 = wide_labels ? NULL : label;
+    c->seed.lo = place(c, &at, c->n_seed * c->dim);
+    c->mid = place(c, &at, c->dim * sizeof(*c->mid));
+    c->step = place(c, &at, c->dim * sizeof(*c->step));
+    c->by_label = place(c, &at, c->n * sizeof(*c->by_label));
+    return at;
 }
 
 struct compact *hnsw_compact_new(size_t n, size_t dim, unsigned width, bool wide_labels)
@@ -59,46 +70,31 @@ struct compact *hnsw_compact_new(size_t n, size_t dim, unsigned width, bool wide
     c->seed_step = (n + SEEDS_MAX - 1) / SEEDS_MAX;
     c->seed_step = c->seed_step < SEED_STEP_MIN ? SEED_STEP_MIN : c->seed_step;
     c->n_seed = (n + c->seed_step - 1) / c->seed_step;
-    c->mid = hnsw_mem_new(dim, sizeof(*c->mid));
-    c->step = hnsw_mem_new(dim, sizeof(*c->step));
-    bool codes = planes_new(&c->code, n, dim) && planes_new(&c->seed, c->n_seed, dim);
-    c->link = hnsw_mem_block(n * c->row + sizeof(uint64_t), 1);
-    c->by_label = hnsw_mem_block(n, sizeof(*c->by_label));
-    if (wide_labels)
-        c->label64 = hnsw_mem_block(n, sizeof(*c->label64));
-    else
-        c->label32 = hnsw_mem_block(n, sizeof(*c->label32));
-    if (codes && c->mid && c->step && c->link && c->by_label && (c->label32 || c->label64)) {
-        memset(c->link + n * c->row, 0, sizeof(uint64_t));
-        return c;
+    c->bytes = place_all(c, wide_labels);
+    if (!(c->block = hnsw_mem_block(c->bytes, 1))) {
+        free(c);
+        return NULL;
     }
-    hnsw_compact_free(c);
-    return NULL;
+    place_all(c, wide_labels);
+    memset(c->mid, 0, dim * sizeof(*c->mid));
+    memset(c->step, 0, dim * sizeof(*c->step));
+    memset(c->code.hi + n * dim, 0, COMPACT_PAST);
+    memset(c->seed.hi + c->n_seed * dim, 0, COMPACT_PAST);
+    memset(c->link + n * c->row, 0, sizeof(uint64_t));
+    return c;
 }
 
 void hnsw_compact_free(struct compact *c)
 {
     if (!c)
         return;
-    free(c->mid);
-    free(c->step);
-    planes_free(&c->code);
-    planes_free(&c->seed);
-    free(c->link);
-    free(c->label32);
-    free(c->label64);
-    free(c->by_label);
+    free(c->block);
     free(c);
 }
 
 size_t hnsw_compact_bytes(const struct compact *c)
 {
-    if (!c)
-        return 0;
-    size_t by_element = 2 * c->dim + c->row + sizeof(*c->by_label) +
-                        (c->label32 ? sizeof(*c->label32) : sizeof(*c->label64));
-    return sizeof(*c) + c->n * by_element + 2 * c->n_seed * c->dim + 2 * c->dim * sizeof(float) + 2 * COMPACT_PAST +
-           sizeof(uint64_t);
+    return c ? sizeof(*c) + c->bytes : 0;
 }
 
 /* The greatest length and distance from `mid`, by upper bytes and half a step more in every dimension, so no vector has more. The

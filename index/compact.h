@@ -38,6 +38,8 @@ struct scored {
 struct compact {
     size_t n, dim, row;
     unsigned width, bits;   // links of an element; bits of a link
+    unsigned char *block;   // [bytes] what the pointers below point into
+    size_t bytes;
     float *mid, *step;      // [dim]
     struct planes code;     // [n][dim]; behind hi COMPACT_PAST bytes more, so that kernels may read past the end
     unsigned char *link;    // [n][row], and 8 bytes to read past the end
