@@ -21,6 +21,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include "index/bins.h"
 #include "index/hnsw.h"
 #include "index/metric.h"
 
@@ -52,15 +53,34 @@ struct compact {
     bool coarse;            // walks go by upper bytes
 };
 
-/* compact_hop.c: what a walk by upper bytes does at each element. Sums are the same of all kernels; `fresh` of AVX-512 looks up sixteen ids at a
- * time, so where two share a place of `seen` it may spare a score that the others repeat. Candidates are the same. */
+/* A cache of the ids that a walk met: direct-mapped, so it forgets. `walk` differs from one walk to the next in the bits above those of an
+ * id, so that what earlier walks left is none of this one's. */
+struct seen {
+    uint32_t *tag; // [mask + 1] id | walk
+    uint32_t mask, walk;
+    unsigned bits; // of an id
+    size_t room;
+};
+
+/* From a sum of products to a bin (bins.h): what the score lacks to the best there could be, top - scale * sum, by steps of 1 / 512 in each
+ * power of two; `first` is that of bin 0. */
+struct lack {
+    float top, scale;
+    int32_t first;
+};
+
+/* compact_hop.c: what a walk by upper bytes does at each element. Sums and bins are the same of all kernels; `fresh` of AVX-512 looks up
+ * sixteen ids at a time, so where two share a place of `seen` it may spare a score that the others repeat. Candidates are the same. */
 struct compact_hop {
-    /* Links of `id` that are not in `seen`, a direct-mapped cache of mask + 1 ids (it may have forgotten one, but never claims one that
-     * it was not given), which they enter; into out, which has room for HOP_ROOM. Returns how many; a row of zeros follows them. */
-    size_t (*fresh)(const struct compact *c, uint32_t id, uint32_t *seen, uint32_t mask, uint32_t *out);
+    /* Links of `id` that are not in `seen`, which never claims one that it was not given, and which they enter; into out, which has room
+     * for HOP_ROOM. Returns how many; a row of zeros follows them. */
+    size_t (*fresh)(const struct compact *c, uint32_t id, const struct seen *seen, uint32_t *out);
     /* sum[i], i < n: products of q and the bytes of row id[i]. q has zeros up to a multiple of COMPACT_PAST. Ids up to the next multiple
      * of 8 are read, and sums written. */
     void (*sums)(const uint8_t *hi, size_t dim, const uint32_t *id, size_t n, const int8_t *q, int32_t *sum);
+    /* Those of the n ids whose bin is `last` at most, in their order, to the front of id, and their bins into bin, both of which have room
+     * for 16 more; how many. */
+    size_t (*near)(const struct lack *l, const int32_t *sum, size_t n, uint32_t last, uint32_t *id, uint32_t *bin);
 };
 
 // compact.c
@@ -82,6 +102,10 @@ void hnsw_compact_query(const struct hnsw *h, const float *q, float *out); // [d
 struct scored hnsw_compact_start(const struct hnsw *h, const float *q, struct hnsw_ws *ws); // cut: of a score that nothing has, -INFINITY
 void hnsw_compact_walk(const struct hnsw *h, const float *q, struct scored from, size_t ef, struct hnsw_ws *ws);
 
+// seen.c
+bool hnsw_seen_begin(struct seen *s, size_t n, unsigned bits); // a new walk, n a power of two; false: out of memory
+void hnsw_seen_fini(struct seen *s);
+
 // compact_walk.c: the walk by upper bytes; the best, scored by whole codes, into ws->pool, best first
 float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code); // of a prepared query, [dim + COMPACT_PAST]; their scale
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);
@@ -101,6 +125,23 @@ static inline uint64_t compact_label(const struct compact *c, uint32_t id)
 static inline uint32_t compact_none(const struct compact *c)
 {
     return (uint32_t)(((uint64_t)1 << c->bits) - 1);
+}
+
+#define LACK_SHIFT 14 // a float without its lowest 14 bits: 512 steps in each power of two
+
+static inline int32_t lack_bits(float x) // not negative
+{
+    int32_t i;
+    memcpy(&i, &x, sizeof(i));
+    return i >> LACK_SHIFT;
+}
+
+static inline uint32_t compact_bin(const struct lack *l, int32_t sum)
+{
+    float product = l->scale * (float)sum, lack = l->top - product;
+    int32_t bin = lack_bits(lack > 0 ? lack : 0) - l->first;
+    bin = bin > 0 ? bin : 0;
+    return (uint32_t)(bin < N_BINS ? bin : N_BINS - 1);
 }
 
 /* All links of an element, compact_none() after the end, into out [width]; how many there are. */

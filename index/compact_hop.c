@@ -4,15 +4,15 @@
 
 #include "index/hnsw_priv.h"
 
-static size_t fresh_plain(const struct compact *c, uint32_t id, uint32_t *seen, uint32_t mask, uint32_t *out)
+static size_t fresh_plain(const struct compact *c, uint32_t id, const struct seen *seen, uint32_t *out)
 {
     size_t n = 0;
     unsigned all = compact_links(c, id, out);
     for (unsigned i = 0; i < all; i++) {
-        uint32_t to = out[i], *slot = &seen[to & mask];
+        uint32_t to = out[i], tag = to | seen->walk, *slot = &seen->tag[to & seen->mask];
         out[n] = to;
-        n += *slot != to;
-        *slot = to;
+        n += *slot != tag;
+        *slot = tag;
     }
     memset(out + n, 0, 8 * sizeof(*out));
     return n;
@@ -28,7 +28,21 @@ static void sums_plain(const uint8_t *hi, size_t dim, const uint32_t *id, size_t
     }
 }
 
-const struct compact_hop hnsw_compact_hop_plain = {fresh_plain, sums_plain};
+static size_t near_plain(const struct lack *l, const int32_t *sum, size_t n, uint32_t last, uint32_t *id, uint32_t *bin)
+{
+    uint32_t all[HOP_ROOM];
+    size_t found = 0;
+    for (size_t i = 0; i < n; i++)
+        all[i] = compact_bin(l, sum[i]);
+    for (size_t i = 0; i < n; i++) {
+        id[found] = id[i];
+        bin[found] = all[i];
+        found += all[i] <= last;
+    }
+    return found;
+}
+
+const struct compact_hop hnsw_compact_hop_plain = {fresh_plain, sums_plain, near_plain};
 
 #if defined(__x86_64__)
 #include <immintrin.h>
@@ -116,26 +130,32 @@ VNNI static void sums_vnni(const uint8_t *hi, size_t dim, const uint32_t *id, si
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wsign-conversion"
 
-/* 16 links a step: the words in which they begin, shifted each by its bits. Such a word holds a link of up to 25 bits. */
-VNNI static size_t fresh_vnni(const struct compact *c, uint32_t id, uint32_t *seen, uint32_t mask, uint32_t *out)
+/* 16 links a step, two bytes of the row for each bit of a link: of link i the three half words from bit 16 w on that hold all of it. */
+VNNI static size_t fresh_vnni(const struct compact *c, uint32_t id, const struct seen *seen, uint32_t *out)
 {
-    if (c->bits > 25)
-        return fresh_plain(c, id, seen, mask, out);
     const unsigned char *row = c->link + (size_t)id * c->row;
     const __m512i lane = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
-    __m512i bit = _mm512_mullo_epi32(lane, _mm512_set1_epi32((int)c->bits));
-    __m512i byte = _mm512_srli_epi32(bit, 3), shift = _mm512_and_si512(bit, _mm512_set1_epi32(7));
-    __m512i none = _mm512_set1_epi32((int)compact_none(c)), some = _mm512_set1_epi32((int)mask);
+    const __m512i twice = _mm512_set1_epi32(0x10001);
+    __m512i bit = _mm512_mullo_epi32(lane, _mm512_set1_epi32((int)c->bits)), w = _mm512_mullo_epi32(_mm512_srli_epi32(bit, 4), twice);
+    __m512i low = _mm512_add_epi32(w, _mm512_set1_epi32(0x10000)), high = _mm512_add_epi32(low, twice);
+    __m512i down = _mm512_and_si512(bit, _mm512_set1_epi32(15)), up = _mm512_sub_epi32(_mm512_set1_epi32(16), down);
+    __m512i none = _mm512_set1_epi32((int)compact_none(c)), some = _mm512_set1_epi32((int)seen->mask);
+    __m512i walk = _mm512_set1_epi32((int)seen->walk);
+    __mmask64 bytes = UINT64_MAX >> (64 - 2 * c->bits);
     size_t n = 0;
     for (unsigned left = c->width; left > 0; left -= left < 16 ? left : 16, row += 2 * c->bits) {
         __mmask16 ok = (__mmask16)(left < 16 ? (1u << left) - 1 : 0xffffu);
-        __m512i to = _mm512_mask_i32gather_epi32(none, ok, byte, row, 1);
-        to = _mm512_and_si512(_mm512_srlv_epi32(to, shift), none);
+        if (left < 16)
+            bytes = UINT64_MAX >> (64 - (left * c->bits + 7) / 8);
+        __m512i in = _mm512_maskz_loadu_epi8(bytes, row);
+        __m512i to = _mm512_srlv_epi32(_mm512_permutexvar_epi16(low, in), down);
+        to = _mm512_or_si512(to, _mm512_sllv_epi32(_mm512_permutexvar_epi16(high, in), up));
+        to = _mm512_and_si512(to, none);
         ok = _mm512_mask_cmpneq_epi32_mask(ok, to, none);
-        __m512i slot = _mm512_and_si512(to, some);
-        __m512i known = _mm512_mask_i32gather_epi32(none, ok, slot, seen, 4);
-        ok = _mm512_mask_cmpneq_epi32_mask(ok, known, to);
-        _mm512_mask_i32scatter_epi32(seen, ok, slot, to, 4);
+        __m512i slot = _mm512_and_si512(to, some), tag = _mm512_or_si512(to, walk);
+        __m512i known = _mm512_mask_i32gather_epi32(none, ok, slot, seen->tag, 4);
+        ok = _mm512_mask_cmpneq_epi32_mask(ok, known, tag);
+        _mm512_mask_i32scatter_epi32(seen->tag, ok, slot, tag, 4);
         _mm512_storeu_si512(out + n, _mm512_maskz_compress_epi32(ok, to));
         n += (unsigned)__builtin_popcount(ok);
     }
@@ -145,8 +165,29 @@ VNNI static size_t fresh_vnni(const struct compact *c, uint32_t id, uint32_t *se
 
 #pragma GCC diagnostic pop
 
-static const struct compact_hop hop_sse = {fresh_plain, sums_sse}, hop_avx2 = {fresh_plain, sums_avx2},
-                                hop_vnni = {fresh_vnni, sums_vnni};
+/* The product is rounded before it is taken off, as compact_bin does it: not left to the compiler, which has one instruction for both. */
+VNNI static size_t near_vnni(const struct lack *l, const int32_t *sum, size_t n, uint32_t last, uint32_t *id, uint32_t *bin)
+{
+    const __m512 top = _mm512_set1_ps(l->top), scale = _mm512_set1_ps(l->scale);
+    const __m512i first = _mm512_set1_epi32(l->first), most = _mm512_set1_epi32(N_BINS - 1), cut = _mm512_set1_epi32((int)last);
+    size_t found = 0;
+    for (size_t i = 0; i < n; i += 16) {
+        __mmask16 ok = (__mmask16)(n - i < 16 ? (1u << (n - i)) - 1 : 0xffffu);
+        __m512 product = _mm512_mul_round_ps(_mm512_cvtepi32_ps(_mm512_loadu_si512(sum + i)), scale, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+        __m512 lack = _mm512_max_ps(_mm512_sub_ps(top, product), _mm512_setzero_ps());
+        __m512i at = _mm512_sub_epi32(_mm512_srli_epi32(_mm512_castps_si512(lack), LACK_SHIFT), first);
+        at = _mm512_min_epi32(_mm512_max_epi32(at, _mm512_setzero_si512()), most);
+        ok = _mm512_mask_cmple_epi32_mask(ok, at, cut);
+        __m512i ids = _mm512_loadu_si512(id + i);
+        _mm512_storeu_si512(id + found, _mm512_maskz_compress_epi32(ok, ids));
+        _mm512_storeu_si512(bin + found, _mm512_maskz_compress_epi32(ok, at));
+        found += (unsigned)__builtin_popcount(ok);
+    }
+    return found;
+}
+
+static const struct compact_hop hop_sse = {fresh_plain, sums_sse, near_plain}, hop_avx2 = {fresh_plain, sums_avx2, near_plain},
+                                hop_vnni = {fresh_vnni, sums_vnni, near_vnni};
 
 const struct compact_hop *hnsw_compact_hop_get(void)
 {

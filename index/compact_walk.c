@@ -4,7 +4,7 @@
  * - Candidates are kept in bins (bins.h), not sorted.
  * - There is no table of visited elements. `seen`, some KB in the first-level cache, spares most of the scores of what was met before; the
  *   others end in the bin where the element is already.
- * - Three hops are under way: one is scored while the vectors of the next come from memory, and the links of those after it.
+ * - Five hops are under way: one is scored while the vectors of the next come from memory, and the links of those after it.
  * - Somewhat more than k are kept even where ef does not, so that the bytes' errors cost no recall; those are scored by
  *   whole codes at the end. */
 #include <math.h>
@@ -13,8 +13,9 @@
 
 #include "index/hnsw_priv.h"
 
-#define IN_FLIGHT 3      // candidates whose links were asked for and not read yet
-#define SHIFT 14         // a float without its lowest 14 bits: 512 steps in each power of two
+#define IN_FLIGHT 4    // candidates whose links were asked for and not read yet
+#define SEEN_MIN 4096  // ids that are remembered as met
+#define SEEN_MAX 65536
 
 struct hop {
     uint32_t id[HOP_ROOM]; // neighbours not seen before
@@ -25,28 +26,11 @@ struct walk {
     const struct compact *c;
     const struct compact_hop *kernel;
     const int8_t *q;
-    float top, scale; // what a score lacks to the best there could be: top - scale * sum
-    int32_t first;    // bits of the lack that is bin 0
-    uint32_t *seen, mask;
+    struct lack lack;
+    struct seen *seen;
     struct bins *bins;
     struct limit *limit;
 };
-
-static inline int32_t float_bits(float x) // not negative
-{
-    int32_t i;
-    memcpy(&i, &x, sizeof(i));
-    return i >> SHIFT;
-}
-
-/* Bins are as wide as what the score lacks to the best there could be, over 512: for unit vectors, the squared distance. */
-static inline int32_t bin_of(const struct walk *w, int32_t sum)
-{
-    float lack = w->top - w->scale * (float)sum;
-    int32_t bin = float_bits(lack > 0 ? lack : 0) - w->first;
-    bin = bin > 0 ? bin : 0;
-    return bin < N_BINS ? bin : N_BINS - 1;
-}
 
 float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code)
 {
@@ -68,7 +52,7 @@ static void begin_query(struct walk *w, const float *q, int8_t *code)
     const struct compact *c = w->c;
     double norm2 = 0, mid = (double)q[c->dim], score = mid, common = mid;
     long sum = 0;
-    w->scale = hnsw_compact_codes(c, q, code);
+    w->lack.scale = hnsw_compact_codes(c, q, code);
     for (size_t j = 0; j < c->dim; j++) {
         double x = c->step[j] > 0 ? (double)q[j] / (double)c->step[j] : 0;
         sum += code[j];
@@ -79,9 +63,9 @@ static void begin_query(struct walk *w, const float *q, int8_t *code)
     w->q = code;
     double by_radius = sqrt(norm2) * (double)c->radius, by_top = sqrt(norm2) * (double)c->top;
     double best = fmin(mid + by_radius, common + by_top), least = fmax(mid - by_radius, common - by_top);
-    w->top = (float)(best - score + (double)w->scale * 128 * (double)sum);
-    int32_t worst = float_bits((float)fmax(best - least, 0));
-    w->first = worst > N_BINS ? worst - N_BINS : 0;
+    w->lack.top = (float)(best - score + (double)w->lack.scale * 128 * (double)sum);
+    int32_t worst = lack_bits((float)fmax(best - least, 0));
+    w->lack.first = worst > N_BINS ? worst - N_BINS : 0;
 }
 
 static void ask_for_links(const struct compact *c, uint32_t id)
@@ -95,7 +79,7 @@ static void ask_for_links(const struct compact *c, uint32_t id)
 static void read_hop(struct walk *w, uint32_t id, struct hop *hop)
 {
     const struct compact *c = w->c;
-    size_t n = w->kernel->fresh(c, id, w->seen, w->mask, hop->id);
+    size_t n = w->kernel->fresh(c, id, w->seen, hop->id);
     hop->n = limit_take(w->limit, n);
     for (size_t i = 0; i < hop->n; i++) {
         const uint8_t *row = c->code.hi + (size_t)hop->id[i] * c->dim;
@@ -105,22 +89,15 @@ static void read_hop(struct walk *w, uint32_t id, struct hop *hop)
     }
 }
 
-static void score_hop(struct walk *w, const struct hop *hop)
+static void score_hop(struct walk *w, struct hop *hop)
 {
     int32_t sum[HOP_ROOM];
-    int32_t bin[HOP_ROOM], last = (int32_t)w->bins->keep.last;
-    uint32_t in[HOP_ROOM];
-    size_t n = 0;
+    uint32_t bin[HOP_ROOM];
     w->kernel->sums(w->c->code.hi, w->c->dim, hop->id, hop->n, w->q, sum);
-    for (size_t i = 0; i < hop->n; i++)
-        bin[i] = bin_of(w, sum[i]);
-    for (size_t i = 0; i < hop->n; i++) {
-        in[n] = (uint32_t)i;
-        n += bin[i] <= last;
-    }
+    size_t n = w->kernel->near(&w->lack, sum, hop->n, w->bins->keep.last, hop->id, bin);
     for (size_t i = 0; i < n; i++)
-        if ((uint32_t)bin[in[i]] <= w->bins->keep.last)
-            bins_put(w->bins, (uint32_t)bin[in[i]], hop->id[in[i]]);
+        if (bin[i] <= w->bins->keep.last)
+            bins_put(w->bins, bin[i], hop->id[i]);
 }
 
 /* Begin with the best of the elements spread over the numbers, by their upper bytes. */
@@ -144,30 +121,30 @@ static void begin_with_seed(struct walk *w)
     if (most == INT32_MIN) // cut before
         return;
     uint32_t id = (uint32_t)(best * c->seed_step);
-    w->seen[id & w->mask] = id;
-    bins_put(w->bins, (uint32_t)bin_of(w, most), id);
+    w->seen->tag[id & w->seen->mask] = id | w->seen->walk;
+    bins_put(w->bins, compact_bin(&w->lack, most), id);
 }
 
 static void walk_links(struct walk *w)
 {
-    struct hop hop[2];
+    struct hop hop[2]; // the one whose vectors were asked for, and the one before it
     uint32_t flying[IN_FLIGHT];
     size_t n = 0, now = 0;
-    hop[0].n = hop[1].n = 0;
+    hop[now].n = 0;
     for (;; now ^= 1) {
+        struct hop *next = &hop[now ^ 1];
         while (n < IN_FLIGHT && !w->limit->cut && bins_take(w->bins, &flying[n]))
             ask_for_links(w->c, flying[n++]);
         if (n == 0 && hop[now].n == 0)
             return;
-        hop[now ^ 1].n = 0;
+        next->n = 0;
         if (n > 0) {
-            read_hop(w, flying[0], &hop[now ^ 1]);
+            read_hop(w, flying[0], next);
             n--;
             for (size_t i = 0; i < n; i++)
                 flying[i] = flying[i + 1];
         }
         score_hop(w, &hop[now]);
-        hop[now].n = 0;
     }
 }
 
@@ -207,23 +184,22 @@ static void rescore(const struct hnsw *h, const float *q, size_t n, struct hnsw_
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef)
 {
     size_t keep = hnsw_fast_keep(k, ef);
-    ws->n_seen = 4096;
-    while (ws->n_seen < 64 * ef && ws->n_seen < 65536)
-        ws->n_seen *= 2;
+    size_t n_seen = SEEN_MIN;
+    while (n_seen < 64 * ef && n_seen < SEEN_MAX)
+        n_seen *= 2;
     return hnsw_pool_fit(&ws->pool, keep) && hnsw_bins_fit(&ws->bins, keep) &&
            hnsw_grow_array((void **)&ws->best_id, &ws->best_id_cap, keep, sizeof(*ws->best_id)) &&
-           hnsw_grow_array((void **)&ws->seen, &ws->seen_cap, ws->n_seen, sizeof(*ws->seen)) &&
+           hnsw_seen_begin(&ws->met, n_seen, c->bits) &&
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, c->dim + COMPACT_PAST, 1);
 }
 
 void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws)
 {
-    struct walk w = {.c = h->compact, .kernel = hnsw_compact_hop_get(), .seen = ws->seen, .mask = (uint32_t)ws->n_seen - 1};
+    struct walk w = {.c = h->compact, .kernel = hnsw_compact_hop_get(), .seen = &ws->met};
     w.bins = &ws->bins;
     w.limit = &ws->limit;
     begin_query(&w, q, ws->code);
     hnsw_bins_begin(w.bins, hnsw_fast_keep(k, ef), ef);
-    memset(w.seen, 0xff, ws->n_seen * sizeof(*w.seen));
     begin_with_seed(&w);
     walk_links(&w);
     rescore(h, q, hnsw_fast_rescored(k), ws);

@@ -88,6 +88,7 @@ struct hnsw_ws {
     size_t n_seen, seen_cap;
     size_t rescored; // of this search, see struct hnsw_report
     struct bins bins; // compact_walk.c
+    struct seen met;
     uint32_t *best_id;
     size_t best_id_cap;
     int8_t *code; // the query's

@@ -29,6 +29,7 @@ void hnsw_ws_free(struct hnsw_ws *ws)
     for (size_t i = 0; i < SCAN_GROUP; i++)
         hnsw_scan_room_fini(&ws->scan[i]);
     free(ws->seen);
+    hnsw_seen_fini(&ws->met);
     free(ws->code);
     free(ws);
 }

@@ -350,7 +350,9 @@ static void every_hop_is_plain_c(void **state)
         for (unsigned width = 4; width <= 70; width += 6) {
             uint64_t s = dim + width;
             struct compact c = {.n = ROWS, .dim = dim, .width = width, .bits = 6 + (unsigned)(dim % 25)};
-            uint32_t seen[2][SEEN], id[2][HOP_ROOM];
+            uint32_t tag[2][SEEN], id[2][HOP_ROOM], bin[2][HOP_ROOM];
+            const struct seen seen[2] = {{tag[0], SEEN - 1, (uint32_t)1 << c.bits, c.bits, SEEN},
+                                         {tag[1], SEEN - 1, (uint32_t)1 << c.bits, c.bits, SEEN}};
             int32_t sum[2][HOP_ROOM];
             int8_t q[96] = {0};
             c.row = ((size_t)width * c.bits + 7) / 8;
@@ -370,15 +372,22 @@ static void every_hop_is_plain_c(void **state)
             for (size_t x = 0; x < 3; x++) {
                 if (!hnsw_force_kernel(kernel[x]))
                     continue;
-                for (uint32_t i = 0; i < SEEN; i++)
-                    seen[0][i] = seen[1][i] = i % 3 == 0 ? i : NO_ID;
-                size_t n = hnsw_compact_hop_plain.fresh(&c, 0, seen[0], SEEN - 1, id[0]);
-                assert_int_equal(hnsw_compact_hop_get()->fresh(&c, 0, seen[1], SEEN - 1, id[1]), n);
+                for (uint32_t i = 0; i < SEEN; i++) // of this walk, of one before it, none
+                    tag[0][i] = tag[1][i] = i % 3 == 0 ? i | seen[0].walk : i % 3 == 1 ? i : NO_ID;
+                size_t n = hnsw_compact_hop_plain.fresh(&c, 0, &seen[0], id[0]);
+                assert_true(used < 3 || n > 0);
+                assert_int_equal(hnsw_compact_hop_get()->fresh(&c, 0, &seen[1], id[1]), n);
                 assert_memory_equal(id[0], id[1], (n + 8) * sizeof(uint32_t));
-                assert_memory_equal(seen[0], seen[1], sizeof(seen[0]));
+                assert_memory_equal(tag[0], tag[1], sizeof(tag[0]));
                 hnsw_compact_hop_plain.sums(c.code.hi, dim, id[0], n, q, sum[0]);
                 hnsw_compact_hop_get()->sums(c.code.hi, dim, id[1], n, q, sum[1]);
                 assert_memory_equal(sum[0], sum[1], n * sizeof(int32_t));
+                const struct lack lack = {.top = 2, .scale = 1e-5f, .first = (int32_t)(rnd(&s) % 70000)};
+                uint32_t last = (uint32_t)(rnd(&s) % N_BINS);
+                size_t found = hnsw_compact_hop_plain.near(&lack, sum[0], n, last, id[0], bin[0]);
+                assert_int_equal(hnsw_compact_hop_get()->near(&lack, sum[1], n, last, id[1], bin[1]), found);
+                assert_memory_equal(id[0], id[1], found * sizeof(uint32_t));
+                assert_memory_equal(bin[0], bin[1], found * sizeof(uint32_t));
             }
             free(c.link);
             free(c.code.hi);
@@ -504,7 +513,7 @@ static void what_comes_again_stays_once(void **state)
     bool seen[N] = {false};
     compact(h);
     assert_true(hnsw_ws_fit(ws, 0, 2 * K, 32) && hnsw_compact_ws_fit(ws, h->compact, K, 2 * K));
-    ws->n_seen = 1;
+    assert_true(hnsw_seen_begin(&ws->met, 1, h->compact->bits));
     hnsw_compact_coarse(h, hnsw_prepared_query(h, v, ws), K, 2 * K, ws);
     assert_true(ws->pool.n > 0);
     for (size_t i = 0; i < ws->pool.n; i++) {
