@@ -97,6 +97,8 @@ int cmd_publish(int argc, char **argv)
         {"calibrate", OPT_UINT, &calibrate, "N",
          "users that recall over ef is measured with, in both layouts of the index; 0 = not, and no target_recall", 0,
          1e6},
+        {"no-compact-index", OPT_FLAG, &p.no_compact, NULL,
+         "leave out the index in the compact layout: a quarter smaller, but every load makes that layout anew", 0, 0},
         {"probes", OPT_UINT, &probes, "N", "users kept as probes", 1, 65536},
         {"seed", OPT_UINT, &seed, "N", "of index and probes", 0, 9.2e18},
         {"threads", OPT_UINT, &threads, "N", "of the index build; with 1 the same input gives the same graph", 1, 1024},

@@ -17,7 +17,7 @@ static bool verify(const char *path, bool shared)
 {
     struct err err = {0};
     char dir[PATH_MAX];
-    const struct bundle_load_params p = {.mode = shared ? BUNDLE_SHARED : BUNDLE_PRIVATE};
+    const struct bundle_load_params p = {.mode = shared ? BUNDLE_SHARED : BUNDLE_PRIVATE, .all_files = true};
     struct bundle *b = bundle_path(path, dir, &err) ? bundle_load(dir, &p, &err) : NULL;
     if (!b) {
         cmd_fail("verify", &err);

@@ -17,28 +17,16 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
-#include "core/manifest.h"
+#include "core/bundle_priv.h"
 #include "core/probes.h"
 #include "core/safetensors.h"
 #include "core/verified.h"
 
 #define RECALL_TOLERANCE 0.01
 
-struct loader {
-    const char *dir;
-    int dirfd;
-    bool map;
-    enum hnsw_layout layout;
-    const struct bundle_load_params *p; // the caller's, or NULL
-    unsigned threads;
-    struct manifest m;
-    struct bundle *b;
-    struct err *err;
-};
-
 static bool take(struct loader *l, enum manifest_file_id id, bool map, struct block *out)
 {
-    return verified_read(l->dirfd, manifest_file_name[id], &l->m.file[id], map && l->map, l->threads, out, l->err);
+    return verified_read(l->dirfd, manifest_file_name[id], &l->m.file[id], map && l->map, l->threads, &l->spare, out, l->err);
 }
 
 // ---------------------------------------------------------------------------------------------- packs of the bundle
@@ -125,41 +113,6 @@ static bool load_items(struct loader *l, struct pack *p, const struct schema *sc
            count_is(l, manifest_file_name[MF_ITEMS], l->b->items->n, l->m.head.n_items);
 }
 
-static bool hnsw_failed(const struct hnsw_err *e, struct err *err)
-{
-    static const enum err_code code[] = {
-        [HNSW_OK] = ERR_FORMAT, [HNSW_NOMEM] = ERR_NOMEM,         [HNSW_IO] = ERR_IO,      [HNSW_FORMAT] = ERR_FORMAT,
-        [HNSW_ARG] = ERR_ARG,   [HNSW_NOT_FOUND] = ERR_NOT_FOUND, [HNSW_FULL] = ERR_FORMAT};
-    return err_set(err, code[e->code], "%s%s%s",
-                   strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : manifest_file_name[MF_INDEX],
-                   strstr(e->msg, manifest_file_name[MF_INDEX]) ? "" : ": ", e->msg);
-}
-
-/* Read by the library itself, once more after the comparison with the manifest, rather than copied out of a block: that
- * would be the largest part of a reload's peak. Should the file change in between, its own checksum and every
- * structural rule still hold, and check_vectors sees to the rest. */
-static bool load_index(struct loader *l)
-{
-    struct hnsw_err e = {0};
-    struct hnsw_stats s;
-    char path[PATH_MAX];
-    const struct bundle_manifest *head = &l->m.head;
-    const char *name = manifest_file_name[MF_INDEX];
-    const struct hnsw_load_opts how = {.threads = l->threads, .shared = l->map};
-    if (!verified_check(l->dirfd, name, &l->m.file[MF_INDEX], l->err) || !fio_join(path, l->dir, name, l->err))
-        return false;
-    struct hnsw *h = l->b->hnsw = hnsw_load_with(path, &how, &e);
-    if (!h)
-        return hnsw_failed(&e, l->err);
-    hnsw_get_stats(h, &s);
-    if (hnsw_dim(h) != head->d || hnsw_get_metric(h) != HNSW_IP)
-        return err_set(l->err, ERR_MISMATCH, "%s: %zu dimensions, metric %s; %s wants %u and ip", name, hnsw_dim(h),
-                       hnsw_metric_name(hnsw_get_metric(h)), MANIFEST_NAME, head->d);
-    if (s.n_removed)
-        return err_set(l->err, ERR_FORMAT, "%s: %zu removed elements, want none", name, s.n_removed);
-    return count_is(l, name, hnsw_count(h), head->n_items);
-}
-
 static bool load_model(struct loader *l, struct schema *schema)
 {
     struct block block;
@@ -170,7 +123,7 @@ static bool load_model(struct loader *l, struct schema *schema)
         return false;
     }
     struct model *m = l->b->model = model_load_serving(block.p, block.n, name, schema, l->err);
-    block_free(&block);
+    l->spare = block;
     if (!m)
         return false;
     if (m->user.d != head->d || m->item.d != head->d)
@@ -194,7 +147,9 @@ static bool load_embeddings(struct loader *l)
     struct block block;
     struct bundle *b = l->b;
     const uint64_t shape[2] = {l->m.head.n_items, l->m.head.d};
-    if (!take(l, MF_EMBEDDINGS, true, &block))
+    bool ok = take(l, MF_EMBEDDINGS, true, &block);
+    block_free(&l->spare); // if it was of no use
+    if (!ok)
         return false;
     b->emb_file = block.p;
     b->emb_bytes = block.n;
@@ -207,21 +162,6 @@ static bool load_embeddings(struct loader *l)
         b->emb = safetensors_view_f32(s, "embeddings", 2, shape, l->err);
     safetensors_close(s);
     return b->emb != NULL;
-}
-
-/* The index carries no fingerprint: its vectors must be the embeddings, bit by bit. */
-static bool check_vectors(struct loader *l)
-{
-    const struct bundle *b = l->b;
-    uint32_t d = l->m.head.d;
-    for (uint32_t i = 0; i < b->items->n; i++) {
-        const float *v = hnsw_vector(b->hnsw, i);
-        if (!v || memcmp(v, b->emb + (size_t)i * d, d * sizeof(*v)) != 0)
-            return err_set(l->err, ERR_MISMATCH, "%s: %s item %u as %s has it; rebuild with `duet publish`",
-                           manifest_file_name[MF_INDEX], v ? "does not hold" : "holds no", i,
-                           manifest_file_name[MF_EMBEDDINGS]);
-    }
-    return true;
 }
 
 static bool load_users(struct loader *l)
@@ -269,26 +209,26 @@ static bool run_probes(struct loader *l)
         return err_prefix(l->err, "%s", manifest_file_name[MF_PROBES]);
     return recall >= h->probe_recall - RECALL_TOLERANCE ||
            err_set(l->err, ERR_FORMAT, "%s: recall@%u of the probes at ef %u is %.4f here, %s promises %.4f",
-                   manifest_file_name[MF_INDEX], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
-}
-
-/* Last of all, when what was read is given back already; the probes then search what requests will. Embeddings that the fast layout
- * cannot hold are searched in the plain one. */
-static bool make_layout(struct loader *l)
-{
-    struct hnsw_err e = {0};
-    bool ok = hnsw_optimize(l->b->hnsw, l->layout, l->threads, &e) || (l->layout == HNSW_FAST && e.code == HNSW_ARG);
-    l->b->layout = hnsw_get_layout(l->b->hnsw);
-    return ok || hnsw_failed(&e, l->err);
+                   manifest_file_name[bundle_index_file(&l->m, l->layout)], h->probe_k, h->probe_ef, recall, MANIFEST_NAME, h->probe_recall);
 }
 
 /* Mapped files: not cut while we were reading their contents. */
 static bool check_sizes(struct loader *l)
 {
     bool ok = true;
-    for (int i = 0; ok && l->map && i < MANIFEST_FILES; i++)
-        ok = verified_size(l->dirfd, manifest_file_name[i], &l->m.file[i], l->err);
+    for (int i = 0; ok && l->map && i < MANIFEST_FILES_MAX; i++)
+        ok = !manifest_has(&l->m, (enum manifest_file_id)i) ||
+             verified_size(l->dirfd, manifest_file_name[i], &l->m.file[i], l->err);
     return ok;
+}
+
+/* The form of the index that the layout does not need must be there in its size, and as it was published where the caller wants to know. */
+static bool check_other_index(struct loader *l)
+{
+    enum manifest_file_id other = bundle_index_file(&l->m, l->layout) == MF_COMPACT ? MF_INDEX : MF_COMPACT;
+    return !manifest_has(&l->m, other) ||
+           (l->p && l->p->all_files ? verified_check : verified_size)(l->dirfd, manifest_file_name[other],
+                                                                      &l->m.file[other], l->err);
 }
 
 // ------------------------------------------------------------------------------------------------------- the whole
@@ -297,7 +237,7 @@ static bool check_sizes(struct loader *l)
 static bool at(const struct loader *l, const char *phase, int n)
 {
     static const enum manifest_file_id order[] = {MF_ITEMS, MF_INDEX, MF_MODEL, MF_EMBEDDINGS, MF_USERS, MF_PROBES};
-    uint64_t done = 0;
+    uint64_t done = n > 1 ? l->m.file[MF_COMPACT].bytes : 0; // the other form of the index
     for (int i = 0; i < n; i++)
         done += l->m.file[order[i]].bytes;
     if (l->p && l->p->progress)
@@ -313,11 +253,11 @@ static bool load_parts(struct loader *l)
         pack_close(p);
         return false;
     }
-    if (!load_items(l, p, schema) || !at(l, "index", 1) || !load_index(l)) {
+    if (!load_items(l, p, schema) || !at(l, "index", 1) || !bundle_load_index(l)) {
         schema_free(schema);
         return false;
     }
-    return at(l, "model", 2) && load_model(l, schema) && at(l, "embeddings", 3) && load_embeddings(l) && check_vectors(l) &&
+    return at(l, "model", 2) && load_model(l, schema) && at(l, "embeddings", 3) && load_embeddings(l) && bundle_check_vectors(l) &&
            at(l, "users", 4) && load_users(l) && at(l, "probes", 5) && load_probes(l);
 }
 
@@ -325,7 +265,7 @@ static bool load(struct loader *l, bool placed, bool probe)
 {
     if ((l->dirfd = open(l->dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC)) < 0)
         return err_errno(l->err, "open");
-    if (!manifest_read(l->dir, &l->m, l->err) || !manifest_check_entries(l->dir, l->err) ||
+    if (!manifest_read(l->dir, &l->m, l->err) || !manifest_check_entries(l->dir, &l->m, l->err) ||
         (placed && !manifest_check_place(l->dir, &l->m, l->err)))
         return false;
     if (strcmp(l->m.head.encoder, "tower") != 0 && strcmp(l->m.head.encoder, "stored") != 0)
@@ -333,7 +273,7 @@ static bool load(struct loader *l, bool placed, bool probe)
                        MANIFEST_NAME, l->m.head.encoder);
     l->b->manifest = l->m.head;
     l->b->users_revision = l->m.users_revision;
-    return load_parts(l) && at(l, "layout", 6) && make_layout(l) && check_sizes(l) &&
+    return load_parts(l) && at(l, "layout", 6) && bundle_make_layout(l) && check_other_index(l) && check_sizes(l) &&
            (!probe || (at(l, "verify", 6) && run_probes(l)));
 }
 
@@ -354,6 +294,7 @@ static struct bundle *load_bundle(const char *dir, const struct bundle_load_para
         bundle_free(l.b);
         l.b = NULL;
     }
+    block_free(&l.spare);
     manifest_fini(&l.m);
     if (l.dirfd >= 0)
         close(l.dirfd);
@@ -453,20 +394,24 @@ uint64_t *bundle_versions(const char *model_dir, size_t *n, struct err *err)
     return out;
 }
 
-/* What a layout takes beside the index as it is read, and for a while beside itself (hnsw.h). */
-static uint64_t layout_estimate(const struct manifest *m, enum hnsw_layout layout)
+/* What a layout takes beside the index as it is read, and for a while beside itself (hnsw.h); of files that are not read, less. */
+static int64_t layout_estimate(const struct manifest *m, enum hnsw_layout layout)
 {
     uint64_t code = (m->head.d + 3) / 4 * 4, block = (2 * (uint64_t)m->m + 15) / 16 * 16 * (4 + code);
-    uint64_t n = m->head.n_items, seeds = (n < 8192 ? n + 2 * m->m : 8192) * (4 + code);
+    uint64_t n = m->head.n_items, seeds = (n < 8192 ? n + 2 * m->m : 8192) * (4 + code), more = 0;
+    bool ready = bundle_index_file(m, layout) == MF_COMPACT;
     switch (layout) {
     case HNSW_PLAIN:
         break;
     case HNSW_FAST: // blocks, element numbers, seeds; codes, numbers and queue while blocks are filled
-        return n * ((block + 63) / 64 * 64 + 4) + seeds + n * (code + 9);
-    case HNSW_COMPACT: // codes, links, labels, seeds; numbers, queue and a list to sort labels
-        return n * (2 * (uint64_t)m->head.d + 8 * (uint64_t)m->m + 12) + (n < 1024 ? n : 1024) * 2 * m->head.d + n * 32;
+        more = n * ((block + 63) / 64 * 64 + 4) + seeds + n * (code + 9);
+        break;
+    case HNSW_COMPACT: // codes, links, labels, seeds; numbers, queue and a list to sort labels; from its file: the order of the labels alone
+        more = (n < 1024 ? n : 1024) * 2 * m->head.d + n * 32;
+        more += ready ? 0 : n * (2 * (uint64_t)m->head.d + 8 * (uint64_t)m->m + 12);
+        break;
     }
-    return 0;
+    return (int64_t)more - (int64_t)m->file[ready ? MF_INDEX : MF_COMPACT].bytes;
 }
 
 bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, struct err *err)
@@ -477,7 +422,7 @@ bool bundle_estimate(const char *dir, enum hnsw_layout layout, uint64_t *bytes, 
         // Everything, and the tables that are built at load: up to 16 bytes a row of hash slots, 24 of rankings, groups
         // and short ids; facets are up to 4 times the offsets of the attributes' values, and 16 bytes an item while one
         // is made. The model's file is given back before the layout is made.
-        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + layout_estimate(&m, layout) + 64 * m.head.n_items +
+        *bytes = m.head.n_bytes + m.head.n_bytes / 16 + (uint64_t)layout_estimate(&m, layout) + 64 * m.head.n_items +
                  16 * m.head.n_users + 2 * m.file[MF_ITEMS].bytes;
     }
     manifest_fini(&m);

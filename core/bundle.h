@@ -54,6 +54,7 @@ struct bundle {
 struct bundle_load_params {
     enum bundle_load_mode mode;
     bool skip_probes; // `duet inspect` only
+    bool all_files;   // compare also those with the manifest that the layout does not need
     enum hnsw_layout layout;
     unsigned threads; // that read large files and make the layout; 0 = 1
     /* Called before each part: what comes now, and bytes of the bundle's files that are behind. May be NULL. */

@@ -20,12 +20,12 @@
 #define TAIL_KEY "\"manifest_xxh3\": \""
 #define TAIL_END "\"\n}\n"
 #define TAIL_BYTES (sizeof(TAIL_KEY) - 1 + 32 + sizeof(TAIL_END) - 1)
-#define FILE_BYTES_MAX ((uint64_t)1 << 50) // a sum of seven cannot overflow
+#define FILE_BYTES_MAX ((uint64_t)1 << 50) // a sum of all cannot overflow
 #define ROWS_MAX (UINT32_MAX / 4)          // what a string table holds
 #define EF_MAX 1000000
 
-const char *const manifest_file_name[MANIFEST_FILES] = {
-    "schema.json", "model.safetensors", "items.pack", "items.safetensors", "index.hnsw", "users.pack", "probes.pack"};
+const char *const manifest_file_name[MANIFEST_FILES_MAX] = {"schema.json", "model.safetensors", "items.pack",  "items.safetensors",
+                                                            "index.hnsw",  "users.pack",        "probes.pack", "compact.hnsw"};
 
 // ---------------------------------------------------------------------------------------------------------- names
 
@@ -147,8 +147,10 @@ static bool read_chunks(const json_t *o, struct manifest_file *f, struct err *er
 static bool read_files(const json_t *root, struct manifest *m, struct err *err)
 {
     const json_t *files = json_need_object(root, "files", err);
-    for (int i = 0; files && i < MANIFEST_FILES; i++) {
+    for (int i = 0; files && i < MANIFEST_FILES_MAX; i++) {
         struct manifest_file *f = &m->file[i];
+        if (i >= MANIFEST_FILES && !json_object_get(files, manifest_file_name[i]))
+            continue;
         const json_t *o = json_need_object(files, manifest_file_name[i], err);
         if (!o || !json_need_uint(o, "bytes", FILE_BYTES_MAX, &f->bytes, err) || !need_hash(o, "xxh3", &f->hash, err) ||
             !read_chunks(o, f, err))
@@ -264,9 +266,14 @@ bool manifest_read(const char *dir, struct manifest *m, struct err *err)
     return ok || err_prefix(err, "%s", MANIFEST_NAME);
 }
 
+bool manifest_has(const struct manifest *m, enum manifest_file_id id)
+{
+    return m->file[id].n_chunks > 0;
+}
+
 void manifest_fini(struct manifest *m)
 {
-    for (int i = 0; i < MANIFEST_FILES; i++)
+    for (int i = 0; i < MANIFEST_FILES_MAX; i++)
         free(m->file[i].chunk);
     json_decref(m->metrics);
     *m = (struct manifest){0};
@@ -311,24 +318,24 @@ bool manifest_check_place(const char *dir, const struct manifest *m, struct err 
                    MANIFEST_NAME, m->head.model, want, model, version);
 }
 
-static bool known_entry(const char *name)
+static bool known_entry(const struct manifest *m, const char *name)
 {
     if (name[0] == '.' || strncmp(name, MANIFEST_NAME, sizeof(MANIFEST_NAME) - 1) == 0)
         return name[0] == '.' || name[sizeof(MANIFEST_NAME) - 1] == '\0' || name[sizeof(MANIFEST_NAME) - 1] == '.';
-    for (int i = 0; i < MANIFEST_FILES; i++)
+    for (int i = 0; i < MANIFEST_FILES_MAX; i++)
         if (strcmp(name, manifest_file_name[i]) == 0)
-            return true;
+            return i < MANIFEST_FILES || manifest_has(m, (enum manifest_file_id)i);
     return false;
 }
 
-bool manifest_check_entries(const char *dir, struct err *err)
+bool manifest_check_entries(const char *dir, const struct manifest *m, struct err *err)
 {
     DIR *d = opendir(dir);
     if (!d)
         return err_errno(err, "%s", dir);
     bool ok = true;
     for (struct dirent *e; ok && (e = readdir(d));)
-        if (!known_entry(e->d_name))
+        if (!known_entry(m, e->d_name))
             ok = err_set(err, ERR_FORMAT, "%s: no part of a bundle; remove it", e->d_name);
     closedir(d);
     return ok;
@@ -393,8 +400,9 @@ static json_t *file_json(const struct manifest_file *f, struct err *err)
 static json_t *files_json(const struct manifest *m, struct err *err)
 {
     json_t *files = json_object();
-    for (int i = 0; i < MANIFEST_FILES; i++)
-        if (json_object_set_new(files, manifest_file_name[i], file_json(&m->file[i], err)) != 0) {
+    for (int i = 0; i < MANIFEST_FILES_MAX; i++)
+        if ((i < MANIFEST_FILES || manifest_has(m, (enum manifest_file_id)i)) &&
+            json_object_set_new(files, manifest_file_name[i], file_json(&m->file[i], err)) != 0) {
             json_decref(files);
             return NULL;
         }

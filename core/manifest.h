@@ -16,15 +16,26 @@
 #define MANIFEST_NAME "manifest.json"
 #define MANIFEST_CHUNK ((size_t)1 << 20) // each has a hash of its own
 
-/* The other files of a bundle. */
-enum manifest_file_id { MF_SCHEMA, MF_MODEL, MF_ITEMS, MF_EMBEDDINGS, MF_INDEX, MF_USERS, MF_PROBES, MANIFEST_FILES };
-extern const char *const manifest_file_name[MANIFEST_FILES];
+/* The other files of a bundle: those that each has, then those that it may lack. */
+enum manifest_file_id {
+    MF_SCHEMA,
+    MF_MODEL,
+    MF_ITEMS,
+    MF_EMBEDDINGS,
+    MF_INDEX,
+    MF_USERS,
+    MF_PROBES,
+    MANIFEST_FILES,
+    MF_COMPACT = MANIFEST_FILES,
+    MANIFEST_FILES_MAX
+};
+extern const char *const manifest_file_name[MANIFEST_FILES_MAX];
 
 struct manifest_file {
     uint64_t bytes;
     struct hash128 hash;   // of the whole file
     struct hash128 *chunk; // [n_chunks], owned
-    size_t n_chunks;       // bytes / MANIFEST_CHUNK, rounded up
+    size_t n_chunks;       // bytes / MANIFEST_CHUNK, rounded up; 0: there is no such file
 };
 
 struct manifest {
@@ -34,7 +45,7 @@ struct manifest {
     uint32_t m, ef_construction; // how the graph was built
     uint64_t seed;               // < 2^63
     json_t *metrics;             // object, owned; may be NULL when writing
-    struct manifest_file file[MANIFEST_FILES];
+    struct manifest_file file[MANIFEST_FILES_MAX];
 };
 
 /* Read <dir>/manifest.json: its own hash first, then every member's type and range. A zeroed *m to begin with; manifest_fini
@@ -42,11 +53,12 @@ struct manifest {
 bool manifest_read(const char *dir, struct manifest *m, struct err *err);
 void manifest_fini(struct manifest *m); // accepts zeroed
 
-/* Does the folder's place say the same name and version as the manifest, and does it hold only what a bundle may? */
+/* Does the folder's place say the same name and version as the manifest, and does it hold only what the manifest tells of? */
 bool manifest_check_place(const char *dir, const struct manifest *m, struct err *err);
-bool manifest_check_entries(const char *dir, struct err *err);
+bool manifest_check_entries(const char *dir, const struct manifest *m, struct err *err);
 
 /* Sizes and hashes of <dir>'s file `id` into m->file[id]. */
+bool manifest_has(const struct manifest *m, enum manifest_file_id id);
 bool manifest_hash_file(struct manifest *m, const char *dir, enum manifest_file_id id, struct err *err);
 
 /* fsynced; the folder is not. */

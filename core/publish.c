@@ -112,6 +112,18 @@ static bool build_index(struct job *j)
     return publish_path(j, MF_INDEX, path) && (hnsw_save(j->own_hnsw, path, &e) || publish_hnsw_failed(&e, j->err));
 }
 
+/* Once more in the layout that daemons search, so that no load has to make it. Nothing can be made from `h` afterwards. */
+static bool write_compact(struct job *j, struct hnsw *h)
+{
+    char path[PATH_MAX];
+    struct hnsw_err e = {0};
+    if (j->p->no_compact)
+        return true;
+    bool ok = publish_path(j, MF_COMPACT, path) && ((hnsw_optimize(h, HNSW_COMPACT, j->p->threads, &e) && hnsw_save(h, path, &e)) ||
+                                                    publish_hnsw_failed(&e, j->err));
+    return ok && manifest_hash_file(&j->m, j->staging.dir, MF_COMPACT, j->err);
+}
+
 static bool make_fingerprint(struct job *j, char out[33])
 {
     struct hash128 ids;
@@ -251,10 +263,13 @@ static bool pick_version(const struct job *j, uint64_t *version)
 static bool self_check(struct job *j)
 {
     publish_report(j, "checking", 0);
-    struct bundle *b = bundle_load_unplaced(j->staging.dir, NULL, j->err);
-    if (!b)
-        return err_prefix(j->err, "self-check before publishing");
-    bundle_free(b);
+    for (int compact = 0; compact <= manifest_has(&j->m, MF_COMPACT); compact++) {
+        const struct bundle_load_params how = {.layout = compact ? HNSW_COMPACT : HNSW_PLAIN, .skip_probes = compact};
+        struct bundle *b = bundle_load_unplaced(j->staging.dir, &how, j->err);
+        if (!b)
+            return err_prefix(j->err, "self-check before publishing");
+        bundle_free(b);
+    }
     publish_report(j, "checking", 1);
     return true;
 }
@@ -317,7 +332,7 @@ bool bundle_publish(const struct publish_input *in, const struct publish_params 
     fill_manifest(&j);
     bool ok = begin(&j, version) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
               make_fingerprint(&j, j.m.head.fingerprint) && build_index(&j) && write_items(&j) && write_users(&j) &&
-              publish_probes(&j, p->default_ef) && publish_calibrate(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) &&
+              publish_probes(&j, p->default_ef) && publish_calibrate(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) && write_compact(&j, j.own_hnsw) &&
               finish(&j, version, dir);
     end(&j);
     return ok || err_prefix(j.err, "publishing %s", p->name);
@@ -400,7 +415,7 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         j->item_emb = b->emb;
         ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_users(j) &&
              publish_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) &&
-             publish_calibrate(j, b->hnsw, base.head.target_recall) && finish(j, version, dir);
+             publish_calibrate(j, b->hnsw, base.head.target_recall) && write_compact(j, b->hnsw) && finish(j, version, dir);
     }
     bundle_free(b);
     manifest_fini(&base);

@@ -125,7 +125,18 @@ static bool read_together(int fd, const struct manifest_file *want, char *to, un
     return !atomic_load(&t.failed) && equal(hash128(to, (size_t)want->bytes), want->hash);
 }
 
-bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads,
+/* At least n bytes, less than twice as many: then they are cut to n. */
+static void *take_spare(struct block *spare, size_t n)
+{
+    if (!spare || spare->mapped || n < MEM_MAPPED_MIN || spare->n < n || spare->n / 2 > n)
+        return NULL;
+    void *p = spare->p;
+    mem_block_cut(p, spare->n, n);
+    *spare = (struct block){0};
+    return p;
+}
+
+bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads, struct block *spare,
                    struct block *out, struct err *err)
 {
     *out = (struct block){.n = (size_t)want->bytes, .mapped = map};
@@ -134,7 +145,7 @@ bool verified_read(int dirfd, const char *name, const struct manifest_file *want
     int fd = open_file(dirfd, name, want, err);
     if (fd < 0)
         return false;
-    bool ok = map || (out->p = mem_block(out->n, err)) || err_prefix(err, "%s", name);
+    bool ok = map || (out->p = take_spare(spare, out->n)) || (out->p = mem_block(out->n, err)) || err_prefix(err, "%s", name);
     bool large = !map && threads > 1 && want->n_chunks >= CHUNKS_TOGETHER;
     ok = ok && ((large && read_together(fd, want, out->p, threads)) || read_hashed(fd, name, want, out->p, err));
     if (ok && map) {

@@ -19,9 +19,10 @@ struct block {
 };
 
 /* File `name` of the folder `dirfd`; a link, another size or another hash is refused: ERR_FORMAT with file, chunk, offset, found and
- * wanted. `map` asks for the shared form. The private one is read by `threads`, 0 = 1, if it is large. */
-bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads, struct block *out,
-                   struct err *err);
+ * wanted. `map` asks for the shared form. The private one is read by `threads`, 0 = 1, if it is large, and into `spare`
+ * where that fits: memory of a file that is done with, which the kernel need not clear once more. Taken if so, and then zeroed; NULL: none. */
+bool verified_read(int dirfd, const char *name, const struct manifest_file *want, bool map, unsigned threads, struct block *spare,
+                   struct block *out, struct err *err);
 /* The same comparison alone, through a small buffer: for a file that somebody else reads from its path afterwards. */
 bool verified_check(int dirfd, const char *name, const struct manifest_file *want, struct err *err);
 void block_free(struct block *b); // accepts zeroed

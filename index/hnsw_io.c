@@ -10,6 +10,7 @@
 #include "index/hnsw_io.h"
 
 #define OUT_BUF ((size_t)1 << 20)
+#define IN_PIECE ((size_t)64 << 10) // of one read(2), before whose end some kernels let nobody else on the processor
 
 // -------------------------------------------------------------------------------------------------------- reading
 
@@ -53,7 +54,8 @@ bool hnsw_in_read(const struct hnsw_in *in, uint64_t at, void *out, size_t n, st
         return true;
     }
     for (size_t done = 0; done < n;) {
-        ssize_t got = pread(in->fd, (char *)out + done, n - done, (off_t)(at + done));
+        size_t some = n - done < IN_PIECE ? n - done : IN_PIECE;
+        ssize_t got = pread(in->fd, (char *)out + done, some, (off_t)(at + done));
         if (got < 0 && errno == EINTR)
             continue;
         if (got < 0)

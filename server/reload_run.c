@@ -144,7 +144,7 @@ static struct loaded *load_version(struct reloads *rl, struct rmodel *m, bool re
         return NULL;
     }
     struct bundle_load_params lp = {
-        .mode = rl->p.mode, .threads = rl->p.load_threads, .progress = show_progress, .progress_ctx = rl};
+        .mode = rl->p.mode, .threads = rl->p.load_threads, .progress = show_progress, .progress_ctx = rl, .all_files = op->kind == OPERATION_VERIFY};
     if (!enough_memory(rl, m, dir, op, replaces && m->prev ? m->prev->bytes : 0, &lp.layout)) {
         bar_if_broken(rl, m, dir, op);
         return NULL;

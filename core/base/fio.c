@@ -11,6 +11,10 @@
 
 #include "core/base/mem.h"
 
+/* Bytes of one read(2): a kernel that does not preempt itself lets nobody else on the processor before the call returns
+ * (bench/results.md, "Reload under load"). */
+#define READ_PIECE ((size_t)64 << 10)
+
 bool fio_join(char out[PATH_MAX], const char *dir, const char *name, struct err *err)
 {
     int n = snprintf(out, PATH_MAX, "%s/%s", dir, name);
@@ -64,7 +68,7 @@ bool fio_read_full(int fd, void *p, size_t n, uint64_t offset, struct err *err)
 {
     char *at = p;
     while (n > 0) {
-        ssize_t r = pread(fd, at, n, (off_t)offset);
+        ssize_t r = pread(fd, at, n < READ_PIECE ? n : READ_PIECE, (off_t)offset);
         if (r < 0 && errno == EINTR)
             continue;
         if (r < 0)

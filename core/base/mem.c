@@ -1,5 +1,6 @@
 #include "core/base/mem.h"
 
+#include <assert.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -7,7 +8,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#define HUGE_MIN ((size_t)1 << 20) // below this an mmap costs more than huge pages give
+#define HUGE_MIN MEM_MAPPED_MIN // below this an mmap costs more than huge pages give
+#define PAGE ((size_t)4096)
 
 void *mem_array(size_t n, size_t size, struct err *err)
 {
@@ -68,6 +70,14 @@ void mem_block_free(void *p, size_t n)
         free(p);
     else
         munmap(p, n);
+}
+
+void mem_block_cut(void *p, size_t n, size_t to)
+{
+    size_t keep = (to + PAGE - 1) / PAGE * PAGE;
+    assert(HUGE_MIN <= to && to <= n);
+    if (keep < n)
+        munmap((char *)p + keep, n - keep);
 }
 
 bool buf_reserve(struct buf *b, size_t more)

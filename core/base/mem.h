@@ -17,9 +17,12 @@ void *mem_grow(void *p, size_t n, size_t size, struct err *err);
 /* Copy of n bytes with a NUL after them, for free(). */
 char *mem_dup(const void *p, size_t n, struct err *err);
 
-/* n zeroed bytes, 64-byte aligned; from 1 MiB up an anonymous mapping that asks for transparent huge pages. */
+/* n zeroed bytes, 64-byte aligned; from MEM_MAPPED_MIN up an anonymous mapping that asks for transparent huge pages. */
 void *mem_block(size_t n, struct err *err);
 void mem_block_free(void *p, size_t n); // same n; NULL is fine
+#define MEM_MAPPED_MIN ((size_t)1 << 20)
+/* Give back what is behind the first `to` bytes of a block of n; MEM_MAPPED_MIN <= to <= n. It is one of `to` bytes from now on. */
+void mem_block_cut(void *p, size_t n, size_t to);
 
 /* Growing bytes. Zero-initialise; `failed` stays set after an allocation failure, so a row of puts needs one check. */
 struct buf {

@@ -79,8 +79,9 @@ static void reseal(const char *dir, bool fix_fingerprint)
     struct err e = {0};
     struct manifest m = {0};
     assert_ok(manifest_read(dir, &m, &e), &e);
-    for (int i = 0; i < MANIFEST_FILES; i++)
-        assert_ok(manifest_hash_file(&m, dir, (enum manifest_file_id)i, &e), &e);
+    for (int i = 0; i < MANIFEST_FILES_MAX; i++)
+        if (manifest_has(&m, (enum manifest_file_id)i))
+            assert_ok(manifest_hash_file(&m, dir, (enum manifest_file_id)i, &e), &e);
     if (fix_fingerprint) {
         struct pack *p = pack_open(file_in(dir, "items.pack"), "items", PACK_READ, true, &e);
         struct strtab ids;
@@ -120,7 +121,7 @@ static void private_copies_outlive_their_files(void **state)
     const char *dir = fresh(state);
     struct bundle *b = bundle_load(dir, NULL, &e);
     assert_ok(b, &e);
-    for (int i = 0; i < MANIFEST_FILES; i++)
+    for (int i = 0; i <= MF_COMPACT; i++)
         assert_int_equal(truncate(file_in(dir, manifest_file_name[i]), 0), 0);
     bundle_warm(b);
     assert_int_equal(users_find(b->users, "u3", 2), 3);
@@ -249,6 +250,97 @@ static void resealed_mixtures_are_refused(void **state)
         refused(dir, ERR_MISMATCH, cases[i].want);
     }
 }
+
+// ------------------------------------------------------------------------------------------------ both forms of the index
+
+static struct bundle *load_compact(const char *dir, bool all_files, struct err *e)
+{
+    *e = (struct err){0};
+    return bundle_load(dir, &(struct bundle_load_params){.layout = HNSW_COMPACT, .all_files = all_files}, e);
+}
+
+static void want_compact_refused(const char *dir, bool all_files, enum err_code code, const char *want)
+{
+    struct err e;
+    struct bundle *b = load_compact(dir, all_files, &e);
+    if (b || e.code != code || !strstr(e.msg, want))
+        fail_msg("loading: %s \"%s\", want %s with \"%s\"", err_name(e.code), e.msg, err_name(code), want);
+}
+
+/* The compact form is read where the compact layout is wanted, the other one is not; without it, it is made. Answers are the same. */
+static void each_layout_reads_its_own_index(void **state)
+{
+    struct err e = {0};
+    struct bundle *b[2];
+    const char *dir = fresh(state);
+    flip_bit(file_in(dir, "index.hnsw"), 3000, 1); // not read
+    assert_ok(b[0] = load_compact(dir, false, &e), &e);
+    want_compact_refused(dir, true, ERR_FORMAT, "index.hnsw: checksum mismatch");
+    flip_bit(file_in(dir, "index.hnsw"), 3000, 1);
+    flip_bit(file_in(dir, "compact.hnsw"), 700, 1);
+    want_compact_refused(dir, false, ERR_FORMAT, "compact.hnsw: checksum mismatch");
+    struct bundle *plain = bundle_load(dir, &private_mode, &e);
+    assert_ok(plain, &e);
+    bundle_free(plain);
+    assert_null(bundle_load(dir, &(struct bundle_load_params){.all_files = true}, &e));
+    assert_non_null(strstr(e.msg, "compact.hnsw: checksum mismatch"));
+    unlink(file_in(dir, "compact.hnsw"));
+    refused(dir, ERR_NOT_FOUND, "compact.hnsw");
+    want_compact_refused(dir, false, ERR_NOT_FOUND, "compact.hnsw");
+
+    char lean[PATH_MAX];
+    publish(tmp_path(state, "lean"), &(struct world_params){.kind = MODEL_DAT, .n_items = 50, .n_users = 10, .seed = 1},
+            &(struct publish_params){.no_compact = true}, lean);
+    assert_false(fio_exists(file_in(lean, "compact.hnsw")));
+    assert_ok(b[1] = load_compact(lean, true, &e), &e);
+    struct hnsw_ws *ws = hnsw_ws_new();
+    for (uint32_t i = 0; i < b[0]->probes->n; i++) {
+        struct hnsw_hit hit[2][10];
+        const struct hnsw_query q = {.k = 10, .ef = 20, .plan = HNSW_PLAN_WALK};
+        for (int j = 0; j < 2; j++) {
+            assert_int_equal(b[j]->layout, HNSW_COMPACT);
+            assert_int_equal(hnsw_search(b[j]->hnsw, b[0]->probes->p + i * b[0]->probes->d, &q, ws, hit[j], NULL), 10);
+        }
+        for (int j = 0; j < 10; j++) {
+            assert_int_equal(hit[0][j].label, hit[1][j].label);
+            assert_true(hit[0][j].score == hit[1][j].score);
+        }
+    }
+    hnsw_ws_free(ws);
+    bundle_free(b[0]);
+    bundle_free(b[1]);
+}
+
+/* Well sealed, but of other vectors, another catalogue, in another layout. */
+static void a_foreign_compact_index_is_refused(void **state)
+{
+    struct err e = {0};
+    struct hnsw_err he = {0};
+    const char *dir = fresh(state);
+    swap_in(dir, "compact.hnsw");
+    reseal(dir, false);
+    want_compact_refused(dir, false, ERR_MISMATCH, "compact.hnsw: does not hold item");
+    copy_file(file_in(dir, "index.hnsw"), file_in(dir, "compact.hnsw"));
+    reseal(dir, false);
+    want_compact_refused(dir, false, ERR_FORMAT, "compact.hnsw: an index in the plain layout, want the compact one");
+    copy_file(file_in(good, "compact.hnsw"), file_in(dir, "index.hnsw"));
+    reseal(dir, false);
+    refused(dir, ERR_FORMAT, "index.hnsw: an index in the compact layout, want the plain one");
+
+    dir = fresh(state); // labels that items have not
+    struct bundle *b = bundle_load(dir, &private_mode, &e);
+    assert_ok(b, &e);
+    struct hnsw *h = hnsw_new(&(struct hnsw_params){.dim = b->manifest.d, .capacity = 50}, &he);
+    for (uint64_t i = 0; i < 50; i++)
+        assert_true(hnsw_add(h, b->emb + i * b->manifest.d, i == 7 ? 50 : i, &he));
+    bundle_free(b);
+    assert_true(hnsw_optimize(h, HNSW_COMPACT, 1, &he) && hnsw_save(h, file_in(dir, "compact.hnsw"), &he));
+    hnsw_free(h);
+    reseal(dir, false);
+    want_compact_refused(dir, false, ERR_MISMATCH, "compact.hnsw: holds item 50, items.safetensors has 50");
+}
+
+// ---------------------------------------------------------------------------------------------------------- other places
 
 static void an_old_manifest_does_not_cover_new_data(void **state)
 {
@@ -637,6 +729,8 @@ int main(void)
         T(missing_and_odd_entries_are_refused),
         T(files_of_another_bundle_are_refused),
         T(resealed_mixtures_are_refused),
+        T(each_layout_reads_its_own_index),
+        T(a_foreign_compact_index_is_refused),
         T(an_old_manifest_does_not_cover_new_data),
         T(a_bundle_in_the_wrong_place_is_refused),
         T(manifests_that_say_other_things_are_refused),

@@ -53,6 +53,7 @@ static void comes_back_as_written(void **state)
     assert_int_equal(r.n_probes, 5);
     assert_true(json_equal(r.metrics, m.metrics));
     assert_int_equal(r.file[0].n_chunks, 3);
+    assert_false(manifest_has(&r, MF_COMPACT)); // which a bundle may lack
     for (int i = 0; i < MANIFEST_FILES; i++) {
         assert_int_equal(r.file[i].bytes, m.file[i].bytes);
         assert_memory_equal(&r.file[i].hash, &m.file[i].hash, sizeof(r.file[i].hash));
@@ -240,17 +241,23 @@ static void the_place_must_be_the_named_one(void **state)
 static void only_known_entries_are_taken(void **state)
 {
     struct err e = {0};
+    struct manifest m = {0};
     static const char *const fine[] = {"manifest.json", "manifest.json.sig", ".nfs0001", ".DS_Store", "users.pack"},
                              *const bad[] = {"manifest.jsonx", "manifest.jso", "notes.txt", "users.pack.bak"};
     for (size_t i = 0; i < sizeof(fine) / sizeof(fine[0]); i++)
         put_file(tmp_path(state, fine[i]), "", 0);
-    assert_ok(manifest_check_entries(*state, &e), &e);
+    assert_ok(manifest_check_entries(*state, &m, &e), &e);
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         put_file(tmp_path(state, bad[i]), "", 0);
-        assert_err(manifest_check_entries(*state, &e), &e, ERR_FORMAT, bad[i]);
+        assert_err(manifest_check_entries(*state, &m, &e), &e, ERR_FORMAT, bad[i]);
         unlink(tmp_path(state, bad[i]));
     }
-    assert_err(manifest_check_entries(tmp_path(state, "none"), &e), &e, ERR_NOT_FOUND, "none");
+    const char *optional = manifest_file_name[MF_COMPACT]; // only where the manifest has it
+    put_file(tmp_path(state, optional), "x", 1);
+    assert_err(manifest_check_entries(*state, &m, &e), &e, ERR_FORMAT, optional);
+    assert_ok(manifest_hash_file(&m, *state, MF_COMPACT, &e) && manifest_check_entries(*state, &m, &e), &e);
+    manifest_fini(&m);
+    assert_err(manifest_check_entries(tmp_path(state, "none"), &m, &e), &e, ERR_NOT_FOUND, "none");
 }
 
 static void lack_of_memory_is_an_error(void **state)

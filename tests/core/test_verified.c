@@ -42,7 +42,7 @@ static void unmake(struct fixture *f)
 static bool read_it(const struct fixture *f, unsigned threads, struct block *out, struct err *e)
 {
     *e = (struct err){0};
-    return verified_read(f->dirfd, manifest_file_name[MF_ITEMS], &f->m.file[MF_ITEMS], false, threads, out, e);
+    return verified_read(f->dirfd, manifest_file_name[MF_ITEMS], &f->m.file[MF_ITEMS], false, threads, NULL, out, e);
 }
 
 static void every_byte_comes_in(void **state)
@@ -87,9 +87,34 @@ static void damage_is_named_alike_by_any_number(void **state)
     unmake(&f);
 }
 
+/* Memory of another file: used where it fits, whatever is in it; where it does not, left alone. */
+static void spare_memory_is_used_where_it_fits(void **state)
+{
+    static const size_t sizes[] = {BYTES - 1, BYTES, BYTES + 5 * 4096 + 1, 2 * BYTES + 2};
+    struct fixture f;
+    struct err e = {0};
+    make(&f, state);
+    for (size_t i = 0; i < sizeof(sizes) / sizeof(sizes[0]); i++) {
+        struct block spare = {.p = mem_block(sizes[i], &e), .n = sizes[i]}, b;
+        bool fits = i == 1 || i == 2;
+        void *was = spare.p;
+        assert_non_null(was);
+        memset(was, 0xaa, sizes[i]);
+        assert_ok(verified_read(f.dirfd, manifest_file_name[MF_ITEMS], &f.m.file[MF_ITEMS], false, 1, &spare, &b, &e), &e);
+        assert_ptr_equal(spare.p, fits ? NULL : was);
+        assert_int_equal(b.p == was, fits);
+        assert_int_equal(b.n, BYTES);
+        assert_memory_equal(b.p, f.bytes, BYTES);
+        block_free(&b);
+        block_free(&spare);
+    }
+    unmake(&f);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, tmp_setup, tmp_teardown)
-    const struct CMUnitTest tests[] = {T(every_byte_comes_in), T(damage_is_named_alike_by_any_number)};
+    const struct CMUnitTest tests[] = {T(every_byte_comes_in), T(damage_is_named_alike_by_any_number),
+                                       T(spare_memory_is_used_where_it_fits)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

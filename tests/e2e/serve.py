@@ -16,7 +16,7 @@ import time
 from daemon import TESTS, Client, Daemon, check, fail, flip_bit, publish, run
 
 MAIN = "[{name: main, salt: s1, variants: [{name: a, model: dat, weight: 50}, {name: b, model: tt, weight: 50}]}]"
-FILES = ["manifest.json", "schema.json", "model.safetensors", "items.pack", "items.safetensors", "index.hnsw", "users.pack", "probes.pack"]
+FILES = ["manifest.json", "schema.json", "model.safetensors", "items.pack", "items.safetensors", "compact.hnsw", "users.pack", "probes.pack"]
 
 
 def world(work, dat=(1,), tt=(1,)):
