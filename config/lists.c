@@ -44,6 +44,10 @@ static bool read_name(const struct ynode *v, const char *name, char **out, struc
     if (n <= NAME_BYTES && strspn(*out, "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-") == n &&
         (*out)[0] != '.')
         return true;
+    const char *at = strchr(*out, '@');
+    if (at && at > *out)
+        return ynode_error(v, name, err, "found \"%.80s\": names with an '@' are made by `versions` and `labels`; want the name \"%.*s\"", *out,
+                           (int)(at - *out), *out);
     return ynode_error(
         v, name, err, "found \"%.80s\", want a name of 1 to 64 letters, digits, '.', '_' or '-', not starting with '.'",
         *out);
@@ -353,12 +357,26 @@ static bool check_experiment(const struct config *c, const struct config_experim
     return true;
 }
 
+static bool check_pair(const struct config_model *a, const struct config_model *b, const char *name, struct err *err)
+{
+    size_t n = strcspn(a->name, "@");
+    if (strcmp(a->name, b->name) == 0)
+        return at(err, name, a->line, "model", a->name, "stands here for the second time");
+    if (n != strcspn(b->name, "@") || memcmp(a->name, b->name, n) != 0)
+        return true;
+    bool versions = a->name[n] && b->name[n];
+    return (versions && strcmp(a->path, b->path) == 0) ||
+           err_set(err, ERR_ARG, "%s:%d: model \"%.*s\" stands on line %d %s; requests for \"%.*s\" could mean either: want one entry "
+                   "with all `versions`, or another name", name, a->line, (int)n, a->name, b->line,
+                   versions ? "with `versions` of another path" : "too, one of the two with `versions`", (int)n, a->name);
+}
+
 bool lists_check(const struct config *c, const char *name, struct err *err)
 {
     for (size_t i = 0; i < c->n_models; i++)
         for (size_t j = 0; j < i; j++)
-            if (strcmp(c->model[i].name, c->model[j].name) == 0)
-                return at(err, name, c->model[i].line, "model", c->model[i].name, "stands here for the second time");
+            if (!check_pair(&c->model[i], &c->model[j], name, err))
+                return false;
     if (!lists_check_labels(c, name, err))
         return false;
     for (size_t i = 0; i < c->n_experiments; i++) {
