@@ -35,6 +35,8 @@ static void model_metrics(struct reloads *rl, struct rmodel *m)
                                     "When the version in service was loaded.", labels);
     m->quarantined_metric = metrics_gauge(rl->p.metrics, "duet_model_quarantined_versions",
                                           "Versions that were refused and are not tried again as they are.", labels);
+    m->retry_metric = metrics_gauge(rl->p.metrics, "duet_model_retry_seconds",
+                                    "Pause before polling tries a newer version again that there was no room for; 0 if none waits.", labels);
     m->seconds_metric = metrics_seconds(rl->p.metrics, "duet_operation_seconds",
                                         "Duration of loads, reloads, rollbacks and verifications.", labels);
 }
@@ -69,6 +71,7 @@ static struct rmodel *add_model(struct reloads *rl, const struct reload_model *f
     memcpy(m->name, from->name, n);
     set_choices(m, from);
     model_metrics(rl, m);
+    reload_restore_quarantine(rl, m);
     rl->model[rl->n_models++] = m;
     return m;
 }
@@ -156,8 +159,11 @@ static void run_next(struct reloads *rl)
     rl->next_run++;
     m->busy = false;
     m->tried = true;
+    bool tell = reload_put_off(rl, m, &op);
     snprintf(m->last_error, sizeof(m->last_error), "%s", op.state == OPERATION_FAILED ? op.detail : "");
     pthread_mutex_unlock(&rl->lock);
+    if (tell)
+        reload_tell_retry(rl, m, &op);
     answer_all(rl, w, &op);
     pthread_mutex_lock(&rl->lock);
 }

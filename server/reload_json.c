@@ -123,6 +123,13 @@ static json_t *quarantine_json(const struct rmodel *m)
     return list;
 }
 
+static json_t *retry_json(const struct retry *r)
+{
+    return r->failures ? json_pack("{s:I, s:s, s:i, s:f}", "version", (json_int_t)r->version, "code", r->code, "failures", (int)r->failures,
+                                   "pause_s", (double)r->pause_ms / 1000)
+                       : json_null();
+}
+
 static json_t *model_json(struct reloads *rl, const struct rmodel *m)
 {
     uint64_t pinned = state_pin(rl->p.state, m->name);
@@ -138,6 +145,7 @@ static json_t *model_json(struct reloads *rl, const struct rmodel *m)
     json_object_set_new(o, "previous", version_json(m->prev_version));
     json_object_set_new(o, "previous_in_memory", json_boolean(m->prev != NULL));
     json_object_set_new(o, "quarantined", quarantine_json(m));
+    json_object_set_new(o, "retry", retry_json(&m->retry));
     json_object_set_new(o, "last_error", m->last_error[0] ? text_json(m->last_error) : json_null());
     return o;
 }

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "server/quarantine.h"
 #include "server/reload.h"
 
 enum operation_state { OPERATION_QUEUED, OPERATION_RUNNING, OPERATION_SUCCEEDED, OPERATION_FAILED };
@@ -27,20 +28,20 @@ struct operation {
     const char *code;       // static: "swapped", "bundle_invalid", ...
     char detail[512];
     bool pinned, persisted;
+    bool polled; // by polling, not by anybody
     bool broken; // the version was refused for what is in it, not for what this moment lacks
     int64_t created, ended; // seconds since 1970
     uint64_t duration_ms;
     struct waiter *waiters;
 };
 
-/* A version that cannot be served whatever the weather: not tried again unless its folder changes or it is asked for by number. */
-struct quarantined {
-    uint64_t version, folder; // folder: folder_identity when it was refused
-    int64_t since;            // seconds since 1970
-    char reason[256];
+/* A newer version that polling found and that could not be loaded for what this moment lacks: tried again ever later. */
+struct retry {
+    uint64_t version;
+    unsigned failures;   // in a row; 0 = none
+    const char *code;    // of the last one; static
+    uint64_t pause_ms, at_ms; // how long from the last one to the next, which is when; CLOCK_MONOTONIC
 };
-
-#define QUARANTINED_MAX 16 // of one model; the oldest gives way
 
 struct rmodel {
     char name[GENERATION_NAME_MAX + 1];
@@ -55,7 +56,8 @@ struct rmodel {
     char last_error[512];
     struct quarantined quarantined[QUARANTINED_MAX]; // written by the loader's thread under the lock
     size_t n_quarantined;
-    metric_id version_metric, degraded_metric, since_metric, seconds_metric, quarantined_metric;
+    struct retry retry; // the same
+    metric_id version_metric, degraded_metric, since_metric, seconds_metric, quarantined_metric, retry_metric;
 };
 
 struct reload_progress {
@@ -93,6 +95,13 @@ uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, u
 void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason);
 void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version); // it has loaded
 const char *reload_quarantine_reason(const struct rmodel *m, uint64_t version); // "" if it is not there
+
+void reload_restore_quarantine(struct reloads *rl, struct rmodel *m); // what the state file has
+
+/* An operation on `m` has ended: of polling, failed and not for what is in the version, it is tried again after a pause, twice as long each time;
+ * once something has loaded nothing waits. The lock is held. True: the pause has changed, which reload_tell_retry logs, without the lock. */
+bool reload_put_off(struct reloads *rl, struct rmodel *m, const struct operation *op);
+void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op);
 
 /* Look for newer versions of the models that follow the newest, and queue their reloads. The lock is held, and given up meanwhile. */
 void reload_poll(struct reloads *rl);

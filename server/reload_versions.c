@@ -1,4 +1,5 @@
-/* reload_versions.c - which versions a repository has, which of them are in quarantine, and looking for new ones. */
+/* reload_versions.c - which versions a repository has, which of them are in quarantine, and looking for new ones, less often where there is
+ * no room for them. */
 #include <dirent.h>
 #include <fcntl.h>
 #include <inttypes.h>
@@ -65,6 +66,21 @@ static void show(struct reloads *rl, const struct rmodel *m)
         metrics_set(rl->p.metrics, m->quarantined_metric, (double)m->n_quarantined);
 }
 
+/* It holds until the restart at least. Only this thread writes the record, so it is read without the lock. */
+static void keep(struct reloads *rl, const struct rmodel *m)
+{
+    struct err err = {0};
+    show(rl, m);
+    if (!state_set_quarantine(rl->p.state, m->name, m->quarantined, m->n_quarantined, &err))
+        log_event(rl->p.log, LOG_WARN, "quarantine_not_kept", LOG_STR("model", m->name), LOG_STR("cause", err.msg));
+}
+
+void reload_restore_quarantine(struct reloads *rl, struct rmodel *m)
+{
+    m->n_quarantined = state_quarantine(rl->p.state, m->name, m->quarantined);
+    show(rl, m);
+}
+
 void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason)
 {
     struct quarantined now = {.version = version, .folder = folder_identity(dir), .since = (int64_t)time(NULL)};
@@ -77,7 +93,7 @@ void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, c
     }
     *(q ? q : &m->quarantined[m->n_quarantined++]) = now;
     pthread_mutex_unlock(&rl->lock);
-    show(rl, m);
+    keep(rl, m);
     log_event(rl->p.log, LOG_WARN, "version_quarantined", LOG_STR("model", m->name), LOG_INT("version", version),
               LOG_STR("reason", now.reason));
 }
@@ -90,7 +106,7 @@ void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version)
     pthread_mutex_lock(&rl->lock);
     memmove(q, q + 1, (size_t)(m->quarantined + --m->n_quarantined - q) * sizeof(*q));
     pthread_mutex_unlock(&rl->lock);
-    show(rl, m);
+    keep(rl, m);
 }
 
 /* In quarantine, its folder as it was? One that has changed is released. */
@@ -124,6 +140,60 @@ uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, u
     return found;
 }
 
+// ------------------------------------------------------------------------------------------------------- polling
+
+#define PAUSE_MAX_MS 600000 // ten minutes: by then whoever gave the daemon more memory is done waiting
+
+static uint64_t now_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Twice the last pause; never shorter than from poll to poll. */
+static uint64_t next_pause(const struct reloads *rl, const struct retry *r)
+{
+    uint64_t most = rl->p.poll_ms > PAUSE_MAX_MS ? rl->p.poll_ms : PAUSE_MAX_MS, next = r->failures ? 2 * r->pause_ms : rl->p.poll_ms;
+    return next < most ? next : most;
+}
+
+static void set_retry(struct reloads *rl, struct rmodel *m, struct retry r)
+{
+    m->retry = r;
+    if (rl->p.metrics)
+        metrics_set(rl->p.metrics, m->retry_metric, (double)r.pause_ms / 1000);
+}
+
+bool reload_put_off(struct reloads *rl, struct rmodel *m, const struct operation *op)
+{
+    struct retry was = m->retry, next = {0};
+    bool failed = op->state == OPERATION_FAILED && !op->broken;
+    if (op->kind == OPERATION_VERIFY || (failed && !op->polled))
+        return false;
+    if (failed) {
+        if (was.version != op->version)
+            was = (struct retry){0};
+        next = (struct retry){.version = op->version, .failures = was.failures + 1, .code = op->code, .pause_ms = next_pause(rl, &was)};
+        next.at_ms = now_ms() + next.pause_ms;
+    }
+    set_retry(rl, m, next);
+    return next.pause_ms != was.pause_ms;
+}
+
+void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op)
+{
+    const struct retry *r = &m->retry;
+    log_event(rl->p.log, r->failures ? LOG_WARN : LOG_INFO, "retry", LOG_STR("model", m->name), LOG_INT("version", op->version),
+              LOG_STR("code", op->code), LOG_INT("failures", r->failures), LOG_NUM("pause_s", (double)r->pause_ms / 1000));
+}
+
+/* Is it too early for this version? */
+static bool waits(const struct rmodel *m, uint64_t version)
+{
+    return m->retry.failures && m->retry.version == version && now_ms() < m->retry.at_ms;
+}
+
 /* Read without the lock: a slow disk must hold up nobody. By then another operation may have been asked for. */
 static void poll_model(struct reloads *rl, struct rmodel *m)
 {
@@ -135,9 +205,11 @@ static void poll_model(struct reloads *rl, struct rmodel *m)
     pthread_mutex_unlock(&rl->lock);
     uint64_t newest = state_pin(rl->p.state, name) ? 0 : reload_newest(rl, m, path, UINT64_MAX, NULL, &err);
     pthread_mutex_lock(&rl->lock);
+    if (m->retry.failures && m->retry.version != newest)
+        set_retry(rl, m, (struct retry){0});
     if (newest > now && !m->busy && !m->gone && !rl->refuse && !m->config_version && strcmp(path, m->path) == 0 &&
-        rl->next_seq - rl->next_run < OPERATIONS_KEPT - 1)
-        reload_enqueue(rl, OPERATION_RELOAD, m, 0, "poll");
+        rl->next_seq - rl->next_run < OPERATIONS_KEPT - 1 && !waits(m, newest))
+        reload_enqueue(rl, OPERATION_RELOAD, m, 0, "poll")->polled = true;
 }
 
 void reload_poll(struct reloads *rl)

@@ -23,6 +23,7 @@ struct content {
     size_t n_pins;
     struct experiment_table *experiments; // counted; NULL = never set
     struct labels *labels;                // the same
+    json_t *quarantine;                   // of each model that has any; owned, NULL = none
 };
 
 struct state {
@@ -54,6 +55,23 @@ static bool read_pins(const json_t *models, struct content *c, struct err *err)
     return true;
 }
 
+static bool read_quarantine(const json_t *models, struct content *c, struct err *err)
+{
+    const char *name;
+    json_t *list;
+    struct quarantined q[QUARANTINED_MAX];
+    size_t n;
+    if (!models || json_is_null(models))
+        return true;
+    if (!json_is_object(models))
+        return err_set(err, ERR_FORMAT, "quarantine: found no object");
+    json_object_foreach((json_t *)models, name, list)
+        if (!quarantine_from_json(list, q, &n, err))
+            return err_prefix(err, "quarantine of model '%.80s'", name);
+    c->quarantine = json_deep_copy(models);
+    return c->quarantine != NULL || err_set(err, ERR_NOMEM, "out of memory");
+}
+
 static bool read_content(const json_t *o, struct content *c, struct err *err)
 {
     uint64_t format_version;
@@ -69,7 +87,7 @@ static bool read_content(const json_t *o, struct content *c, struct err *err)
     if (!json_need_uint(o, "revision", INT64_MAX, &c->revision, err))
         return false;
     const json_t *models = json_need_object(o, "models", err);
-    if (!models || !read_pins(models, c, err))
+    if (!models || !read_pins(models, c, err) || !read_quarantine(json_object_get(o, "quarantine"), c, err))
         return false;
     const json_t *labels = json_object_get(o, "labels");
     if (labels && !json_is_null(labels) && !(c->labels = labels_from_json(labels, err)))
@@ -112,6 +130,7 @@ void state_free(struct state *s)
         return;
     experiment_table_unref(s->now.experiments);
     labels_unref(s->now.labels);
+    json_decref(s->now.quarantine);
     pthread_mutex_destroy(&s->lock);
     free(s->path);
     free(s);
@@ -126,11 +145,13 @@ static json_t *content_to_json(const struct content *c, struct err *err)
         json_object_set_new(models, c->pin[i].model, json_pack("{s:I}", "pinned", (json_int_t)c->pin[i].version));
     if (c->experiments)
         table = experiment_table_to_json(c->experiments, err);
-    json_t *labels = c->labels ? labels_to_json(c->labels) : json_null();
-    json_t *o = json_pack("{s:s, s:i, s:I, s:o, s:o, s:o}", "format", "duet-state", "format_version", 1, "revision",
-                          (json_int_t)c->revision, "models", models, "labels", labels, "experiments", table);
+    json_t *labels = c->labels ? labels_to_json(c->labels) : json_null(), *none = json_object();
+    json_t *o = json_pack("{s:s, s:i, s:I, s:o, s:O, s:o, s:o}", "format", "duet-state", "format_version", 1, "revision",
+                          (json_int_t)c->revision, "models", models, "quarantine",
+                          c->quarantine ? c->quarantine : none, "labels", labels, "experiments", table);
     if (!o)
         err_set(err, ERR_NOMEM, "out of memory");
+    json_decref(none);
     return o;
 }
 
@@ -231,7 +252,31 @@ bool state_set_labels(struct state *s, struct labels *l, uint64_t if_match, uint
     return ok;
 }
 
+/* In memory in any case: what was refused is refused until the restart. */
+bool state_set_quarantine(struct state *s, const char *model, const struct quarantined *q, size_t n, struct err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    json_t *all = s->now.quarantine ? s->now.quarantine : (s->now.quarantine = json_object());
+    bool ok = n == 0 || json_object_set_new(all, model, quarantine_to_json(q, n)) == 0;
+    if (n == 0)
+        json_object_del(all, model);
+    ok = (ok || err_set(err, ERR_NOMEM, "out of memory")) && write_content(s, &s->now, err);
+    pthread_mutex_unlock(&s->lock);
+    return ok;
+}
+
 // ------------------------------------------------------------------------------------------------------- asking
+
+size_t state_quarantine(struct state *s, const char *model, struct quarantined *q)
+{
+    size_t n = 0;
+    pthread_mutex_lock(&s->lock);
+    const json_t *list = json_object_get(s->now.quarantine, model);
+    if (list && !quarantine_from_json(list, q, &n, NULL))
+        n = 0;
+    pthread_mutex_unlock(&s->lock);
+    return n;
+}
 
 bool state_persistent(const struct state *s)
 {

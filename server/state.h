@@ -1,5 +1,5 @@
 /* state.h - what an operator has asked for and a restart must not forget: pinned versions, labels and the experiment table,
- * with a growing revision. One JSON file, `state.path` (docs/formats.md, "State"), written to a temporary file, synced
+ * with a growing revision; and which versions were refused. One JSON file, `state.path` (docs/formats.md, "State"), written to a temporary file, synced
  * and renamed before the answer.
  * Place:   reload.c and handle_admin.c write it, the loader reads it at start. It overrides the configuration. Without
  *          a path everything works but nothing is kept: state_persistent tells, and answers say so.
@@ -14,6 +14,7 @@
 #include "core/base/err.h"
 #include "server/experiment.h"
 #include "server/labels.h"
+#include "server/quarantine.h"
 
 struct state;
 
@@ -29,6 +30,12 @@ uint64_t state_revision(struct state *s);
 uint64_t state_pin(struct state *s, const char *model);
 /* The table set through the API, or NULL if none ever was: then the configuration's holds. Counted: unref it. */
 struct experiment_table *state_experiments(struct state *s);
+
+/* Versions of a model that were refused, into q[QUARANTINED_MAX]; how many. */
+size_t state_quarantine(struct state *s, const char *model, struct quarantined *q);
+/* In the place of those there are. No wish of anybody, so the revision stays. A file that cannot be written is ERR_STATE; they hold until the
+ * restart all the same. */
+bool state_set_quarantine(struct state *s, const char *model, const struct quarantined *q, size_t n, struct err *err);
 
 /* The labels set through the API, or NULL if none ever were: then the configuration's hold. Counted. */
 struct labels *state_labels(struct state *s);

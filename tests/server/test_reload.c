@@ -462,6 +462,38 @@ static void a_broken_version_is_not_tried_again(void **state)
     assert_int_equal(n_quarantined(), 0);
 }
 
+/* Nor after a restart, for the state file tells of it; until its folder changes, which the file then tells too. */
+static void a_restart_does_not_try_a_broken_version_again(void **state)
+{
+    char path[PATH_MAX];
+    snprintf(path, sizeof(path), "%s", tmp_path(state, "state.json"));
+    flip_bit(version_file(3, "users.pack"), 200, 1);
+    start(0, path);
+    until_idle();
+    assert_int_equal(serving(), 2);
+    assert_int_equal(n_quarantined(), 1);
+    assert_int_equal(state_revision(f.state), 0); // nobody has asked for anything
+    stop();
+    start(0, path);
+    assert_int_equal(n_quarantined(), 1); // before anything was tried
+    until_idle();
+    const struct generation *g = generation_acquire(f.g);
+    assert_non_null(strstr(g->model[0].degraded, "version 3 is in quarantine"));
+    assert_non_null(strstr(g->model[0].degraded, "users.pack"));
+    generation_release(f.g, g);
+    assert_int_equal(serving(), 2);
+    stop();
+    flip_bit(version_file(3, "users.pack"), 200, 1);
+    start(0, path);
+    until_idle();
+    assert_int_equal(serving(), 3);
+    assert_int_equal(n_quarantined(), 0);
+    stop();
+    start(0, path);
+    assert_int_equal(n_quarantined(), 0);
+    until_idle();
+}
+
 /* Loading the same again, as a change of the configuration does, does not hide that a newer one was refused. */
 static void another_load_says_that_a_newer_one_was_refused(void **state)
 {
@@ -610,6 +642,67 @@ static void a_broken_newer_version_is_tried_once(void **state)
     poll_ms = 0;
 }
 
+static json_t *retry_of(void) // new reference
+{
+    json_t *o = reloads_models(f.rl), *r = json_incref(json_object_get(json_array_get(json_object_get(o, "models"), 0), "retry"));
+    json_decref(o);
+    return r;
+}
+
+static json_int_t failures(void)
+{
+    json_t *r = retry_of();
+    json_int_t n = json_integer_value(json_object_get(r, "failures"));
+    json_decref(r);
+    return n;
+}
+
+static uint64_t clock_ms(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (uint64_t)t.tv_sec * 1000 + (uint64_t)t.tv_nsec / 1000000;
+}
+
+/* Without it a daemon that lacks memory for a new version goes on checking and failing, at every poll. */
+static void what_there_is_no_room_for_is_tried_ever_later(void **state)
+{
+    (void)state;
+    poll_ms = 4;
+    memory_left = UINT64_MAX;
+    start(0, NULL);
+    until_idle();
+    json_t *none = retry_of();
+    assert_true(json_is_null(none));
+    memory_left = 1000;
+    uint64_t begin = clock_ms();
+    publish(4);
+    while (failures() < 6)
+        wait_a_little();
+    assert_true(clock_ms() - begin >= 4 + 8 + 16 + 32 + 64); // five pauses between six attempts
+    json_t *r = retry_of();
+    assert_int_equal(json_integer_value(json_object_get(r, "version")), 4);
+    assert_string_equal(json_string_value(json_object_get(r, "code")), "insufficient_memory");
+    assert_true(json_real_value(json_object_get(r, "pause_s")) >= 0.127);
+    json_decref(r);
+    json_int_t before = failures();
+    expect(OPERATION_VERIFY, 2, 507, "insufficient_memory", ""); // asked for by somebody: changes nothing
+    assert_true(failures() >= before);
+    publish(5); // another version begins anew
+    while ((r = retry_of(), json_integer_value(json_object_get(r, "version"))) != 5) {
+        json_decref(r);
+        wait_a_little();
+    }
+    json_decref(r);
+    memory_left = UINT64_MAX;
+    until_serving(5);
+    until_idle();
+    r = retry_of();
+    assert_true(json_is_null(r));
+    json_decref(r);
+    poll_ms = 0;
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
 
 int main(void)
@@ -630,6 +723,7 @@ int main(void)
         TEST(only_the_last_operations_are_kept),
         TEST(a_new_list_of_models),
         TEST(a_broken_version_is_not_tried_again),
+        TEST(a_restart_does_not_try_a_broken_version_again),
         TEST(another_load_says_that_a_newer_one_was_refused),
         TEST(only_what_is_broken_is_barred),
         TEST(lack_of_descriptors_is_no_reason),
@@ -637,6 +731,7 @@ int main(void)
         TEST(a_failed_reload_keeps_the_previous),
         TEST(newer_versions_are_looked_for),
         TEST(a_broken_newer_version_is_tried_once),
+        TEST(what_there_is_no_room_for_is_tried_ever_later),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

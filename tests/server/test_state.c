@@ -81,6 +81,36 @@ static void pins_and_tables_survive(void **unused)
     state_free(s);
 }
 
+static void refused_versions_survive(void **unused)
+{
+    (void)unused;
+    struct err err = {0};
+    struct quarantined q[QUARANTINED_MAX] = {{.version = 3, .folder = UINT64_MAX, .since = 1700000000, .reason = "users.pack: cut"},
+                                             {.version = 5, .folder = 7, .since = 1, .reason = "bad \xff byte"}},
+                       r[QUARANTINED_MAX];
+    struct state *s = must_open(path);
+    assert_int_equal(state_quarantine(s, "dat", r), 0);
+    assert_true(state_set_quarantine(s, "dat", q, 2, &err));
+    assert_true(state_set_quarantine(s, "gone", q, 1, &err) && state_set_quarantine(s, "gone", q, 0, &err));
+    assert_true(state_set_pin(s, "dat", 7, 0, NULL, &err)); // the revision is the operator's
+    state_free(s);
+    s = must_open(path);
+    assert_int_equal(state_quarantine(s, "gone", r), 0);
+    assert_int_equal(state_quarantine(s, "dat", r), 2);
+    assert_int_equal(r[0].version, 3);
+    assert_true(r[0].folder == UINT64_MAX && r[0].since == 1700000000);
+    assert_string_equal(r[0].reason, "users.pack: cut");
+    assert_string_equal(r[1].reason, "(not UTF-8)");
+    state_free(s);
+    char missing[128]; // where nothing can be written they hold until the restart
+    snprintf(missing, sizeof(missing), "%s/none/state.json", dir);
+    s = must_open(missing);
+    assert_false(state_set_quarantine(s, "dat", q, 1, &err));
+    assert_int_equal(err.code, ERR_STATE);
+    assert_int_equal(state_quarantine(s, "dat", r), 1);
+    state_free(s);
+}
+
 static void revision_guards(void **unused)
 {
     (void)unused;
@@ -131,6 +161,12 @@ static void damaged_files_are_refused(void **unused)
         "{\"format\":\"duet-state\",\"format_version\":1,\"models\":{}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":7}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":{\"pinned\":0}}}",
+#define WITH(quarantine) "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"quarantine\":" quarantine "}"
+        WITH("[]"),
+        WITH("{\"dat\":3}"),
+        WITH("{\"dat\":[{\"version\":3,\"folder\":\"00\",\"since\":1,\"reason\":\"\"}]}"),
+        WITH("{\"dat\":[{\"version\":0,\"folder\":\"0000000000000001\",\"since\":1,\"reason\":\"\"}]}"),
+        WITH("{\"dat\":[{\"version\":3,\"folder\":\"0000000000000001\",\"reason\":\"\"}]}"),
         ("{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"experiments\":{"
          "\"experiments\":"
          "[{}]}}"),
@@ -176,6 +212,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_DIR(pins_and_tables_survive),        IN_DIR(revision_guards),
+        IN_DIR(refused_versions_survive),
         IN_DIR(without_a_path_nothing_is_kept), IN_DIR(a_file_that_cannot_be_written_changes_nothing),
         IN_DIR(damaged_files_are_refused),      IN_DIR(a_kill_leaves_a_whole_file),
     };
