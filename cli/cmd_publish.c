@@ -99,6 +99,8 @@ int cmd_publish(int argc, char **argv)
          1e6},
         {"no-compact-index", OPT_FLAG, &p.no_compact, NULL,
          "leave out the index in the compact layout: a quarter smaller, but every load makes that layout anew", 0, 0},
+        {"warmup", OPT_STR, &p.warmup, "FILE",
+         "recorded requests (`record.path`, or one request a line) that daemons answer before the version takes traffic, at most 16 MiB", 0, 0},
         {"probes", OPT_UINT, &probes, "N", "users kept as probes", 1, 65536},
         {"seed", OPT_UINT, &seed, "N", "of index and probes", 0, 9.2e18},
         {"threads", OPT_UINT, &threads, "N", "of the index build; with 1 the same input gives the same graph", 1, 1024},

@@ -21,6 +21,7 @@
 #include "core/probes.h"
 #include "core/safetensors.h"
 #include "core/verified.h"
+#include "core/warmup.h"
 
 #define RECALL_TOLERANCE 0.01
 
@@ -196,6 +197,22 @@ static bool load_probes(struct loader *l)
            count_is(l, manifest_file_name[MF_PROBES], b->probes->n, l->m.n_probes);
 }
 
+/* Nothing depends on what they say: who answers them takes each line as it comes. */
+static bool load_warmup(struct loader *l)
+{
+    struct block block;
+    if (!manifest_has(&l->m, MF_WARMUP))
+        return true;
+    if (l->m.file[MF_WARMUP].bytes > WARMUP_BYTES_MAX)
+        return err_set(l->err, ERR_LIMIT, "%s: %llu bytes, at most %zu allowed", manifest_file_name[MF_WARMUP],
+                       (unsigned long long)l->m.file[MF_WARMUP].bytes, WARMUP_BYTES_MAX);
+    if (!take(l, MF_WARMUP, false, &block))
+        return false;
+    l->b->warmup = block.p;
+    l->b->warmup_n = block.n;
+    return true;
+}
+
 static bool run_probes(struct loader *l)
 {
     const struct bundle *b = l->b;
@@ -237,7 +254,7 @@ static bool check_other_index(struct loader *l)
 static bool at(const struct loader *l, const char *phase, int n)
 {
     static const enum manifest_file_id order[] = {MF_ITEMS, MF_INDEX, MF_MODEL, MF_EMBEDDINGS, MF_USERS, MF_PROBES};
-    uint64_t done = n > 1 ? l->m.file[MF_COMPACT].bytes : 0; // the other form of the index
+    uint64_t done = (n > 1 ? l->m.file[MF_COMPACT].bytes : 0) + (n > 5 ? l->m.file[MF_WARMUP].bytes : 0);
     for (int i = 0; i < n; i++)
         done += l->m.file[order[i]].bytes;
     if (l->p && l->p->progress)
@@ -258,7 +275,7 @@ static bool load_parts(struct loader *l)
         return false;
     }
     return at(l, "model", 2) && load_model(l, schema) && at(l, "embeddings", 3) && load_embeddings(l) && bundle_check_vectors(l) &&
-           at(l, "users", 4) && load_users(l) && at(l, "probes", 5) && load_probes(l);
+           at(l, "users", 4) && load_users(l) && at(l, "probes", 5) && load_probes(l) && load_warmup(l);
 }
 
 static bool load(struct loader *l, bool placed, bool probe)
@@ -320,11 +337,19 @@ void bundle_free(struct bundle *b)
     if (b->probes)
         probes_fini(b->probes);
     free(b->probes);
+    bundle_drop_warmup(b);
     hnsw_free(b->hnsw);
     users_free(b->users);
     items_free(b->items);
     model_free(b->model);
     free(b);
+}
+
+void bundle_drop_warmup(struct bundle *b)
+{
+    mem_block_free(b->warmup, b->warmup_n);
+    b->warmup = NULL;
+    b->warmup_n = 0;
 }
 
 static size_t tower_memory(const struct tower *t)
@@ -336,7 +361,7 @@ size_t bundle_memory(const struct bundle *b)
 {
     size_t vectors = b->model->stored ? stored_memory(b->model->stored) : 0;
     return sizeof(*b) + vectors + tower_memory(&b->model->user) + items_memory(b->items) + users_memory(b->users) +
-           hnsw_bytes(b->hnsw) + b->emb_bytes + pack_bytes(b->probes->pack);
+           hnsw_bytes(b->hnsw) + b->emb_bytes + b->warmup_n + pack_bytes(b->probes->pack);
 }
 
 void bundle_warm(const struct bundle *b)

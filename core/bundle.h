@@ -49,6 +49,8 @@ struct bundle {
     void *emb_file;       // that file's bytes; `emb` points into them
     struct probes *probes;
     uint64_t users_revision;
+    char *warmup;         // [warmup_n] recorded requests, one a line (warmup.h); NULL: none
+    size_t warmup_n;
 };
 
 struct bundle_load_params {
@@ -68,6 +70,8 @@ struct bundle_load_params {
 struct bundle *bundle_load(const char *dir, const struct bundle_load_params *p, struct err *err);
 void bundle_free(struct bundle *b); // NULL is fine
 size_t bundle_memory(const struct bundle *b); // bytes it holds
+
+void bundle_drop_warmup(struct bundle *b); // once they are answered, or will not be; by the one thread that has the bundle
 
 /* Touch every page and run each probe once, so that the first request after a swap is not the slow one. */
 void bundle_warm(const struct bundle *b);

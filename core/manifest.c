@@ -25,7 +25,8 @@
 #define EF_MAX 1000000
 
 const char *const manifest_file_name[MANIFEST_FILES_MAX] = {"schema.json", "model.safetensors", "items.pack",  "items.safetensors",
-                                                            "index.hnsw",  "users.pack",        "probes.pack", "compact.hnsw"};
+                                                            "index.hnsw",  "users.pack",        "probes.pack", "compact.hnsw",
+                                                            "warmup.jsonl"};
 
 // ---------------------------------------------------------------------------------------------------------- names
 

@@ -27,6 +27,7 @@ enum manifest_file_id {
     MF_PROBES,
     MANIFEST_FILES,
     MF_COMPACT = MANIFEST_FILES,
+    MF_WARMUP,
     MANIFEST_FILES_MAX
 };
 extern const char *const manifest_file_name[MANIFEST_FILES_MAX];

@@ -11,6 +11,7 @@
 #include "core/base/fio.h"
 #include "core/base/mem.h"
 #include "core/safetensors.h"
+#include "core/warmup.h"
 
 #define BATCH 256
 #define M_DEFAULT 16 // bench/results.md: hnswlib's usual setting
@@ -175,6 +176,22 @@ static bool write_users(struct job *j)
     return publish_path(j, MF_USERS, path) && users_save(path, &c, j->m.head.fingerprint, j->err);
 }
 
+/* From the file of the parameters, or the version whose items are kept, where that has any. */
+static bool write_warmup(struct job *j, const char *base_dir)
+{
+    char from[PATH_MAX], to[PATH_MAX];
+    size_t n = 0;
+    if (!j->p->warmup && !base_dir)
+        return true;
+    if (!publish_path(j, MF_WARMUP, to) || (!j->p->warmup && !fio_join(from, base_dir, manifest_file_name[MF_WARMUP], j->err)))
+        return false;
+    const char *path = j->p->warmup ? j->p->warmup : from;
+    char *text = fio_read_all(path, WARMUP_BYTES_MAX, &n, j->err);
+    bool ok = text && (warmup_check(text, n, j->err) || err_prefix(j->err, "%s", path)) && fio_write_atomic(to, text, n, j->err);
+    free(text);
+    return ok && manifest_hash_file(&j->m, j->staging.dir, MF_WARMUP, j->err);
+}
+
 // ------------------------------------------------------------------------------------------------------- the whole
 
 static bool check_stored(const struct job *j)
@@ -330,7 +347,7 @@ bool bundle_publish(const struct publish_input *in, const struct publish_params 
     struct err own = {0};
     struct job j = {.in = in, .p = p, .staging.fd = -1, .err = err ? err : &own};
     fill_manifest(&j);
-    bool ok = begin(&j, version) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
+    bool ok = begin(&j, version) && write_warmup(&j, NULL) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
               make_fingerprint(&j, j.m.head.fingerprint) && build_index(&j) && write_items(&j) && write_users(&j) &&
               publish_probes(&j, p->default_ef) && publish_calibrate(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) && write_compact(&j, j.own_hnsw) &&
               finish(&j, version, dir);
@@ -413,7 +430,7 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         take_over(j, &base);
         j->hnsw = b->hnsw;
         j->item_emb = b->emb;
-        ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_users(j) &&
+        ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_warmup(j, manifest_has(&base, MF_WARMUP) ? base_dir : NULL) && write_users(j) &&
              publish_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) &&
              publish_calibrate(j, b->hnsw, base.head.target_recall) && write_compact(j, b->hnsw) && finish(j, version, dir);
     }

@@ -33,6 +33,7 @@ struct publish_params {
     uint32_t n_probes;             // 0 = 256 (fewer if there are fewer users)
     uint32_t n_calibrate;          // users that the curves of recall over ef are measured with; 0 = 500 (fewer if there are fewer)
     bool no_compact;               // no second form of the index: smaller, loads slower in the compact layout, older daemons read it
+    const char *warmup;            // file of recorded requests that daemons answer before the version takes traffic; NULL: none, or the base's
     bool no_calibration;           // no curves: requests cannot ask for a recall
     void (*progress)(void *user, const char *stage, double share);
     void *progress_user;

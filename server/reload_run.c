@@ -166,6 +166,8 @@ static struct loaded *load_version(struct reloads *rl, struct rmodel *m, bool re
     register_metrics(rl, m, l);
     if (rl->p.warm && replaces)
         rl->p.warm(rl->p.warm_ctx, m->name, l);
+    bundle_drop_warmup(b);
+    l->bytes = bundle_memory(b);
     return l;
 }
 

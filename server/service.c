@@ -303,7 +303,7 @@ static bool start_loading(struct app *app, struct err *err)
         .mode = strcmp(c->load.mode, "shared") == 0 ? BUNDLE_SHARED : BUNDLE_PRIVATE,
         .check_memory = c->load.check_memory,
         .poll_ms = (unsigned)c->load.poll_seconds * 1000,
-        .warm = c->warm.path[0] ? warm_up : NULL,
+        .warm = warm_up,
         .warm_ctx = app,
         .load_threads = load_threads(c),
         .workspaces = loops(c) + app_worker_threads(c),

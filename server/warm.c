@@ -113,29 +113,42 @@ static void ask_all(struct warm *w, const char *text, size_t n, uint64_t most)
     }
 }
 
-static void tell(const struct warm *w, uint64_t begun_ns, const struct err *err)
+static void tell(const struct warm *w, const char *source, uint64_t begun_ns, const struct err *err)
 {
     const char *cause = err->msg[0] ? err->msg : w->first;
     log_event(&w->app->log, w->n_ok ? LOG_INFO : LOG_WARN, "warm_up", LOG_STR("model", w->model),
-              LOG_INT("version", w->l->bundle->manifest.version), LOG_INT("requests", w->n_ok + w->n_failed),
+              LOG_INT("version", w->l->bundle->manifest.version), LOG_STR("source", source), LOG_INT("requests", w->n_ok + w->n_failed),
               LOG_INT("failed", w->n_failed), LOG_NUM("ms", (double)(app_now_ns() - begun_ns) / 1e6), LOG_STR("cause", cause));
+}
+
+/* All of one source; `err` is why there is no text. */
+static void run(struct warm *w, const char *source, const char *text, size_t n, struct err *err)
+{
+    uint64_t begun_ns = app_now_ns();
+    w->n_ok = w->n_failed = 0;
+    w->first[0] = '\0';
+    if (text && (w->ws || (w->ws = loaded_take_ws(w->l, err))))
+        ask_all(w, text, n, w->app->config->warm.requests);
+    tell(w, source, begun_ns, err);
 }
 
 void warm_up(void *app, const char *model, struct loaded *l)
 {
     struct warm w = {.app = app, .model = model, .l = l};
     const struct config *c = w.app->config;
-    struct err err = {0};
-    uint64_t begun_ns = app_now_ns();
-    size_t n = 0;
-    char *text = read_tail(c->warm.path, &n, &err);
-    w.end_ns = begun_ns + c->warm.max_ms * 1000000;
+    const struct bundle *b = l->bundle;
+    w.end_ns = app_now_ns() + c->warm.max_ms * 1000000;
     query_init(&w.query);
-    if (text && (w.ws = loaded_take_ws(l, &err)))
-        ask_all(&w, text, n, c->warm.requests);
-    tell(&w, begun_ns, &err);
+    if (b->warmup)
+        run(&w, "bundle", b->warmup, b->warmup_n, &(struct err){0});
+    if (c->warm.path[0]) {
+        struct err err = {0};
+        size_t n = 0;
+        char *text = read_tail(c->warm.path, &n, &err);
+        run(&w, "warm.path", text, n, &err);
+        free(text);
+    }
     loaded_put_ws(l, w.ws);
     query_fini(&w.query);
     free(w.hit);
-    free(text);
 }

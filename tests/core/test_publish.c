@@ -11,8 +11,10 @@
 #include <unistd.h>
 
 #include "core/base/fio.h"
+#include "core/base/mem.h"
 #include "core/manifest.h"
 #include "core/retrieve.h"
+#include "core/warmup.h"
 #include "tests/core/world.h"
 
 static struct publish_params params(void *const *state)
@@ -134,7 +136,7 @@ static void the_same_input_gives_the_same_files(void **state)
     uint64_t version;
     for (int i = 0; i < 2; i++)
         assert_ok(bundle_publish(&w->in, &p, &version, dir[i], &e), &e);
-    for (int i = 0; i < MANIFEST_FILES_MAX; i++) {
+    for (int i = 0; i <= MF_COMPACT; i++) {
         size_t n[2];
         char *data[2], path[PATH_MAX];
         for (int j = 0; j < 2; j++) {
@@ -408,6 +410,88 @@ static void publishers_at_once_get_versions_of_their_own(void **state)
     world_free(w);
 }
 
+static void refused_warmup(struct world *w, struct publish_params p, const char *text, size_t n, enum err_code code, const char *want)
+{
+    struct err e = {0};
+    uint64_t version;
+    put_file(p.warmup, text, n);
+    assert_err(bundle_publish(&w->in, &p, &version, NULL, &e), &e, code, want);
+}
+
+/* Recorded requests go with the version, also with the next one of other users; what is none of them stops the publication. */
+static void requests_go_with_the_bundle(void **state)
+{
+    struct err e = {0};
+    struct world *w = world_new(&(struct world_params){.kind = MODEL_DAT, .seed = 3, .n_items = 40, .n_users = 5});
+    struct publish_params p = params(state);
+    const char lines[] = "{\"user_id\":\"u1\",\"k\":5}\n{\"path\":\"/v1/retrieve\",\"body\":{\"k\":3}}\n{\"body\":null}", more[] = "{}\n";
+    char dir[PATH_MAX], path[PATH_MAX], base[PATH_MAX];
+    snprintf(path, sizeof(path), "%s", tmp_path(state, "requests.jsonl"));
+    assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, base, &e), &e);
+    p.warmup = path;
+    put_file(path, lines, sizeof(lines) - 1);
+    for (int i = 0; i < 4; i++) { // whole; users alone: the base's, given anew, the base's again
+        p.warmup = i == 0 || i == 2 ? path : NULL;
+        if (i == 2)
+            put_file(path, more, sizeof(more) - 1);
+        const char *want = i < 2 ? lines : more;
+        uint64_t version;
+        assert_ok((i ? bundle_publish_users : bundle_publish)(&w->in, &p, &version, dir, &e), &e);
+        struct bundle *b = bundle_load(dir, NULL, &e);
+        assert_ok(b, &e);
+        assert_int_equal(b->warmup_n, strlen(want));
+        assert_memory_equal(b->warmup, want, b->warmup_n);
+        size_t before = bundle_memory(b);
+        bundle_drop_warmup(b);
+        assert_null(b->warmup);
+        assert_int_equal(bundle_memory(b), before - strlen(want));
+        bundle_free(b);
+    }
+    struct bundle *b = bundle_load(base, NULL, &e);
+    assert_ok(b, &e);
+    assert_null(b->warmup);
+    bundle_free(b);
+
+    p.warmup = path;
+    refused_warmup(w, p, "", 0, ERR_FORMAT, "requests.jsonl: no request in it");
+    refused_warmup(w, p, "{}\n{\"k\":\n{}\n", 12, ERR_FORMAT, "requests.jsonl: line 2: ");
+    refused_warmup(w, p, "{}\n\n{}\n", 7, ERR_FORMAT, "requests.jsonl: line 2: ");
+    refused_warmup(w, p, "{}\n[1]\n", 7, ERR_FORMAT, "line 2: found no object");
+    refused_warmup(w, p, "{\"body\":\"{}\"}\n", 14, ERR_FORMAT, "line 1: its \"body\" is no object");
+    char *large = mem_array(WARMUP_BYTES_MAX + 1, 1, &e);
+    assert_non_null(large);
+    memset(large, ' ', WARMUP_BYTES_MAX + 1);
+    refused_warmup(w, p, large, WARMUP_BYTES_MAX + 1, ERR_LIMIT, "requests.jsonl: 16777217 bytes, at most 16777216 allowed");
+    refused_warmup(w, p, large, WARMUP_LINE_MAX + 1, ERR_LIMIT, "line 1: 1114113 bytes, at most 1114112 allowed");
+    free(large);
+    unlink(path);
+    assert_err(bundle_publish(&w->in, &p, &(uint64_t){0}, NULL, &e), &e, ERR_NOT_FOUND, "requests.jsonl");
+    check_repository(state);
+    world_free(w);
+}
+
+/* In a bundle whose manifest says so all the same. */
+static void too_many_requests_are_refused(void **state)
+{
+    struct err e = {0};
+    struct world *w = world_new(&(struct world_params){.kind = MODEL_DAT, .seed = 3, .n_items = 40, .n_users = 5});
+    struct publish_params p = params(state);
+    struct manifest m = {0};
+    char dir[PATH_MAX], path[PATH_MAX];
+    assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+    char *large = mem_array(WARMUP_BYTES_MAX + 1, 1, &e);
+    assert_non_null(large);
+    assert_true(fio_join(path, dir, manifest_file_name[MF_WARMUP], &e));
+    put_file(path, large, WARMUP_BYTES_MAX + 1);
+    free(large);
+    assert_ok(manifest_read(dir, &m, &e) && manifest_hash_file(&m, dir, MF_WARMUP, &e) && manifest_write(dir, &m, &e), &e);
+    manifest_fini(&m);
+    assert_null(bundle_load(dir, NULL, &e));
+    assert_int_equal(e.code, ERR_LIMIT);
+    assert_non_null(strstr(e.msg, "warmup.jsonl: 16777217 bytes, at most 16777216 allowed"));
+    world_free(w);
+}
+
 /* Every allocation near the beginning, then ever fewer: a failed one is an error and leaves nothing behind. */
 static void lack_of_memory_is_an_error(void **state)
 {
@@ -441,6 +525,8 @@ int main(void)
         T(few_items_and_no_users_are_fine),
         T(bad_input_is_refused),
         T(users_alone_keep_the_items),
+        T(requests_go_with_the_bundle),
+        T(too_many_requests_are_refused),
         T(a_kill_leaves_the_old_or_the_new),
         T(a_full_disk_is_an_error),
         T(publishers_at_once_get_versions_of_their_own),

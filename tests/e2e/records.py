@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 
-from daemon import BIN, Daemon, check, fail, publish, run
+from daemon import BIN, Daemon, check, fail, flip_bit, publish, run
 
 
 def settings(keys):
@@ -146,6 +146,28 @@ def new_versions_are_warmed_up(work):
         check("of its own", [(e["model"], e["requests"]) for e in events(d, "warm_up")[-1:]], [("tt", 6)])
 
 
+def a_bundle_brings_its_own_requests(work):
+    """What was published with a bundle is not answered before it takes traffic, or instead of what the daemon has recorded."""
+    own, path = f"{work}/own.jsonl", f"{work}/recorded.jsonl"
+    with open(own, "w", encoding="utf-8") as f:
+        f.write('{"user_id":"u1","k":5}\n{"path":"/v1/retrieve","model":"dat","body":{"user_id":"u2","k":5}}\n{"body":null}\n{"body":{"k":5,"nonsense":1}}\n')
+    with open(path, "w", encoding="utf-8") as f:
+        f.write('{"user_id":"u3","k":5}\n')
+    publish(f"{work}/models", "dat", 1, 1)
+    publish(f"{work}/models", "dat", 2, 2, "dat", 0, 0, f"warmup={own}")
+    with Daemon(work, ["dat"]) as d:
+        told = [(e["level"], e["version"], e["source"], e["requests"], e["failed"]) for e in events(d, "warm_up")]
+        check("its own, without any configuration", told, [("info", 2, "bundle", 3, 1)])
+        check("verified only", (d.operate("dat", "verify", 2)[0], len(events(d, "warm_up"))), (200, 1))
+        check("none", (d.operate("dat", "reload", 1)[0], len(events(d, "warm_up"))), (200, 1))
+    with Daemon(work, ["dat"], extra=settings({"warm.path": path})) as d:
+        check("both, its own first", [(e["source"], e["requests"], e["failed"]) for e in events(d, "warm_up")], [("bundle", 3, 1), ("warm.path", 1, 0)])
+    flip_bit(f"{work}/models/dat/2/warmup.jsonl")
+    with Daemon(work, ["dat"]) as d:
+        status, answer, _ = d.operate("dat", "reload", 2)
+        check("damaged", (status, "warmup.jsonl" in answer["detail"]), (422, True))
+
+
 def warming_up_is_bounded(work):
     """A load waits for as long as there are recorded requests."""
     publish(f"{work}/models", "dat", 1, 1)
@@ -164,4 +186,4 @@ def warming_up_is_bounded(work):
 
 
 if __name__ == "__main__":
-    run([slow_requests_are_whole, thresholds_and_samples, records_are_replayed, new_versions_are_warmed_up, warming_up_is_bounded])
+    run([slow_requests_are_whole, thresholds_and_samples, records_are_replayed, new_versions_are_warmed_up, a_bundle_brings_its_own_requests, warming_up_is_bounded])

@@ -1,6 +1,7 @@
 /* world_bundle REPOSITORY NAME VERSION SEED dat|two_tower [ITEMS [USERS [WORD..]]] - publish a bundle of a made-up world
  * (tests/core/world.h) for the end-to-end tests of the daemon. Prints its folder.
- * Words: no_seen, thin (an index so bad that ef matters, and no two items alike), no_calibration. */
+ * Words: no_seen, thin (an index so bad that ef matters, and no two items alike), no_calibration,
+ * warmup=FILE. */
 #include "tests/core/support.h"
 
 #include <limits.h>
@@ -41,6 +42,9 @@ int main(int argc, char **argv)
     p.n_calibrate = thin ? 100 : 0;
     p.m = thin ? 4 : 0;
     p.ef_construction = thin ? 16 : 0;
+    for (int i = 8; i < argc; i++)
+        if (strncmp(argv[i], "warmup=", 7) == 0)
+            p.warmup = argv[i] + 7;
     struct world *w = world_new(&wp);
     bool ok = bundle_publish(&w->in, &p, &version, dir, &err);
     world_free(w);
