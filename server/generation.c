@@ -348,10 +348,20 @@ bool generation_swap_model(struct generations *s, const char *name, struct loade
     return next != NULL;
 }
 
-bool generation_swap_experiments(struct generations *s, struct experiment_table *t, struct err *err)
+/* A copy of the current generation that may be published: all that can fail is behind it. The caller holds publish_lock. */
+static struct generation *copy_and_pass(struct generations *s, const struct generation_gate *gate, struct err *err)
+{
+    struct generation *next = generation_copy(s->current, err);
+    if (!next || !gate || gate->pass(gate->ctx, err))
+        return next;
+    generation_free(next); // never the last count of anything: the current one holds it too
+    return NULL;
+}
+
+bool generation_swap_experiments(struct generations *s, struct experiment_table *t, const struct generation_gate *gate, struct err *err)
 {
     pthread_mutex_lock(&s->publish_lock);
-    struct generation *next = generation_copy(s->current, err);
+    struct generation *next = copy_and_pass(s, gate, err);
     if (next) {
         experiment_table_unref(next->experiments);
         next->experiments = t;
@@ -361,10 +371,10 @@ bool generation_swap_experiments(struct generations *s, struct experiment_table 
     return next != NULL;
 }
 
-bool generation_swap_labels(struct generations *s, struct labels *l, struct err *err)
+bool generation_swap_labels(struct generations *s, struct labels *l, const struct generation_gate *gate, struct err *err)
 {
     pthread_mutex_lock(&s->publish_lock);
-    struct generation *next = generation_copy(s->current, err);
+    struct generation *next = copy_and_pass(s, gate, err);
     if (next) {
         labels_unref(next->labels);
         set_labels(next, l);

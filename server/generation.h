@@ -93,15 +93,21 @@ void generation_release(struct generations *s, const struct generation *g); // a
  * such model. */
 bool generation_swap_model(struct generations *s, const char *name, struct loaded *l, const char *degraded,
                            struct err *err);
-/* The experiment table: takes a count of `t`. */
-bool generation_swap_experiments(struct generations *s, struct experiment_table *t, struct err *err);
+/* The last thing that may fail, called when the next generation is made and before it is published: the state file is written there, so
+ * that an error means that nothing has changed, neither here nor on disk. Other publishers wait for it, readers do not. */
+struct generation_gate {
+    bool (*pass)(void *ctx, struct err *err);
+    void *ctx;
+};
+/* The experiment table: takes a count of `t`. gate: may be NULL. */
+bool generation_swap_experiments(struct generations *s, struct experiment_table *t, const struct generation_gate *gate, struct err *err);
 /* The list of models (those of the same name keep what they have loaded) together with the experiment table and the labels: takes counts of
  * `t` and `l` (NULL: none). */
 /* `once` (may be NULL): an earlier generation, for those that the current one lacks. */
 bool generation_swap_names(struct generations *s, const char *const *names, size_t n, struct experiment_table *t,
                            struct labels *l, const struct generation *once, struct err *err);
-/* The labels alone: takes a count of `l`. */
-bool generation_swap_labels(struct generations *s, struct labels *l, struct err *err);
+/* The labels alone: takes a count of `l`. gate: may be NULL. */
+bool generation_swap_labels(struct generations *s, struct labels *l, const struct generation_gate *gate, struct err *err);
 
 /* Wait until every generation but the current one has been freed, at most timeout_ms. For tests and shutdown. */
 bool generation_settle(struct generations *s, unsigned timeout_ms);

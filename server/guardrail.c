@@ -86,7 +86,7 @@ static bool publish(struct app *app, struct experiment_table *next, bool *persis
                  state_set_experiments(app->parts->state, next, STATE_ANY_REVISION, NULL, &why);
     if (why.msg[0])
         log_event(&app->log, LOG_ERROR, "guardrail_not_persisted", LOG_STR("error", why.msg));
-    if (!generation_swap_experiments(app->generations, next, err))
+    if (!generation_swap_experiments(app->generations, next, NULL, err))
         return false;
     app->parts->experiments_from_state |= *persisted;
     return true;

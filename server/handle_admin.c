@@ -160,6 +160,19 @@ bool handle_admin_experiments_get(struct app *app, struct http_request *r, const
     return answer_experiments(app, r, resp);
 }
 
+/* A generation's gate: down to the state file. */
+struct write {
+    struct state *state;
+    struct experiment_table *next;
+    uint64_t if_match;
+};
+
+static bool write_down(void *ctx, struct err *err)
+{
+    const struct write *w = ctx;
+    return state_set_experiments(w->state, w->next, w->if_match, NULL, err);
+}
+
 /* Check against what runs now, write down, then serve. The lock is held. */
 static bool change_experiments(struct app *app, struct service_parts *s, const json_t *o, uint64_t if_match,
                                struct err *err)
@@ -168,11 +181,10 @@ static bool change_experiments(struct app *app, struct service_parts *s, const j
     const struct generation *g = generation_acquire(app->generations);
     size_t n = generation_names(g, g->labels, names);
     struct experiment_table *t = experiment_table_from_json(o, g->experiments, err);
-    bool ok = t && experiment_table_check_models(t, names, n, err);
-    if (ok) {
-        ok = experiment_report_prepare(app, t, err) && state_set_experiments(s->state, t, if_match, NULL, err) &&
-             generation_swap_experiments(app->generations, t, err);
-    }
+    struct write w = {s->state, t, if_match};
+    const struct generation_gate gate = {write_down, &w};
+    bool ok = t && experiment_table_check_models(t, names, n, err) && experiment_report_prepare(app, t, err) &&
+              generation_swap_experiments(app->generations, t, &gate, err);
     if (ok)
         experiment_report_forget(app, g->experiments, t);
     else

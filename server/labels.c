@@ -8,6 +8,7 @@
 
 struct label {
     char name[LABEL_NAME_MAX + 1], model[LABEL_NAME_MAX + 1];
+    bool implied; // by labels_complete
 };
 
 struct labels {
@@ -64,6 +65,14 @@ static bool add(struct labels *l, const char *name, size_t name_n, const char *m
     return true;
 }
 
+static const struct label *find(const struct labels *l, const char *name, size_t n)
+{
+    for (size_t i = 0; l && i < l->n; i++)
+        if (strlen(l->label[i].name) == n && memcmp(l->label[i].name, name, n) == 0)
+            return &l->label[i];
+    return NULL;
+}
+
 struct labels *labels_from_config(const struct config_label *c, size_t n, struct err *err)
 {
     struct labels *l = labels_new(err);
@@ -94,20 +103,47 @@ struct labels *labels_from_json(const json_t *o, struct err *err)
     return NULL;
 }
 
-json_t *labels_to_json(const struct labels *l)
+static json_t *to_json(const struct labels *l, bool implied)
 {
     json_t *o = json_object();
     for (size_t i = 0; l && i < l->n; i++)
-        json_object_set_new(o, l->label[i].name, json_string(l->label[i].model));
+        if (l->label[i].implied == implied)
+            json_object_set_new(o, l->label[i].name, json_string(l->label[i].model));
     return o;
+}
+
+json_t *labels_to_json(const struct labels *l)
+{
+    return to_json(l, false);
+}
+
+json_t *labels_implied_json(const struct labels *l)
+{
+    return to_json(l, true);
+}
+
+/* Every label of `a` that was given is in `b`, and was given there; *n counts them. */
+static bool within(const struct labels *a, const struct labels *b, size_t *n)
+{
+    for (size_t i = 0; a && i < a->n; i++) {
+        const struct label *l = &a->label[i], *other = l->implied ? NULL : find(b, l->name, strlen(l->name));
+        if (!l->implied && (!other || other->implied || strcmp(other->model, l->model) != 0))
+            return false;
+        *n += !l->implied;
+    }
+    return true;
+}
+
+bool labels_same(const struct labels *a, const struct labels *b)
+{
+    size_t na = 0, nb = 0;
+    return within(a, b, &na) && within(b, a, &nb) && na == nb;
 }
 
 const char *labels_find(const struct labels *l, const char *name, size_t n)
 {
-    for (size_t i = 0; l && i < l->n; i++)
-        if (strlen(l->label[i].name) == n && memcmp(l->label[i].name, name, n) == 0)
-            return l->label[i].model;
-    return NULL;
+    const struct label *found = find(l, name, n);
+    return found ? found->model : NULL;
 }
 
 static bool is_one_of(const char *name, const char *const *models, size_t n)
@@ -146,8 +182,10 @@ struct labels *labels_complete(const struct labels *l, const char *const *models
         ok = add(all, l->label[i].name, strlen(l->label[i].name), l->label[i].model, err);
     for (size_t i = 0; ok && i < n; i++) {
         size_t base = strcspn(models[i], "@");
-        if (models[i][base] && is_last(models, n, i, base) && !labels_find(all, models[i], base))
-            ok = add(all, models[i], base, models[i], err);
+        if (!models[i][base] || !is_last(models, n, i, base) || labels_find(all, models[i], base))
+            continue;
+        ok = add(all, models[i], base, models[i], err);
+        all->label[all->n - 1].implied = ok;
     }
     if (ok)
         return all;

@@ -20,7 +20,11 @@ struct labels;
 struct labels *labels_from_config(const struct config_label *l, size_t n, struct err *err); // count 1
 /* {"dat@canary": "dat@4", ..}. ERR_ARG says which member is wrong and why. Count 1. */
 struct labels *labels_from_json(const json_t *o, struct err *err);
+/* Those that were given, or those that labels_complete added. */
 json_t *labels_to_json(const struct labels *l);
+json_t *labels_implied_json(const struct labels *l);
+/* The same names for the same models, in whatever order? What labels_complete added does not count. */
+bool labels_same(const struct labels *a, const struct labels *b);
 struct labels *labels_ref(struct labels *l);  // NULL is fine
 void labels_unref(struct labels *l);          // NULL is fine
 

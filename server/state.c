@@ -170,12 +170,19 @@ static bool write_content(const struct state *s, const struct content *c, struct
     return ok;
 }
 
+static bool is_revision(const struct state *s, uint64_t if_match, struct err *err)
+{
+    if (if_match == STATE_ANY_REVISION || if_match == s->now.revision)
+        return true;
+    return err_set(err, ERR_MISMATCH, "revision %llu was expected, it is %llu now: read it again",
+                   (unsigned long long)if_match, (unsigned long long)s->now.revision);
+}
+
 /* Put `next` in the place of s->now, on disk first. The lock is held. */
 static bool commit(struct state *s, struct content *next, uint64_t if_match, uint64_t *revision, struct err *err)
 {
-    if (if_match != STATE_ANY_REVISION && if_match != s->now.revision)
-        return err_set(err, ERR_MISMATCH, "revision %llu was expected, it is %llu now: read it again",
-                       (unsigned long long)if_match, (unsigned long long)s->now.revision);
+    if (!is_revision(s, if_match, err))
+        return false;
     next->revision = s->now.revision + 1;
     if (!write_content(s, next, err))
         return false;
@@ -289,6 +296,14 @@ uint64_t state_revision(struct state *s)
     uint64_t r = s->now.revision;
     pthread_mutex_unlock(&s->lock);
     return r;
+}
+
+bool state_check_revision(struct state *s, uint64_t if_match, struct err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    bool ok = is_revision(s, if_match, err);
+    pthread_mutex_unlock(&s->lock);
+    return ok;
 }
 
 uint64_t state_pin(struct state *s, const char *model)

@@ -42,6 +42,9 @@ struct labels *state_labels(struct state *s);
 
 #define STATE_ANY_REVISION UINT64_MAX
 
+/* ERR_MISMATCH if `if_match` is another revision than the one now. */
+bool state_check_revision(struct state *s, uint64_t if_match, struct err *err);
+
 /* Change one thing. `if_match`: the revision the caller has seen, or STATE_ANY_REVISION: another one now is
  * ERR_MISMATCH. On success the new revision goes to *revision (may be NULL). A file that cannot be written is
  * ERR_STATE, and nothing has changed. */

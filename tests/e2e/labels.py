@@ -3,6 +3,7 @@
 What breaks when it fails is said by each test.
     python3 labels.py [test ...]
 """
+import os
 import signal
 import threading
 
@@ -45,7 +46,7 @@ def names(work):
         if status != 404 or "is a label of model 'dat@1'" not in answer["detail"]:
             fail(f"found {answer}")
         answer = d.admin.get("/v1/admin/labels")[1]
-        check("labels", (answer["labels"], answer["source"]), ({"dat@stable": "dat@1", "dat@canary": "dat@2", "dat": "dat@2"}, "config"))
+        check("labels", (answer["labels"], answer["implied"], answer["source"]), ({"dat@stable": "dat@1", "dat@canary": "dat@2"}, {"dat": "dat@2"}, "config"))
 
 
 def moving(work):
@@ -74,6 +75,57 @@ def moving(work):
         check("as it was", served(d, headers=a), ("dat@2", 2))
     with start(work, experiments=MAIN) as d:
         check("after a restart", (served(d, "dat@stable"), served(d, "dat")), (("dat@2", 2), ("dat@1", 1)))
+
+
+def putting_back(work):
+    """What GET gave cannot be put back without a change, and the configuration's next list is refused for it."""
+    world(work, (1, 2, 3))
+    with start(work) as d:
+        get = lambda: d.admin.get("/v1/admin/labels")[1]
+        put = lambda doc, **kw: d.admin.call("PUT", "/v1/admin/labels", doc, **kw)
+        before = get()
+        for headers in ({}, {"If-Match": f'"{before["revision"]}"'}):
+            check("put back", put(before, headers=headers)[:2], (200, before))
+        check("somebody else's", put(before, headers={"If-Match": f'"{before["revision"] + 1}"'})[0], 412)
+        check("no event", '"labels_changed"' in d.logged(), False)
+        with open(d.config, encoding="utf-8") as f:
+            text = f.read()
+
+        def write(versions):
+            with open(d.config, "w", encoding="utf-8") as f:
+                f.write(text.replace("[1, 2]", versions))
+            d.process.send_signal(signal.SIGHUP)
+
+        write("[1, 2, 3]")
+        d.until(lambda: served(d, "dat") == ("dat@3", 3), "version 3 by the bare name")
+        moved = {"dat@stable": "dat@2", "dat@canary": "dat@2"}
+        check("moved", put({"labels": moved})[0], 200)
+        after = get()
+        check("after", (after["labels"], after["implied"], after["source"], after["revision"] > before["revision"]), (moved, {"dat": "dat@3"}, "state", True))
+        check("put back, of the state file", put(after)[:2], (200, after))
+        check("in another order", put({"labels": dict(reversed(list(moved.items())))})[1], after)
+        write("[1, 2]")  # without the version that was implied
+        d.until(lambda: served(d, "dat") == ("dat@2", 2), "version 2 by the bare name")
+        check("explicit now", put({"labels": {**moved, "dat": "dat@2"}})[1]["implied"], {})
+        check("and so kept", (get()["labels"], get()["implied"]), ({**moved, "dat": "dat@2"}, {}))
+        check("one less", put({"labels": moved})[1]["implied"], {"dat": "dat@2"})
+
+
+def what_is_not_written_is_not_served(work):
+    """An error answer, and yet labels or experiments have changed."""
+    world(work)
+    with start(work) as d:
+        os.mkdir(f"{work}/state.json")  # so that nothing can be renamed to it
+        for path, doc, key in (("/v1/admin/labels", {"labels": {"dat@stable": "dat@2"}}, "labels"),
+                               ("/v1/admin/experiments", {"experiments": [{"name": "x", "salt": "s", "variants": [{"name": "a", "model": "tt", "weight": 100}]}]}, "experiments")):
+            before = d.admin.get(path)[1]
+            status, answer, _ = d.admin.call("PUT", path, doc)
+            check(f"{path}: {answer}", (status, answer["code"]), (409, "state_read_only"))
+            check(path, d.admin.get(path)[1], before)
+            check("served", (served(d), served(d, "dat@stable")), (("dat@2", 2), ("dat@1", 1)))
+        os.rmdir(f"{work}/state.json")
+        check("now", d.admin.call("PUT", "/v1/admin/labels", {"labels": {"dat@stable": "dat@2"}})[0], 200)
+        check("served", served(d, "dat@stable"), ("dat@2", 2))
 
 
 def not_loaded(work):
@@ -144,4 +196,4 @@ def polling(work):
 
 
 if __name__ == "__main__":
-    run([names, moving, not_loaded, moving_under_load, a_new_list, polling])
+    run([names, moving, putting_back, what_is_not_written_is_not_served, not_loaded, moving_under_load, a_new_list, polling])

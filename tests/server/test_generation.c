@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "server/generation.h"
+#include "tests/core/support.h"
 
 // ---------------------------------------------------------------------------- fakes: a bundle is its version twice
 
@@ -114,7 +115,7 @@ static void other_swaps_keep_a_model(void **state)
     struct generations *s = generations_new(names, 2, &err);
     assert_true(generation_swap_model(s, "dat", loaded_new(fake_bundle(1), 0, &err), NULL, &err));
     assert_true(generation_swap_model(s, "two_tower", loaded_new(fake_bundle(7), 0, &err), NULL, &err));
-    assert_true(generation_swap_experiments(s, experiment_table_new(&err), &err));
+    assert_true(generation_swap_experiments(s, experiment_table_new(&err), NULL, &err));
     assert_false(generation_swap_model(s, "none", NULL, NULL, &err));
     const struct generation *g = generation_acquire(s);
     assert_int_equal(g->serial, 4);
@@ -123,6 +124,65 @@ static void other_swaps_keep_a_model(void **state)
     generation_release(s, g);
     generations_free(s);
     assert_int_equal(bundles_alive, 0);
+}
+
+struct door {
+    bool open;
+    size_t asked;
+};
+
+static bool pass(void *ctx, struct err *err)
+{
+    struct door *d = ctx;
+    d->asked++;
+    return d->open || err_set(err, ERR_STATE, "the door is shut");
+}
+
+static bool swap(struct generations *s, bool labels, struct labels *l, struct experiment_table *t, const struct generation_gate *gate, struct err *err)
+{
+    return labels ? generation_swap_labels(s, l, gate, err) : generation_swap_experiments(s, t, gate, err);
+}
+
+/* What a gate refuses is not published, and lack of memory comes before the gate: what it writes down is never taken back. */
+static void a_gate_is_the_last_that_fails(void **state)
+{
+    (void)state;
+    for (int labels = 0; labels < 2; labels++) {
+        struct err err = {0};
+        struct door door = {.open = false};
+        const struct generation_gate gate = {pass, &door};
+        struct generations *s = generations_new(names, 2, &err);
+        struct labels *l = labels_from_config(&(struct config_label){.name = (char[]){"x"}, .model = (char[]){"dat"}}, 1, &err);
+        struct experiment_table *t = experiment_table_new(&err);
+        assert_true(generation_swap_model(s, "dat", loaded_new(fake_bundle(1), 1, &err), NULL, &err));
+        const struct generation *before = generation_acquire(s);
+        assert_err(swap(s, labels, l, t, &gate, &err), &err, ERR_STATE, "shut");
+        assert_int_equal(door.asked, 1);
+        door = (struct door){.open = true};
+        for (size_t n = 1;; n++) {
+            alloc_fail_at(n);
+            bool ok = swap(s, labels, l, t, &gate, &err);
+            alloc_fail_at(0);
+            if (ok)
+                break;
+            assert_int_equal(err.code, ERR_NOMEM);
+            err = (struct err){0};
+            assert_int_equal(door.asked, 0);
+            const struct generation *g = generation_acquire(s);
+            assert_ptr_equal(g, before);
+            generation_release(s, g);
+            assert_in_range(n, 1, 100);
+        }
+        assert_int_equal(door.asked, 1);
+        generation_release(s, before);
+        assert_true(generation_settle(s, 5000));
+        generations_free(s);
+        if (labels)
+            experiment_table_unref(t); // the other went with the store
+        else
+            labels_unref(l);
+        assert_int_equal(bundles_alive, 0);
+    }
 }
 
 static void models_come_and_go(void **state)
@@ -220,6 +280,7 @@ int main(void)
         cmocka_unit_test(first_generation_is_empty),         cmocka_unit_test(a_held_generation_keeps_its_bundle),
         cmocka_unit_test(other_swaps_keep_a_model),          cmocka_unit_test(models_come_and_go),
         cmocka_unit_test(workspaces_are_reused_and_bounded), cmocka_unit_test(swaps_under_load),
+        cmocka_unit_test(a_gate_is_the_last_that_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
