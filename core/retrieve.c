@@ -370,7 +370,8 @@ static bool walk(const struct bundle *b, const struct hnsw_query *query, const s
     return true;
 }
 
-/* Exact scores, and by them the order, which was right but for last digits, and the bound. Returns how many stay. */
+/* Exact scores where a walk gave none, and by them the order, which was right but for last digits, and the bound. Returns how many
+ * stay. */
 static size_t rescore(const struct bundle *b, const struct hnsw_query *query, const struct retrieve_ws *ws,
                       struct retrieve_hit *hit, size_t n)
 {
@@ -397,18 +398,43 @@ static size_t rescore(const struct bundle *b, const struct hnsw_query *query, co
     return kept;
 }
 
-/* The compact layout rounds scores: with it, a bound is first a little lower, and hits are scored again, so that
- * answers are the same from every layout. */
+struct exactly {
+    const struct bundle *b;
+    const struct retrieve_ws *ws;
+};
+
+/* hnsw_query.score: of the items that a walk ends with. Asking for all their vectors at once, or for their ids, brings nothing:
+ * as many misses are under way already as the core has room for. */
+static void score_exactly(const void *ctx, const uint64_t *label, size_t n, float *score)
+{
+    const struct exactly *x = ctx;
+    uint32_t idx[BLOCK];
+    for (size_t from = 0, some; from < n; from += some) {
+        some = n - from < BLOCK ? n - from : BLOCK;
+        for (size_t i = 0; i < some; i++)
+            idx[i] = (uint32_t)label[from + i];
+        best_scores(x->b, x->ws, x->b->emb, idx, some, score + from);
+    }
+}
+
+/* The compact layout rounds scores: with it, a bound is first a little lower, and hits are scored exactly, by the walk or
+ * after it, so that answers are the same from every layout. */
 static bool search_vectors(const struct bundle *b, const struct hnsw_query *query, const struct sieve *f, struct retrieve_ws *ws,
                            struct retrieve_hit *hit, size_t *n, struct err *err)
 {
+    const struct exactly by = {b, ws};
     struct hnsw_query lower = *query;
     if (b->layout != HNSW_COMPACT)
         return walk(b, query, f, ws, hit, n, err);
     lower.min_score -= 1e-4f * (1 + fabsf(lower.min_score));
+    lower.score = score_exactly;
+    lower.score_ctx = &by;
     if (!walk(b, &lower, f, ws, hit, n, err))
         return false;
-    *n = rescore(b, query, ws, hit, *n);
+    if (!query->report->scored)
+        *n = rescore(b, query, ws, hit, *n);
+    while (query->has_min_score && *n > 0 && hit[*n - 1].score < query->min_score)
+        (*n)--;
     return true;
 }
 

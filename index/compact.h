@@ -106,10 +106,10 @@ void hnsw_compact_walk(const struct hnsw *h, const float *q, struct scored from,
 bool hnsw_seen_begin(struct seen *s, size_t n, unsigned bits); // a new walk, n a power of two; false: out of memory
 void hnsw_seen_fini(struct seen *s);
 
-// compact_walk.c: the walk by upper bytes; the best, scored by whole codes, into ws->pool, best first
+// compact_walk.c: the walk by upper bytes; the best, scored by whole codes or p->score, into ws->pool, best first
 float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code); // of a prepared query, [dim + COMPACT_PAST]; their scale
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);
-void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws);
+void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef, struct hnsw_ws *ws);
 const struct compact_hop *hnsw_compact_hop_get(void); // by the picked kernel
 extern const struct compact_hop hnsw_compact_hop_plain;
 

@@ -148,29 +148,44 @@ static void walk_links(struct walk *w)
     }
 }
 
-static void ask_for_rest(const struct compact *c, uint32_t id)
+/* Inlined whatever the compiler would do: a call of a function that only prefetches has no effect that it can see, and is left out. */
+static inline __attribute__((always_inline)) void ask_for_rest(const struct compact *c, uint32_t id, bool codes)
 {
-    __builtin_prefetch(c->code.lo + (size_t)id * c->dim);
-    __builtin_prefetch(c->code.hi + (size_t)id * c->dim);
+    if (codes) {
+        __builtin_prefetch(c->code.lo + (size_t)id * c->dim);
+        __builtin_prefetch(c->code.hi + (size_t)id * c->dim);
+    }
     if (c->label32)
         __builtin_prefetch(c->label32 + id);
     else
         __builtin_prefetch(c->label64 + id);
 }
 
-/* Score the best n by whole codes and sort them; one that is there twice stands side by side then, and stays once. */
-static void rescore(const struct hnsw *h, const float *q, size_t n, struct hnsw_ws *ws)
+static void score_by_caller(const struct compact *c, const struct hnsw_query *p, const uint32_t *id, size_t n, float *score)
+{
+    uint64_t label[ROW_MAX];
+    for (size_t i = 0; i < n; i++)
+        label[i] = compact_label(c, id[i]);
+    p->score(p->score_ctx, label, n, score);
+}
+
+/* Score the best n by whole codes, or as the caller does, and sort them; one that is there twice stands side by side then, and stays
+ * once. */
+static void rescore(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t n, struct hnsw_ws *ws)
 {
     uint64_t *key = ws->pool.key;
     size_t found = 0;
     ws->rescored = n = hnsw_bins_best(&ws->bins, n, ws->best_id);
     for (size_t i = 0; i < n && i < ROW_MAX; i++)
-        ask_for_rest(h->compact, ws->best_id[i]);
+        ask_for_rest(h->compact, ws->best_id[i], !p->score);
     for (size_t i = 0, some; i < n; i += some) {
         some = n - i < ROW_MAX ? n - i : ROW_MAX;
         for (size_t j = i + some; j < n && j < i + 2 * some; j++)
-            ask_for_rest(h->compact, ws->best_id[j]);
-        score_ids(h, q, ws->best_id + i, some, ws->score);
+            ask_for_rest(h->compact, ws->best_id[j], !p->score);
+        if (p->score)
+            score_by_caller(h->compact, p, ws->best_id + i, some, ws->score);
+        else
+            score_ids(h, q, ws->best_id + i, some, ws->score);
         for (size_t j = 0; j < some; j++)
             key[i + j] = pool_key(ws->score[j], ws->best_id[i + j]);
     }
@@ -193,8 +208,9 @@ bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, 
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, c->dim + COMPACT_PAST, 1);
 }
 
-void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t ef, struct hnsw_ws *ws)
+void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef, struct hnsw_ws *ws)
 {
+    size_t k = p->k < h->n ? p->k : h->n;
     struct walk w = {.c = h->compact, .kernel = hnsw_compact_hop_get(), .seen = &ws->met};
     w.bins = &ws->bins;
     w.limit = &ws->limit;
@@ -202,5 +218,5 @@ void hnsw_compact_coarse(const struct hnsw *h, const float *q, size_t k, size_t 
     hnsw_bins_begin(w.bins, hnsw_fast_keep(k, ef), ef);
     begin_with_seed(&w);
     walk_links(&w);
-    rescore(h, q, hnsw_fast_rescored(k), ws);
+    rescore(h, q, p, hnsw_fast_rescored(k), ws);
 }

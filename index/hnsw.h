@@ -111,6 +111,9 @@ struct hnsw_query {
     size_t max_visits;                                   // scores to compute at most; 0 = as many as it takes
     uint64_t deadline_ns;                                // CLOCK_MONOTONIC; 0 = none. Looked at every 1,024 scores
     enum hnsw_plan plan;
+    void (*score)(const void *ctx, const uint64_t *label, size_t n, float *score); // of a caller who has the vectors: a walk over the compact
+    const void *score_ctx;                               // layout has its best scored by it, where its own scores would be those of
+                                                         // codes; see report->scored. NULL = by codes
     struct hnsw_report *report;                          // filled in by a search that does not fail; may be NULL
 };
 
@@ -124,6 +127,7 @@ struct hnsw_report {
     enum hnsw_cut cut;
     enum hnsw_plan plan; // WALK or SCAN: what found the hits. SCAN too where a walk found too few
     bool exact;     // all that may be returned was scored: the hits are the exact answer
+    bool scored;    // the hits' scores, and their order, are those of hnsw_query.score: not by a scan, nor with a filter, `allow` or removals
 };
 
 /* Scratch of one caller; grows to what it meets and then allocates nothing. Any workspace fits any index. */

@@ -244,7 +244,7 @@ static const uint64_t *walk(const struct hnsw *h, const float *q, const struct h
         return ws->pool.key;
     }
     if (walks_coarse(h, p)) {
-        hnsw_compact_coarse(h, q, p->k < h->n ? p->k : h->n, ef, ws);
+        hnsw_compact_coarse(h, q, p, ef, ws);
         *n = ws->pool.n;
         return ws->pool.key;
     }
@@ -336,7 +336,7 @@ static bool scan_all(const struct hnsw *h, const float *q, const struct hnsw_que
     return true;
 }
 
-static void report(const struct hnsw_query *p, const struct hnsw_ws *ws, enum hnsw_plan plan, bool all)
+static void report(const struct hnsw *h, const struct hnsw_query *p, const struct hnsw_ws *ws, enum hnsw_plan plan, bool all)
 {
     const struct limit *l = &ws->limit;
     if (p->report)
@@ -344,7 +344,8 @@ static void report(const struct hnsw_query *p, const struct hnsw_ws *ws, enum hn
                                           .rescored = ws->rescored,
                                           .cut = l->cut,
                                           .plan = plan,
-                                          .exact = all && l->cut == HNSW_CUT_NONE};
+                                          .exact = all && l->cut == HNSW_CUT_NONE,
+                                          .scored = plan == HNSW_PLAN_WALK && p->score && walks_coarse(h, p)};
 }
 
 size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query *p, struct hnsw_ws *ws,
@@ -360,7 +361,7 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     if (plan.scan) {
         if (!scan_all(h, q, p, plan.by_allowed, ws, hit, &n, err))
             return 0;
-        report(p, ws, HNSW_PLAN_SCAN, true);
+        report(h, p, ws, HNSW_PLAN_SCAN, true);
         return n;
     }
     if (hnsw_count(h) > 0)
@@ -372,7 +373,7 @@ size_t hnsw_search(const struct hnsw *h, const float *q, const struct hnsw_query
     bool all = n == hnsw_count(h), scan = !ws->limit.cut && !all && (!done || n < p->k);
     if (scan && !scan_all(h, q, p, plan.by_allowed, ws, hit, &scanned, err))
         return 0;
-    report(p, ws, scan ? HNSW_PLAN_SCAN : HNSW_PLAN_WALK, all || scan);
+    report(h, p, ws, scan ? HNSW_PLAN_SCAN : HNSW_PLAN_WALK, all || scan);
     if (scan && !ws->limit.cut)
         return scanned;
     n = keys_to_hits(h, key, n, p, ws);
@@ -391,7 +392,7 @@ size_t hnsw_search_exact(const struct hnsw *h, const float *q, const struct hnsw
     size_t found;
     if (!scan_all(h, q, p, hnsw_plan_of(h, p, p->k).by_allowed, ws, hit, &found, err))
         return 0;
-    report(p, ws, HNSW_PLAN_SCAN, true);
+    report(h, p, ws, HNSW_PLAN_SCAN, true);
     return found;
 }
 
@@ -412,7 +413,7 @@ static bool scan_group(const struct hnsw *h, const float *q, size_t nq, const st
     for (size_t i = 0; reports && i < nq; i++) {
         one.report = &reports[i];
         ws->rescored = ws->scan[i].rescored;
-        report(&one, ws, HNSW_PLAN_SCAN, true);
+        report(h, &one, ws, HNSW_PLAN_SCAN, true);
     }
     return true;
 }

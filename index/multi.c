@@ -49,6 +49,7 @@ size_t hnsw_search_multi(const struct hnsw *h, const float *q, size_t nq, const 
     struct hnsw_query each = *p;
     size_t k = p->k < h->n ? p->k : h->n, n = 0;
     each.report = &one;
+    each.score = NULL; // it would be of one of the vectors
     if (nq == 1)
         return hnsw_search(h, q, p, ws, hit, err);
     if (nq == 0) {

@@ -514,7 +514,8 @@ static void what_comes_again_stays_once(void **state)
     compact(h);
     assert_true(hnsw_ws_fit(ws, 0, 2 * K, 32) && hnsw_compact_ws_fit(ws, h->compact, K, 2 * K));
     assert_true(hnsw_seen_begin(&ws->met, 1, h->compact->bits));
-    hnsw_compact_coarse(h, hnsw_prepared_query(h, v, ws), K, 2 * K, ws);
+    const struct hnsw_query q = {.k = K, .ef = 2 * K};
+    hnsw_compact_coarse(h, hnsw_prepared_query(h, v, ws), &q, 2 * K, ws);
     assert_true(ws->pool.n > 0);
     for (size_t i = 0; i < ws->pool.n; i++) {
         assert_false(seen[key_id(ws->pool.key[i])]);
