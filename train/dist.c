@@ -5,15 +5,18 @@
 
 const struct dist dist_alone = {0, 1, NULL};
 
+static bool several(const char *name)
+{
+    const char *v = getenv(name);
+    return v && atoi(v) > 1;
+}
+
+/* Open MPI's mpirun and MPICH say how many there are. srun --mpi=pmix gives a PMIx rank, and how many tasks its step
+ * has; without one the tasks know nothing of each other, so each may train a model of its own. */
 bool dist_launched(void)
 {
-    static const char *const size[] = {"OMPI_COMM_WORLD_SIZE", "PMI_SIZE", "PMIX_SIZE"}; // Open MPI, MPICH and srun
-    for (size_t i = 0; i < sizeof(size) / sizeof(*size); i++) {
-        const char *v = getenv(size[i]);
-        if (v && atoi(v) > 1)
-            return true;
-    }
-    return false;
+    return several("OMPI_COMM_WORLD_SIZE") || several("PMI_SIZE") || several("PMIX_SIZE") ||
+           (getenv("PMIX_RANK") && several("SLURM_STEP_NUM_TASKS"));
 }
 
 void dist_range(size_t n, unsigned i, unsigned size, size_t *lo, size_t *hi)

@@ -160,6 +160,18 @@ def a_rank_that_fails_ends_all_with_a_reason():
         fail(f"wals by 2 ranks: want one line that it trains in one process:\n{p.stderr}")
 
 
+def srun_is_known_by_pmix():
+    """Under srun --mpi=pmix there is a PMIx rank and the step's number of tasks, but not what mpirun alone says."""
+    srun = [*MPIRUN, "-n", "2", "env", "-u", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS=2", BIN, "train", "--data", "data.duet"]
+    p = subprocess.run([*srun, "--out", "failed", "--model", "wals"], capture_output=True, text=True, env=ENV, timeout=300)
+    if p.returncode == 0 or p.stderr.count("trains in one process, 2 were started") != 1:
+        fail(f"wals by 2 tasks of srun: exit {p.returncode}, want a failure and one line that it trains in one process:\n{p.stderr}")
+    p = subprocess.run([*srun, "--out", "srun", *SMALL, *CASES["closed"]], capture_output=True, text=True, env=ENV, timeout=300)
+    if p.returncode != 0:
+        fail(f"2 tasks of srun: exit {p.returncode}\n{p.stderr}")
+    same_bits("closed-2", "srun")
+
+
 def main():
     if not shutil.which("mpirun"):
         print("skipped: no mpirun (sh deploy/setup.sh mpi installs it)")
@@ -176,6 +188,7 @@ def main():
             sys.exit(77)
         ranks_agree_with_one_process()
         runs_repeat_to_the_bit()
+        srun_is_known_by_pmix()
         a_rank_that_fails_ends_all_with_a_reason()
         a_killed_rank_ends_the_run_which_resumes()
     finally:
