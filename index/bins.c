@@ -4,15 +4,15 @@
 
 #include "index/hnsw_priv.h"
 
-/* What is within the cut is at most twice `keep`, as the worst bin of it holds no more than `keep`. */
-static size_t room_for(size_t keep)
+/* What is within the cut is at most twice `most`, as the worst bin of it holds no more than that. */
+static size_t room_for(size_t most)
 {
-    return 4 * keep + 256;
+    return 4 * most + 256;
 }
 
-bool hnsw_bins_fit(struct bins *b, size_t keep)
+bool hnsw_bins_fit(struct bins *b, size_t most)
 {
-    size_t room = room_for(keep), spare = b->room;
+    size_t room = room_for(most), spare = b->room;
     if (room <= b->room)
         return true;
     b->room = 0;
@@ -28,10 +28,12 @@ void hnsw_bins_fini(struct bins *b)
     b->room = 0;
 }
 
-void hnsw_bins_begin(struct bins *b, size_t keep, size_t ef)
+void hnsw_bins_begin(struct bins *b, size_t best, size_t most, uint32_t margin, uint32_t reach)
 {
-    b->keep = (struct bin_cut){keep, 0, N_BINS - 1};
-    b->ef = (struct bin_cut){ef, 0, N_BINS - 1};
+    b->best = (struct bin_cut){best, 0, N_BINS - 1};
+    b->most = (struct bin_cut){most, 0, N_BINS - 1};
+    b->margin = margin;
+    b->reach = reach;
     memset(b->any, 0, sizeof(b->any));
     memset(b->open, 0, sizeof(b->open));
     memset(b->open_words, 0, sizeof(b->open_words));
@@ -61,7 +63,7 @@ static size_t move_bin(struct bins *b, struct bin *bin, size_t n)
 
 void hnsw_bins_sweep(struct bins *b)
 {
-    size_t n = 0, last = b->keep.last;
+    size_t n = 0, last = bins_last(b);
     for (size_t word = 0; word < N_BINS / 64; word++) {
         uint64_t within = word < last / 64 ? UINT64_MAX : word > last / 64 ? 0 : UINT64_MAX >> (63 - last % 64);
         b->any[word] &= within;
@@ -87,4 +89,16 @@ size_t hnsw_bins_best(const struct bins *b, size_t n, uint32_t *id)
                 id[found++] = b->entry[e].id;
         }
     return found;
+}
+
+uint32_t hnsw_bins_bin(const struct bins *b, size_t n)
+{
+    size_t found = 0;
+    for (size_t word = 0; word < N_BINS / 64; word++)
+        for (uint64_t left = b->any[word]; left; left &= left - 1) {
+            uint32_t at = (uint32_t)(64 * word + (unsigned)__builtin_ctzll(left));
+            if ((found += b->bin[at].count) >= n)
+                return at;
+        }
+    return N_BINS - 1;
 }

@@ -4,8 +4,9 @@
  * a walk over bytes went into that. Here a candidate goes into one of 8,192 bins and its order within is of no account: putting it in
  * costs the same for an ef of 10 and of 10,000, with no search and nothing moved.
  *
- *   bin 0 is the best. Two cuts, at the best `ef` (worth expanding) and the best `keep` (worth scoring exactly): a cut's `last` is
- *   the worst bin that belongs to it, whole, so somewhat more than asked for may.
+ *   bin 0 is the best. Two cuts, at the `best` so many and at the `most` there may be: a cut's `last` is the worst bin that belongs to
+ *   it, whole, so somewhat more than asked for may. What is `margin` bins behind the first at most is worth expanding, what is `reach`
+ *   behind it at most worth keeping, both if within the second.
  *
  * Entries of a bin form a list, the latest first, and those to be expanded another. An id that comes again has the same score, so the
  * same bin, and is found there if it is among its latest BIN_LOOK, or that bin is behind the cut: only where many scores are equal an
@@ -35,7 +36,8 @@ struct bin_cut {
 };
 
 struct bins {
-    struct bin_cut keep, ef;
+    struct bin_cut best, most;
+    uint32_t margin, reach;
     uint64_t any[N_BINS / 64], open[N_BINS / 64]; // bins that are not empty; that have an entry to be expanded
     uint64_t open_words[N_BINS / 64 / 64];      // words of `open` that are not 0
     struct bin bin[N_BINS];                       // those that are empty hold anything
@@ -43,11 +45,13 @@ struct bins {
     size_t n_entries, room;
 };
 
-bool hnsw_bins_fit(struct bins *b, size_t keep); // false: out of memory
+bool hnsw_bins_fit(struct bins *b, size_t most); // false: out of memory
 void hnsw_bins_fini(struct bins *b);
-void hnsw_bins_begin(struct bins *b, size_t keep, size_t ef); // 1 <= ef <= keep
+/* 1 <= best <= most, margin <= reach <= N_BINS */
+void hnsw_bins_begin(struct bins *b, size_t best, size_t most, uint32_t margin, uint32_t reach);
 void hnsw_bins_sweep(struct bins *b); // make room: forget what is behind the cut
 size_t hnsw_bins_best(const struct bins *b, size_t n, uint32_t *id); // ids of the best n, best bin first, into id; how many
+uint32_t hnsw_bins_bin(const struct bins *b, size_t n); // that of the n-th best, from 1; the last if there are fewer
 
 /* The worst bin that is not empty, from `at` on toward the better ones; there is one. */
 static inline uint32_t bins_worst(const struct bins *b, uint32_t at)
@@ -57,6 +61,19 @@ static inline uint32_t bins_worst(const struct bins *b, uint32_t at)
     while (!bits)
         bits = b->any[--word];
     return (uint32_t)(word * 64 + 63 - (unsigned)__builtin_clzll(bits));
+}
+
+/* The worst bin that is not too far behind, and within what there may be. */
+static inline uint32_t bins_within(const struct bins *b, uint32_t behind)
+{
+    uint32_t last = b->best.last + behind;
+    return last < b->most.last ? last : b->most.last;
+}
+
+/* The worst bin that is kept. */
+static inline uint32_t bins_last(const struct bins *b)
+{
+    return bins_within(b, b->reach);
 }
 
 /* One more in bin `at`. The worst bin goes once enough are in better ones. */
@@ -71,7 +88,7 @@ static inline void bins_cut(const struct bins *b, struct bin_cut *c, uint32_t at
     }
 }
 
-/* An entry of a bin within the cut `keep`; nothing happens if it is there. A bin that holds all that is kept takes no more. */
+/* An entry of a bin up to bins_last; nothing happens if it is there. A bin that holds all that is kept takes no more. */
 static inline void bins_put(struct bins *b, uint32_t at, uint32_t id)
 {
     struct bin *bin = &b->bin[at];
@@ -82,7 +99,7 @@ static inline void bins_put(struct bins *b, uint32_t at, uint32_t id)
         b->any[at / 64] |= bit;
         *bin = (struct bin){BIN_NONE, BIN_NONE, 0};
     }
-    if (bin->count >= b->keep.want)
+    if (bin->count >= b->most.want)
         return;
     unsigned look = BIN_LOOK;
     for (uint32_t e = bin->head; e != BIN_NONE && look > 0; e = b->entry[e].next, look--)
@@ -93,11 +110,11 @@ static inline void bins_put(struct bins *b, uint32_t at, uint32_t id)
     bin->count++;
     b->open[at / 64] |= bit;
     b->open_words[at / 4096] |= (uint64_t)1 << at / 64 % 64;
-    bins_cut(b, &b->keep, at);
-    bins_cut(b, &b->ef, at);
+    bins_cut(b, &b->best, at);
+    bins_cut(b, &b->most, at);
 }
 
-/* An entry to be expanded, of the best bin that has one, now taken; false if there is none within the cut `ef`. */
+/* An entry to be expanded, of the best bin that has one, now taken; false if there is none. */
 static inline bool bins_take(struct bins *b, uint32_t *id)
 {
     size_t group = b->open_words[0] ? 0 : 1;
@@ -105,7 +122,7 @@ static inline bool bins_take(struct bins *b, uint32_t *id)
         return false;
     size_t word = 64 * group + (unsigned)__builtin_ctzll(b->open_words[group]);
     uint32_t bin = (uint32_t)(64 * word + (unsigned)__builtin_ctzll(b->open[word]));
-    if (bin > b->ef.last)
+    if (bin > bins_within(b, b->margin))
         return false;
     const struct bin_entry *e = &b->entry[b->bin[bin].open_head];
     *id = e->id;

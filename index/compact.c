@@ -327,11 +327,14 @@ bool hnsw_compact_settle(struct hnsw *h)
 {
     struct compact *c = h->compact;
     c->coarse = false;
+    c->spread = 0;
     if (h->metric == HNSW_L2 || h->n == 0 || h->n_removed > 0) // there walks go by whole codes
         return true;
     struct hnsw_ws *ws = hnsw_ws_new();
     if (ws)
         c->coarse = hnsw_codes_find_enough(h, use_upper_bytes, c, ws);
+    if (c->coarse)
+        c->spread = hnsw_compact_spread(h, ws);
     hnsw_ws_free(ws);
     return ws != NULL;
 }

@@ -51,6 +51,7 @@ struct compact {
     uint32_t *by_label;     // [n] numbers in the order of their labels: of labels 0 .. n - 1 the number of each
     float top, radius;      // no vector is longer, or farther from mid
     bool coarse;            // walks go by upper bytes
+    float spread;           // then: by how many bins the ef-th is behind the k-th, for each doubling; 0 = not known
 };
 
 /* A cache of the ids that a walk met: direct-mapped, so it forgets. `walk` differs from one walk to the next in the bits above those of an
@@ -90,7 +91,7 @@ size_t hnsw_compact_bytes(const struct compact *c);
 size_t hnsw_compact_row(size_t n, unsigned width); // bytes of an element's links
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed); // takes both in the place of the plain graph
 void hnsw_compact_derive(struct compact *c);     // seeds, top and radius
-bool hnsw_compact_settle(struct hnsw *h); // decide `coarse`, by trying it out; false: no memory
+bool hnsw_compact_settle(struct hnsw *h); // decide `coarse` and `spread`, by trying it out; false: no memory
 enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice); // HNSW_FORMAT: number *twice has another's label
 bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err);
 uint32_t hnsw_compact_find(const struct compact *c, uint64_t label); // NO_ID if unknown
@@ -110,6 +111,7 @@ void hnsw_seen_fini(struct seen *s);
 float hnsw_compact_codes(const struct compact *c, const float *q, int8_t *code); // of a prepared query, [dim + COMPACT_PAST]; their scale
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef);
 void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef, struct hnsw_ws *ws);
+float hnsw_compact_spread(const struct hnsw *h, struct hnsw_ws *ws); // with c->spread = 0
 const struct compact_hop *hnsw_compact_hop_get(void); // by the picked kernel
 extern const struct compact_hop hnsw_compact_hop_plain;
 

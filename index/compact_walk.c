@@ -5,6 +5,10 @@
  * - There is no table of visited elements. `seen`, some KB in the first-level cache, spares most of the scores of what was met before; the
  *   others end in the bin where the element is already.
  * - Five hops are under way: one is scored while the vectors of the next come from memory, and the links of those after it.
+ * - Where ef is well above k, it does not end at the best ef, but at what is farther behind the best 1.25 k + 16 than ef is with usual
+ *   queries of this index: one whose neighbours are many and alike goes on longer (to 1.5 ef), one whose are few ends earlier. Where the
+ *   number of vectors grows as the D-th power of the radius, whose square bins count in 512 steps per power of two, each doubling of it
+ *   is 1,024 / D bins: a margin in proportion to the logarithm of ef, by a factor that each index learns (hnsw_compact_spread).
  * - Somewhat more than k are kept even where ef does not, so that the bytes' errors cost no recall; those are scored by
  *   whole codes at the end. */
 #include <math.h>
@@ -94,9 +98,9 @@ static void score_hop(struct walk *w, struct hop *hop)
     int32_t sum[HOP_ROOM];
     uint32_t bin[HOP_ROOM];
     w->kernel->sums(w->c->code.hi, w->c->dim, hop->id, hop->n, w->q, sum);
-    size_t n = w->kernel->near(&w->lack, sum, hop->n, w->bins->keep.last, hop->id, bin);
+    size_t n = w->kernel->near(&w->lack, sum, hop->n, bins_last(w->bins), hop->id, bin);
     for (size_t i = 0; i < n; i++)
-        if (bin[i] <= w->bins->keep.last)
+        if (bin[i] <= bins_last(w->bins))
             bins_put(w->bins, bin[i], hop->id[i]);
 }
 
@@ -196,16 +200,38 @@ static void rescore(const struct hnsw *h, const float *q, const struct hnsw_quer
     ws->pool.n = found;
 }
 
+/* Does the walk end by how far behind a candidate is? With an ef of about k nothing is gained, and without a spread all are alike. */
+static bool by_margin(const struct compact *c, size_t k, size_t ef)
+{
+    return c->spread > 0 && ef > hnsw_fast_rescored(k);
+}
+
+/* A query may need more than ef, but not without end. */
+static size_t most_of(const struct compact *c, size_t k, size_t ef)
+{
+    return hnsw_fast_keep(k, by_margin(c, k, ef) ? ef + ef / 2 : ef);
+}
+
 bool hnsw_compact_ws_fit(struct hnsw_ws *ws, const struct compact *c, size_t k, size_t ef)
 {
-    size_t keep = hnsw_fast_keep(k, ef);
-    size_t n_seen = SEEN_MIN;
+    size_t most = most_of(c, k, ef), n_seen = SEEN_MIN;
     while (n_seen < 64 * ef && n_seen < SEEN_MAX)
         n_seen *= 2;
-    return hnsw_pool_fit(&ws->pool, keep) && hnsw_bins_fit(&ws->bins, keep) &&
-           hnsw_grow_array((void **)&ws->best_id, &ws->best_id_cap, keep, sizeof(*ws->best_id)) &&
+    return hnsw_pool_fit(&ws->pool, most) && hnsw_bins_fit(&ws->bins, most) &&
+           hnsw_grow_array((void **)&ws->best_id, &ws->best_id_cap, most, sizeof(*ws->best_id)) &&
            hnsw_seen_begin(&ws->met, n_seen, c->bits) &&
            hnsw_grow_array((void **)&ws->code, &ws->code_cap, c->dim + COMPACT_PAST, 1);
+}
+
+static void begin_bins(const struct compact *c, size_t k, size_t ef, struct bins *b)
+{
+    size_t most = most_of(c, k, ef), best = hnsw_fast_rescored(k);
+    if (!by_margin(c, k, ef)) {
+        hnsw_bins_begin(b, ef, most, 0, N_BINS);
+        return;
+    }
+    uint32_t margin = (uint32_t)fminf(c->spread * log2f((float)ef / (float)best), N_BINS);
+    hnsw_bins_begin(b, best, most, margin, margin);
 }
 
 void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw_query *p, size_t ef, struct hnsw_ws *ws)
@@ -215,8 +241,28 @@ void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw
     w.bins = &ws->bins;
     w.limit = &ws->limit;
     begin_query(&w, q, ws->code);
-    hnsw_bins_begin(w.bins, hnsw_fast_keep(k, ef), ef);
+    begin_bins(w.c, k, ef, w.bins);
     begin_with_seed(&w);
     walk_links(&w);
     rescore(h, q, p, hnsw_fast_rescored(k), ws);
+}
+
+/* By how many bins the FAR-th is behind the NEAR-th with vectors of the index itself, for each doubling. The harmonic mean: a margin is to
+ * let as many through on average as `ef` would. 0: too few elements to tell, or no memory. */
+float hnsw_compact_spread(const struct hnsw *h, struct hnsw_ws *ws)
+{
+    enum { TRIES = 32, NEAR = 50, FAR = 200 };
+    struct hnsw_hit hit[NEAR];
+    float v[HNSW_DIM_MAX], narrow = 0;
+    const struct hnsw_query far = {.k = NEAR, .ef = FAR, .plan = HNSW_PLAN_WALK};
+    if (h->n < 2 * FAR)
+        return 0;
+    for (size_t i = 0; i < TRIES; i++) {
+        hnsw_compact_vector(h->compact, (uint32_t)(i * h->n / TRIES), v);
+        if (hnsw_search(h, v, &far, ws, hit, NULL) == 0)
+            return 0;
+        uint32_t behind = hnsw_bins_bin(&ws->bins, FAR) - hnsw_bins_bin(&ws->bins, NEAR);
+        narrow += 1 / ((float)behind + 0.5f);
+    }
+    return TRIES / narrow / log2f((float)FAR / NEAR);
 }

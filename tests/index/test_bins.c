@@ -65,16 +65,16 @@ static void keeps_the_best(void **state)
             for (size_t i = 0; i < IDS; i++)
                 bin_of_id[i] = (uint32_t)(rnd(&seed) % spread);
             assert_true(hnsw_bins_fit(b, keep));
-            hnsw_bins_begin(b, keep, ef);
+            hnsw_bins_begin(b, ef, keep, 0, N_BINS);
             for (size_t step = 0; step < 3 * IDS; step++) {
                 uint32_t id = (uint32_t)(rnd(&seed) % IDS), got = 0;
                 bool full = spread == 7; // bins take no more there, and would not see that an id comes again
-                if (bin_of_id[id] <= b->keep.last && !(full && put[id])) {
+                if (bin_of_id[id] <= bins_last(b) && !(full && put[id])) {
                     bins_put(b, bin_of_id[id], id);
                     put[id] = true;
                 }
                 if (step % 50 == 0)
-                    assert_true(b->keep.last >= bin_at(put, keep));
+                    assert_true(bins_last(b) >= bin_at(put, keep));
                 if (step % 5 == 0 && bins_take(b, &got)) {
                     assert_true(put[got] && !taken[got]);
                     if (!full)
@@ -91,37 +91,68 @@ static void keeps_the_best(void **state)
     free(b);
 }
 
-/* Only what is among the best `ef` is handed out, their worst bin whole. */
-static void stops_at(size_t ef)
+/* Sixty entries, bins 100 to 119 of three each; how many of them are handed out, best first, and then one that comes later. */
+static uint32_t handed_out(size_t best, size_t most, uint32_t margin, uint32_t reach)
 {
     struct bins *b = calloc(1, sizeof(*b));
-    uint32_t id = 0;
-    assert_true(hnsw_bins_fit(b, 100));
-    hnsw_bins_begin(b, 100, ef);
+    uint32_t id = 0, n = 0;
+    assert_true(hnsw_bins_fit(b, most));
+    hnsw_bins_begin(b, best, most, margin, reach);
     for (uint32_t i = 0; i < 60; i++)
-        bins_put(b, 100 + i / 3, i); // bins of three: the fourth has the places 10 to 12
-    for (uint32_t i = 0; i < 12; i++) {
-        assert_true(bins_take(b, &id));
-        assert_int_equal(id / 3, i / 3);
-    }
-    assert_false(bins_take(b, &id));
+        if (100 + i / 3 <= bins_last(b))
+            bins_put(b, 100 + i / 3, i);
+    for (; bins_take(b, &id); n++)
+        assert_int_equal(id / 3, n / 3);
     bins_put(b, 50, 1000);
     assert_true(bins_take(b, &id));
     assert_int_equal(id, 1000);
     assert_false(bins_take(b, &id));
     hnsw_bins_fini(b);
     free(b);
+    return n;
 }
 
-static void stops_at_ef(void **state)
+/* Only what is among the best is handed out, their worst bin whole: the fourth has the places 10 to 12. */
+static void stops_at_the_best(void **state)
 {
     (void)state;
-    stops_at(10);
-    stops_at(12);
+    assert_int_equal(handed_out(10, 100, 0, N_BINS), 12);
+    assert_int_equal(handed_out(12, 100, 0, N_BINS), 12);
+}
+
+/* With a margin what is so many bins behind them, too, but no more than there may be at most. */
+static void stops_at_the_margin(void **state)
+{
+    (void)state;
+    assert_int_equal(handed_out(10, 100, 5, 5), 27);
+    assert_int_equal(handed_out(10, 100, 5, 9), 27);
+    assert_int_equal(handed_out(10, 20, 5, 5), 21);
+    assert_int_equal(handed_out(10, 100, N_BINS, N_BINS), 60);
+}
+
+/* What is farther behind the best than `reach` is not kept. */
+static void keeps_what_is_within_reach(void **state)
+{
+    (void)state;
+    struct bins *b = calloc(1, sizeof(*b));
+    uint32_t id[60];
+    assert_true(hnsw_bins_fit(b, 100));
+    hnsw_bins_begin(b, 10, 100, 2, 7);
+    for (uint32_t i = 0; i < 60; i++)
+        bins_put(b, 100 + i / 3, i);
+    assert_int_equal(bins_last(b), 110);
+    hnsw_bins_sweep(b);
+    assert_int_equal(hnsw_bins_best(b, 60, id), 33);
+    assert_int_equal(hnsw_bins_bin(b, 10), 103);
+    assert_int_equal(hnsw_bins_bin(b, 33), 110);
+    assert_int_equal(hnsw_bins_bin(b, 34), N_BINS - 1);
+    hnsw_bins_fini(b);
+    free(b);
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_the_best), cmocka_unit_test(stops_at_ef)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(keeps_the_best), cmocka_unit_test(stops_at_the_best),
+                                       cmocka_unit_test(stops_at_the_margin), cmocka_unit_test(keeps_what_is_within_reach)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
