@@ -16,8 +16,9 @@
 #include "core/blas.h"
 
 static const char usage[] = "duet replay --requests FILE --a URL|DIR --b URL|DIR [options]";
-static const char about[] = "FILE: one JSON object a line, a body of POST /v1/retrieve or a logged record that holds "
-                            "one as \"body\". Each goes to both sides,\n"
+static const char about[] = "FILE: one JSON object a line, a body of POST /v1/retrieve or /v1/search, or a logged record that holds "
+                            "one as \"body\";\n"
+                            "of a recorded batch each request by itself. Each goes to both sides, "
                             "daemons (http://...) or bundles (folders). Exit status 1 if an answer failed, or if "
                             "--min-overlap is not reached.\n";
 
@@ -48,23 +49,28 @@ struct replay {
 
 // --------------------------------------------------------------------------------------------------------- requests
 
-/* The body in a line: itself, or its member "body", as an object or as text. NULL: nothing to replay. New reference. */
-static json_t *request_of(const char *line, size_t n)
+static bool is_path(const char *path)
 {
-    json_t *v = json_parse(line, n, NULL), *body = json_object_get(v, "body"), *out = NULL;
+    return !path || strcmp(path, "/v1/retrieve") == 0 || strcmp(path, "/v1/search") == 0;
+}
+
+/* The requests in a line: itself, or its member "body", as an object or as text, or those of a batch there. New reference, an array;
+ * empty: nothing to replay. */
+static json_t *requests_of(const char *line, size_t n)
+{
+    json_t *v = json_parse(line, n, NULL), *body = json_object_get(v, "body"), *out = json_array(), *one = NULL;
     const char *path = json_string_value(json_object_get(v, "path"));
-    bool other = path && strcmp(path, "/v1/retrieve") != 0;
-    if (json_is_object(v) && !body && !other)
-        out = json_incref(v);
-    else if (json_is_object(body) && !other)
-        out = json_incref(body);
-    else if (json_is_string(body) && !other)
-        out = json_parse(json_string_value(body), json_string_length(body), NULL);
+    if (json_is_string(body))
+        one = json_parse(json_string_value(body), json_string_length(body), NULL);
+    else
+        one = json_incref(body ? body : v);
+    if (path && strcmp(path, "/v1/retrieve:batch") == 0)
+        json_array_extend(out, json_object_get(one, "requests"));
+    else if (is_path(path) && json_is_object(one))
+        json_array_append(out, one);
+    json_decref(one);
     json_decref(v);
-    if (json_is_object(out))
-        return out;
-    json_decref(out);
-    return NULL;
+    return out;
 }
 
 static void adjust(json_t *request, const struct args *a)
@@ -126,17 +132,34 @@ static bool replay_one(struct replay *r, json_t *request, struct err *err)
     return ok;
 }
 
+static bool is_enough(const struct replay *r)
+{
+    return r->args->limit && r->n >= r->args->limit;
+}
+
+static bool replay_line(struct replay *r, const char *line, size_t n, struct err *err)
+{
+    json_t *requests = requests_of(line, n), *one;
+    bool ok = true;
+    size_t i;
+    r->skipped += n > 0 && json_array_size(requests) == 0;
+    json_array_foreach(requests, i, one)
+    {
+        if (!ok || is_enough(r))
+            break;
+        if (json_is_object(one))
+            ok = replay_one(r, one, err);
+    }
+    json_decref(requests);
+    return ok;
+}
+
 static bool replay_all(struct replay *r, const char *text, struct err *err)
 {
     bool ok = true, tty = isatty(2) && !r->args->json;
-    for (const char *p = text; ok && *p && (!r->args->limit || r->n < r->args->limit);) {
+    for (const char *p = text; ok && *p && !is_enough(r);) {
         size_t n = strcspn(p, "\n");
-        json_t *request = n ? request_of(p, n) : NULL;
-        if (request)
-            ok = replay_one(r, request, err);
-        else
-            r->skipped += n > 0;
-        json_decref(request);
+        ok = replay_line(r, p, n, err);
         if (tty && r->n % 100 == 0)
             fprintf(stderr, "\r%llu requests", (unsigned long long)r->n);
         p += n + (p[n] == '\n');

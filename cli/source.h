@@ -1,5 +1,5 @@
 /* source.h - where answers come from: a bundle that is read here, or a running daemon. One form of request
- * (docs/api.md, POST /v1/retrieve) and one of answer, so that `query` and `replay` need not know which it is. Threads:
+ * (docs/api.md, POST /v1/retrieve, or with a `vector` POST /v1/search) and one of answer, so that `query` and `replay` need not know which it is. Threads:
  * one thread a source. */
 #ifndef DUET_CLI_SOURCE_H
 #define DUET_CLI_SOURCE_H

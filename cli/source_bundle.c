@@ -18,6 +18,7 @@ struct local {
     struct retrieve_query q;
     struct retrieve_feature feature[FEATURES_MAX];
     uint32_t *history, *category, *exclude; // of the current request, for free()
+    float *vector;                          // the same
     char id[32], text[TEXT_MAX];
     size_t text_n;
 };
@@ -40,7 +41,9 @@ static void forget(struct local *l)
     free(l->history);
     free(l->category);
     free(l->exclude);
+    free(l->vector);
     l->history = l->category = l->exclude = NULL;
+    l->vector = NULL;
     l->text_n = 0;
     l->q = (struct retrieve_query){.k = 100, .feature = l->feature};
 }
@@ -160,6 +163,27 @@ static bool read_rows(const struct strtab_index *x, const json_t *list, uint32_t
     return true;
 }
 
+/* The query vector of a search. */
+static bool read_vector(struct local *l, const json_t *v, struct err *err)
+{
+    size_t d = l->b->manifest.d, i;
+    const json_t *x;
+    if (!v)
+        return true;
+    if (json_array_size(v) != d)
+        return err_set(err, ERR_ARG, "vector: found %zu components, want %zu", json_array_size(v), d);
+    if (!(l->vector = mem_array(d, sizeof(*l->vector), err)))
+        return false;
+    json_array_foreach(v, i, x)
+    {
+        if (!json_is_number(x))
+            return err_set(err, ERR_ARG, "vector: component %zu is no number", i);
+        l->vector[i] = (float)json_number_value(x);
+    }
+    l->q.vector = l->vector;
+    return true;
+}
+
 static bool read_count(const json_t *request, const char *key, size_t *out, struct err *err)
 {
     const json_t *v = json_object_get(request, key);
@@ -192,7 +216,7 @@ static bool read_request(struct local *l, const json_t *request, struct err *err
     q->has_min_score = json_is_number(min_score);
     q->min_score = (float)json_number_value(min_score);
     q->target_recall = json_number_value(json_object_get(request, "target_recall"));
-    return read_user(l, request, err) && read_count(request, "k", &q->k, err) &&
+    return read_user(l, request, err) && read_vector(l, json_object_get(request, "vector"), err) && read_count(request, "k", &q->k, err) &&
            read_count(request, "ef", &q->ef, err) &&
            read_rows(&it->by_id, json_object_get(request, "history"), &l->history, &q->history, &q->n_history, err) &&
            read_rows(&it->by_id, json_object_get(request, "exclude_ids"), &l->exclude, &q->exclude, &q->n_exclude,

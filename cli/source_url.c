@@ -116,7 +116,8 @@ static double timing_us(const char *text)
 json_t *remote_ask(struct remote *r, const json_t *request, double *us, struct err *err)
 {
     struct client_reply reply = {0};
-    json_t *a = client_json(r->client, "POST", "/v1/retrieve", request, &reply, err), *o = NULL;
+    const char *path = json_object_get(request, "vector") ? "/v1/search" : "/v1/retrieve";
+    json_t *a = client_json(r->client, "POST", path, request, &reply, err), *o = NULL;
     *us = timing_us(reply.server_timing);
     client_reply_fini(&reply);
     if (a && json_is_string(json_object_get(a, "model")) && json_is_array(json_object_get(a, "items"))) {

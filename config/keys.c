@@ -94,7 +94,7 @@ const struct key keys[] = {
     TEXT("exposure.kafka_topic", exposure.kafka_topic, "", "topic of the exposures"),
     TEXT("exposure.kafka_config", exposure.kafka_config, "",
          "file of librdkafka's properties, key=value a line: TLS, credentials"),
-    TEXT("slow_log.path", slow_log.path, "", "file of slow requests to /v1/retrieve, whole, user ids among it; empty: none"),
+    TEXT("slow_log.path", slow_log.path, "", "file of slow requests for candidates, whole, user ids among it; empty: none"),
     NUM("slow_log.threshold_ms", slow_log.threshold_ms, 0, 600000, "200", true, "those that took longer; 0 = all"),
     NUM("slow_log.sample", slow_log.sample, 1, 1000000000, "1", true, "one of them in so many"),
     NUM("slow_log.max_bytes", slow_log.max_bytes, 4096, 1099511627776, "67108864", false, "as for exposure"),

@@ -15,6 +15,7 @@
 #include "server/exposure_log.h"
 #include "server/jsonw.h"
 #include "server/problem.h"
+#include "server/record.h"
 #include "server/serve.h"
 #include "server/service.h"
 #include "server/shadow.h"
@@ -241,8 +242,12 @@ bool handle_batch(struct app *app, struct http_request *r, const struct route_ma
         if (j.ws[i])
             loaded_put_ws(j.loaded[i], j.ws[i]);
     generation_release(app->generations, j.g);
-    if (done)
-        return resp->body.failed ? serve_no_memory(r, resp) : true;
+    if (done) {
+        if (resp->body.failed)
+            serve_no_memory(r, resp);
+        record_batch(app->parts->recorder, t->shard, r, b->body.n, &j.sum, s, resp);
+        return true;
+    }
     reset(resp);
     return workers_submit(app->parts->workers, handle_batch, r, resp);
 }

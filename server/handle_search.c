@@ -5,6 +5,7 @@
 
 #include "core/base/utf8.h"
 #include "server/problem.h"
+#include "server/record.h"
 #include "server/serve.h"
 #include "server/service.h"
 #include "server/workers.h"
@@ -33,6 +34,9 @@ bool handle_search(struct app *app, struct http_request *r, const struct route_m
         }
         serve_topk(app, r, &c, s, &rq, resp);
     }
+    if (resp->body.failed)
+        serve_no_memory(r, resp);
+    record_request(app->parts->recorder, t->shard, r, &c, s, resp);
     return finish(app, r, &c, resp);
 }
 

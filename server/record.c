@@ -44,7 +44,7 @@ static void put_headers(struct buf *b, const struct http_request *r)
     JSONW_LIT(b, "}");
 }
 
-/* As it came: query_parse has read it, so it is JSON, and its line ends stand between tokens. */
+/* As it came: it has been read, so it is JSON, and its line ends stand between tokens. */
 static void put_body(struct buf *b, const struct http_request *r)
 {
     JSONW_LIT(b, ",\"body_bytes\":");
@@ -61,9 +61,23 @@ static void put_body(struct buf *b, const struct http_request *r)
             at[i] = ' ';
 }
 
+/* What a line tells beside the request itself. */
+struct about {
+    const struct serve_choice *c; // NULL: a batch
+    const struct retrieve_result *res;
+    size_t n_requests; // of a batch
+    unsigned status;
+    uint64_t total_ns;
+};
+
+static void put_times(struct buf *b, const struct retrieve_result *res)
+{
+    buf_printf(b, ",\"embed_ms\":%.3f,\"search_ms\":%.3f", (double)res->embed_ns / 1e6, (double)res->search_ns / 1e6);
+}
+
 static void put_result(struct buf *b, const struct retrieve_result *res)
 {
-    buf_printf(b, ",\"embed_ms\":%.3f,\"search_ms\":%.3f,\"ef_used\":", (double)res->embed_ns / 1e6, (double)res->search_ns / 1e6);
+    JSONW_LIT(b, ",\"ef_used\":");
     if (res->ef_used)
         jsonw_uint(b, res->ef_used);
     else
@@ -74,8 +88,15 @@ static void put_result(struct buf *b, const struct retrieve_result *res)
     jsonw_uint(b, res->n);
 }
 
-static void put_line(struct buf *b, const char *why, const struct http_request *r, const struct serve_choice *c,
-                     const struct serve_state *s, unsigned status, uint64_t total_ns)
+static void put_model(struct buf *b, const struct serve_choice *c)
+{
+    JSONW_LIT(b, ",\"model\":");
+    jsonw_text(b, c->g->model[c->model].name);
+    JSONW_LIT(b, ",\"version\":");
+    jsonw_uint(b, c->loaded->bundle->manifest.version);
+}
+
+static void put_line(struct buf *b, const char *why, const struct http_request *r, const struct about *x)
 {
     buf_reset(b);
     JSONW_LIT(b, "{\"ts_ms\":");
@@ -86,13 +107,19 @@ static void put_line(struct buf *b, const char *why, const struct http_request *
     jsonw_text(b, r->id);
     JSONW_LIT(b, ",");
     trace_put(b, &r->trace);
-    buf_printf(b, "\"path\":\"/v1/retrieve\",\"status\":%u,\"ms\":%.3f,\"lag_ms\":%.3f,\"model\":", status, (double)total_ns / 1e6,
-               (double)r->lag_ns / 1e6);
-    jsonw_text(b, c->g->model[c->model].name);
-    JSONW_LIT(b, ",\"version\":");
-    jsonw_uint(b, c->loaded->bundle->manifest.version);
-    if (status == 200)
-        put_result(b, &s->result);
+    JSONW_LIT(b, "\"path\":");
+    jsonw_text(b, r->path);
+    buf_printf(b, ",\"status\":%u,\"ms\":%.3f,\"lag_ms\":%.3f", x->status, (double)x->total_ns / 1e6, (double)r->lag_ns / 1e6);
+    if (x->c) {
+        put_model(b, x->c);
+    } else {
+        JSONW_LIT(b, ",\"requests\":");
+        jsonw_uint(b, x->n_requests);
+    }
+    if (x->status == 200)
+        put_times(b, x->res);
+    if (x->status == 200 && x->c)
+        put_result(b, x->res);
     put_headers(b, r);
     put_body(b, r);
     JSONW_LIT(b, "}\n");
@@ -106,23 +133,36 @@ static bool turn_of(uint64_t *turn, const _Atomic uint64_t *sample)
     return (*turn)++ % atomic_load_explicit(sample, memory_order_relaxed) == 0;
 }
 
-void record_request(struct recorder *rec, unsigned shard, const struct http_request *r, const struct serve_choice *c,
-                    struct serve_state *s, const struct http_response *resp)
+static void record(struct recorder *rec, unsigned shard, const struct http_request *r, struct serve_state *s, struct about *x)
 {
-    if (!rec)
-        return;
-    uint64_t total_ns = app_now_ns() - r->start_ns;
-    bool slow = rec->slow && total_ns > atomic_load_explicit(&rec->slow_ns, memory_order_relaxed) &&
+    x->total_ns = app_now_ns() - r->start_ns;
+    bool slow = rec->slow && x->total_ns > atomic_load_explicit(&rec->slow_ns, memory_order_relaxed) &&
                 turn_of(&s->slow_turn, &rec->slow_sample);
-    bool sampled = rec->all && resp->status == 200 && turn_of(&s->record_turn, &rec->sample);
+    bool sampled = rec->all && x->status == 200 && turn_of(&s->record_turn, &rec->sample);
     struct exposure *to[2] = {slow ? rec->slow : NULL, sampled ? rec->all : NULL};
     for (int i = 0; i < 2; i++) {
         if (!to[i])
             continue;
-        put_line(&s->line, i ? "sample" : "slow", r, c, s, resp->status, total_ns);
+        put_line(&s->line, i ? "sample" : "slow", r, x);
         if (!s->line.failed)
             exposure_put(to[i], shard, s->line.data, s->line.len);
     }
+}
+
+void record_request(struct recorder *rec, unsigned shard, const struct http_request *r, const struct serve_choice *c,
+                    struct serve_state *s, const struct http_response *resp)
+{
+    struct about x = {.c = c, .res = &s->result, .status = resp->status};
+    if (rec)
+        record(rec, shard, r, s, &x);
+}
+
+void record_batch(struct recorder *rec, unsigned shard, const struct http_request *r, size_t n, const struct retrieve_result *sum,
+                  struct serve_state *s, const struct http_response *resp)
+{
+    struct about x = {.res = sum, .n_requests = n, .status = resp->status};
+    if (rec)
+        record(rec, shard, r, s, &x);
 }
 
 // ------------------------------------------------------------------------------------------------------- life

@@ -22,7 +22,7 @@ struct warm {
     struct query query;
     struct retrieve_hit *hit;
     size_t cap_hit;
-    uint64_t end_ns;
+    uint64_t end_ns, most;
     uint64_t n_ok, n_failed;
     char first[240]; // why the first of them failed
 };
@@ -61,27 +61,14 @@ static bool is_other(const json_t *o, const char *key, const char *mine)
     return v && strcmp(v, mine) != 0;
 }
 
-/* The body in a line as text, for free(). NULL: it holds none, or one for another model or route. */
-static char *body_of(const struct warm *w, const char *line, size_t n)
-{
-    json_t *v = json_parse(line, n, NULL), *body = json_object_get(v, "body");
-    const json_t *o = body ? body : v;
-    char *text = NULL;
-    bool other = is_other(v, "model", w->model) || is_other(o, "model", w->model) || is_other(v, "path", "/v1/retrieve");
-    if (json_is_object(o) && !other)
-        text = json_dumps(o, JSON_COMPACT);
-    json_decref(v);
-    return text;
-}
-
-static bool ask(struct warm *w, const char *body)
+static bool ask(struct warm *w, enum query_kind kind, const char *body)
 {
     const struct experiment_assignment none = {0};
     struct retrieve_query rq;
     struct retrieve_result res = {0};
     struct wire_error wrong = {0};
     struct err err = {0};
-    if (!serve_parse(w->app, QUERY_RETRIEVE, body, strlen(body), &w->query, &wrong) ||
+    if (!serve_parse(w->app, kind, body, strlen(body), &w->query, &wrong) ||
         !serve_resolve_as(w->app, &w->query, &none, w->l, &rq, &wrong)) {
         if (w->n_failed == 0)
             snprintf(w->first, sizeof(w->first), "%.40s: %.190s", wrong.code, wrong.detail);
@@ -95,20 +82,48 @@ static bool ask(struct warm *w, const char *body)
     return false;
 }
 
-/* Newest first: what is asked now is most like what was asked last. */
-static void ask_all(struct warm *w, const char *text, size_t n, uint64_t most)
+static bool is_over(const struct warm *w)
 {
-    for (size_t end = n; end > 0 && w->n_ok + w->n_failed < most;) {
-        if (app_now_ns() > w->end_ns || atomic_load(&w->app->draining))
-            return;
+    return w->n_ok + w->n_failed >= w->most || app_now_ns() > w->end_ns || atomic_load(&w->app->draining);
+}
+
+/* A request, unless it is none or for another model. */
+static void ask_one(struct warm *w, enum query_kind kind, const json_t *request)
+{
+    if (is_over(w) || !json_is_object(request) || is_other(request, "model", w->model))
+        return;
+    char *text = json_dumps(request, JSON_COMPACT);
+    if (text && ask(w, kind, text))
+        w->n_ok++;
+    else if (text)
+        w->n_failed++;
+    free(text);
+}
+
+/* What a line holds: nothing, a request - bare, or recorded - or a batch of them. */
+static void ask_line(struct warm *w, const char *line, size_t n)
+{
+    json_t *v = json_parse(line, n, NULL), *body = json_object_get(v, "body"), *one;
+    const json_t *o = body ? body : v;
+    size_t i;
+    if (is_other(v, "model", w->model))
+        o = NULL;
+    else if (!is_other(v, "path", "/v1/retrieve"))
+        ask_one(w, QUERY_RETRIEVE, o);
+    else if (!is_other(v, "path", "/v1/search"))
+        ask_one(w, QUERY_SEARCH, o);
+    else if (!is_other(v, "path", "/v1/retrieve:batch"))
+        json_array_foreach(json_object_get(o, "requests"), i, one) ask_one(w, QUERY_RETRIEVE, one);
+    json_decref(v);
+}
+
+/* Newest first: what is asked now is most like what was asked last. */
+static void ask_all(struct warm *w, const char *text, size_t n)
+{
+    for (size_t end = n; end > 0 && !is_over(w);) {
         const char *before = memrchr(text, '\n', end - 1);
         size_t begin = before ? (size_t)(before - text) + 1 : 0;
-        char *body = body_of(w, text + begin, end - begin);
-        if (body && ask(w, body))
-            w->n_ok++;
-        else if (body)
-            w->n_failed++;
-        free(body);
+        ask_line(w, text + begin, end - begin);
         end = begin;
     }
 }
@@ -128,7 +143,7 @@ static void run(struct warm *w, const char *source, const char *text, size_t n, 
     w->n_ok = w->n_failed = 0;
     w->first[0] = '\0';
     if (text && (w->ws || (w->ws = loaded_take_ws(w->l, err))))
-        ask_all(w, text, n, w->app->config->warm.requests);
+        ask_all(w, text, n);
     tell(w, source, begun_ns, err);
 }
 
@@ -137,6 +152,7 @@ void warm_up(void *app, const char *model, struct loaded *l)
     struct warm w = {.app = app, .model = model, .l = l};
     const struct config *c = w.app->config;
     const struct bundle *b = l->bundle;
+    w.most = c->warm.requests;
     w.end_ns = app_now_ns() + c->warm.max_ms * 1000000;
     query_init(&w.query);
     if (b->warmup)

@@ -4,6 +4,7 @@
 """
 import json
 import os
+import shutil
 import signal
 import subprocess
 
@@ -58,6 +59,43 @@ def slow_requests_are_whole(work):
         if "secret" in f.read():
             fail("a key is in the file")
     check("mode", os.stat(path).st_mode & 0o7, 0)
+
+
+def batches_and_searches_too(work):
+    """A batch or a search is not written down, or cannot be made again: by duet replay, or by a version that warms up."""
+    for version in (1, 2):
+        publish(f"{work}/models", "dat", version, 1)
+    path = f"{work}/some.jsonl"
+    batch = {"requests": [{"user_id": f"u{u}", "k": 4} for u in range(12)] + [{"kk": 1}, 7]}
+    search = {"vector": [0.25, -0.5] * 8, "k": 5, "exact": True}
+    with Daemon(work, ["dat"], extra=settings({"data.threads": 1, "slow_log.path": f"{work}/slow.jsonl", "slow_log.threshold_ms": 0, "record.path": path, "record.sample": 1,
+                                              "warm.path": path, "workers.batch": 12})) as d:
+        check("small", d.data.post("/v1/retrieve:batch", {"requests": batch["requests"][:3]}, headers={"X-Request-Id": "small"})[0], 200)
+        check("by a worker", d.data.post("/v1/retrieve:batch", batch, headers={"X-Request-Id": "large"})[0], 200)
+        check("search", d.data.post("/v1/search", search, headers={"X-Request-Id": "search"})[0], 200)
+        check("an impossible search", d.data.post("/v1/search", {"vector": [1]})[0], 422)
+        check("no batch", d.data.post("/v1/retrieve:batch", {"requests": []})[0], 400)
+        d.until(lambda: (recorded(d, "sample"), recorded(d, "slow")) == (3, 4), "three and four lines")
+        small, large, one = sorted(lines(path), key=lambda x: ["small", "large", "search"].index(x["request_id"]))
+        check("small", (small["path"], small["status"], small["requests"], small["body"]), ("/v1/retrieve:batch", 200, 3, {"requests": batch["requests"][:3]}))
+        check("large", (large["requests"], large["body"], large["body_bytes"]), (14, batch, len(json.dumps(batch))))
+        if not large["ms"] >= large["search_ms"] > 0 or "model" in large or "fallback" in large:
+            fail(f"{large}")
+        check("search", [one[k] for k in ("path", "model", "version", "fallback", "returned", "ef_used", "body")], ["/v1/search", "dat", 2, None, 5, None, search])
+        check("refused", [x["path"] for x in lines(f"{work}/slow.jsonl") if x["status"] == 422], ["/v1/search"])
+        url = f"http://127.0.0.1:{d.data_port}"
+        # the daemon writes down what is replayed on it: from a copy
+        shutil.copy(path, f"{work}/copy.jsonl")
+        r = json.loads(subprocess.run([os.path.join(BIN, "duet"), "replay", "--requests", f"{work}/copy.jsonl", "--a", url, "--b", f"{work}/models/dat/1", "--json"],
+                                      capture_output=True, text=True, timeout=120).stdout)
+        check("replay", (r["requests"], r["skipped"], r["compared"], r["overlap"], r["a"]["failed"]), (17, 0, 16, 1.0, 1))
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(json.dumps(x) + "\n" for x in (small, large, one))
+    with Daemon(work, ["dat"], extra=settings({"warm.path": path})) as d:
+        told = events(d, "warm_up")[-1]
+        check("warmed up", (told["requests"], told["failed"]), (3 + 13 + 1, 1))
+    with Daemon(work, ["dat"], extra=settings({"warm.path": path, "warm.requests": 5})) as d:
+        check("no more than so many", events(d, "warm_up")[-1]["requests"], 5)
 
 
 def thresholds_and_samples(work):
@@ -186,4 +224,4 @@ def warming_up_is_bounded(work):
 
 
 if __name__ == "__main__":
-    run([slow_requests_are_whole, thresholds_and_samples, records_are_replayed, new_versions_are_warmed_up, a_bundle_brings_its_own_requests, warming_up_is_bounded])
+    run([slow_requests_are_whole, batches_and_searches_too, thresholds_and_samples, records_are_replayed, new_versions_are_warmed_up, a_bundle_brings_its_own_requests, warming_up_is_bounded])

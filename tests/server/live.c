@@ -28,7 +28,7 @@ static bool ready(void)
 
 void live_start(const char *dir, const char *yaml)
 {
-    static char text[4096 + PATH_MAX];
+    static char text[4096 + 4 * PATH_MAX];
     struct err e = {0};
     int n = snprintf(text, sizeof(text),
                      "data: {port: 0, threads: 1}\nadmin: {port: 0}\nlog: {level: error}\nload: {check_memory: false}\nhttp: {deadline_ms: 60000}\n"

@@ -12,7 +12,8 @@ static char *dir;
 #define TRACE "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
 #define ONE "{\"user_id\":\"u3\",\"k\":40}"
 
-/* What is answered on the event loop. Experiments, an exposure log and a shadow variant are on, and none named `model`. */
+/* What is answered on the event loop. Experiments, an exposure log and a shadow variant are on, every request is written down twice, and
+ * none named `model`. */
 static const struct shape {
     const char *name, *path, *headers, *body;
     unsigned status;
@@ -57,11 +58,11 @@ static int setup(void **state)
 
 static void start(void)
 {
-    static char yaml[PATH_MAX + 512];
+    static char yaml[3 * PATH_MAX + 640];
     snprintf(yaml, sizeof(yaml),
-             "exposure: {path: %s/exposures}\nexperiments: [{name: main, salt: s, variants: [{name: a, weight: 50}, {name: b, weight: 50, ef: 90},"
+             "exposure: {path: %s/exposures}\nslow_log: {path: %s/slow, threshold_ms: 0}\nrecord: {path: %s/recorded, sample: 1}\nexperiments: [{name: main, salt: s, variants: [{name: a, weight: 50}, {name: b, weight: 50, ef: 90},"
              "{name: s, weight: 0, ef: 200, shadow: true}]}, {name: other, salt: t, variants: [{name: x, weight: 100, filter: {field: price, lt: 500}}]}]\n",
-             dir);
+             dir, dir, dir);
     live_start(dir, yaml);
     atomic_store(&live_app.log.level, LOG_ERROR + 1); // hundreds of lines that memory is short
 }
