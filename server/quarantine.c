@@ -14,10 +14,18 @@ json_t *quarantine_to_json(const struct quarantined *q, size_t n)
         char folder[FOLDER_DIGITS + 1];
         json_t *reason = json_string(q[i].reason); // may repeat bytes of a file
         snprintf(folder, sizeof(folder), "%016" PRIx64, q[i].folder);
-        json_array_append_new(list, json_pack("{s:I, s:s, s:I, s:o}", "version", (json_int_t)q[i].version, "folder", folder, "since",
-                                              (json_int_t)q[i].since, "reason", reason ? reason : json_string("(not UTF-8)")));
+        json_array_append_new(list, json_pack("{s:I, s:s, s:I, s:s, s:o}", "version", (json_int_t)q[i].version, "folder", folder, "since",
+                                              (json_int_t)q[i].since, "duetd", DUET_VERSION, "reason",
+                                              reason ? reason : json_string("(not UTF-8)")));
     }
     return list;
+}
+
+/* By this duetd? What another one could not read, this one may: an upgrade is what such a refusal asks for. */
+static bool is_ours(const json_t *o)
+{
+    const char *by = json_string_value(json_object_get(o, "duetd"));
+    return by && strcmp(by, DUET_VERSION) == 0;
 }
 
 static bool read_one(const json_t *o, struct quarantined *q, struct err *err)
@@ -44,8 +52,10 @@ bool quarantine_from_json(const json_t *list, struct quarantined *q, size_t *n, 
         return err_set(err, ERR_FORMAT, "found no list of versions");
     if (json_array_size(list) > QUARANTINED_MAX)
         return err_set(err, ERR_LIMIT, "found %zu versions, at most %d are kept", json_array_size(list), QUARANTINED_MAX);
-    for (size_t i = 0; i < json_array_size(list); i++)
-        if (!read_one(json_array_get(list, i), &q[(*n)++], err))
+    for (size_t i = 0; i < json_array_size(list); i++) {
+        if (!read_one(json_array_get(list, i), &q[*n], err))
             return err_prefix(err, "entry %zu", i);
+        *n += is_ours(json_array_get(list, i));
+    }
     return true;
 }

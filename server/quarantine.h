@@ -20,9 +20,9 @@ struct quarantined {
 
 #define QUARANTINED_MAX 16 // of one model; the oldest gives way
 
-/* A list of {"version", "folder", "since", "reason"}: docs/formats.md, "State". New reference. */
+/* A list of {"version", "folder", "since", "duetd", "reason"}: docs/formats.md, "State". New reference. */
 json_t *quarantine_to_json(const struct quarantined *q, size_t n);
-/* Into q[QUARANTINED_MAX], *n of them. ERR_FORMAT says which member is wrong. */
+/* Into q[QUARANTINED_MAX], *n of them: those that this version of duetd has refused. ERR_FORMAT says which member is wrong. */
 bool quarantine_from_json(const json_t *list, struct quarantined *q, size_t *n, struct err *err);
 
 #endif

@@ -16,6 +16,8 @@
 #include "core/base/fio.h"
 #include "server/state.h"
 
+#define WITH(quarantine) "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"quarantine\":" quarantine "}"
+
 static char dir[64], path[96];
 
 static int make_dir(void **state)
@@ -111,6 +113,23 @@ static void refused_versions_survive(void **unused)
     state_free(s);
 }
 
+/* Else a bundle that was published before the daemons were upgraded is never served: the old one's refusal outlives it. */
+static void another_duetds_refusals_are_not_taken_over(void **unused)
+{
+    (void)unused;
+    struct quarantined r[QUARANTINED_MAX];
+    FILE *f = fopen(path, "w");
+    fprintf(f, WITH("{\"dat\":[{\"version\":3,\"folder\":\"0000000000000001\",\"since\":1,\"duetd\":\"0.0.1\",\"reason\":\"a\"},"
+                    "{\"version\":4,\"folder\":\"0000000000000001\",\"since\":1,\"duetd\":\"%s\",\"reason\":\"b\"},"
+                    "{\"version\":5,\"folder\":\"0000000000000001\",\"since\":1,\"reason\":\"c\"}]}"), DUET_VERSION);
+    fclose(f);
+    struct state *s = must_open(path);
+    assert_int_equal(state_quarantine(s, "dat", r), 1);
+    assert_int_equal(r[0].version, 4);
+    assert_string_equal(r[0].reason, "b");
+    state_free(s);
+}
+
 static void revision_guards(void **unused)
 {
     (void)unused;
@@ -161,7 +180,6 @@ static void damaged_files_are_refused(void **unused)
         "{\"format\":\"duet-state\",\"format_version\":1,\"models\":{}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":7}}",
         "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{\"dat\":{\"pinned\":0}}}",
-#define WITH(quarantine) "{\"format\":\"duet-state\",\"format_version\":1,\"revision\":1,\"models\":{},\"quarantine\":" quarantine "}"
         WITH("[]"),
         WITH("{\"dat\":3}"),
         WITH("{\"dat\":[{\"version\":3,\"folder\":\"00\",\"since\":1,\"reason\":\"\"}]}"),
@@ -212,7 +230,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         IN_DIR(pins_and_tables_survive),        IN_DIR(revision_guards),
-        IN_DIR(refused_versions_survive),
+        IN_DIR(refused_versions_survive),       IN_DIR(another_duetds_refusals_are_not_taken_over),
         IN_DIR(without_a_path_nothing_is_kept), IN_DIR(a_file_that_cannot_be_written_changes_nothing),
         IN_DIR(damaged_files_are_refused),      IN_DIR(a_kill_leaves_a_whole_file),
     };
