@@ -113,6 +113,16 @@ static bool build_index(struct job *j)
     return publish_path(j, MF_INDEX, path) && (hnsw_save(j->own_hnsw, path, &e) || publish_hnsw_failed(&e, j->err));
 }
 
+/* What the probes reach is promised of both forms, and a poor graph is walked better in one of them. */
+static bool lower_promise(struct job *j, const struct hnsw *h)
+{
+    struct bundle_manifest *head = &j->m.head;
+    double recall = probes_recall(&j->probes, j->probes.p, h, j->item_emb, head->probe_ef, j->err);
+    if (recall >= 0 && recall < head->probe_recall)
+        head->probe_recall = recall;
+    return recall >= 0;
+}
+
 /* Once more in the layout that daemons search, so that no load has to make it. Nothing can be made from `h` afterwards. */
 static bool write_compact(struct job *j, struct hnsw *h)
 {
@@ -122,7 +132,7 @@ static bool write_compact(struct job *j, struct hnsw *h)
         return true;
     bool ok = publish_path(j, MF_COMPACT, path) && ((hnsw_optimize(h, HNSW_COMPACT, j->p->threads, &e) && hnsw_save(h, path, &e)) ||
                                                     publish_hnsw_failed(&e, j->err));
-    return ok && manifest_hash_file(&j->m, j->staging.dir, MF_COMPACT, j->err);
+    return ok && manifest_hash_file(&j->m, j->staging.dir, MF_COMPACT, j->err) && lower_promise(j, h);
 }
 
 static bool make_fingerprint(struct job *j, char out[33])

@@ -410,6 +410,30 @@ static void publishers_at_once_get_versions_of_their_own(void **state)
     world_free(w);
 }
 
+/* Else a poor graph that is walked worse in the compact layout is published as good, and refused by every daemon that has memory for it. */
+static void the_promise_holds_in_both_layouts(void **state)
+{
+    struct err e = {0};
+    char dir[PATH_MAX];
+    struct world *w = world_new(&(struct world_params){.kind = MODEL_TWO_TOWER, .seed = 10, .n_items = 4000, .n_users = 60});
+    struct publish_params p = params(state);
+    p.seed = 10;
+    p.m = 3;
+    p.ef_construction = 10;
+    p.default_ef = 100;
+    p.no_calibration = true;
+    assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+    for (int users = 0; users < 2; users++) {
+        for (int layout = 0; layout < BUNDLE_LAYOUTS; layout++) {
+            struct bundle *b = bundle_load(dir, &(struct bundle_load_params){.layout = (enum hnsw_layout)layout}, &e);
+            assert_ok(b, &e);
+            bundle_free(b);
+        }
+        assert_ok(bundle_publish_users(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+    }
+    world_free(w);
+}
+
 static void refused_warmup(struct world *w, struct publish_params p, const char *text, size_t n, enum err_code code, const char *want)
 {
     struct err e = {0};
@@ -525,6 +549,7 @@ int main(void)
         T(few_items_and_no_users_are_fine),
         T(bad_input_is_refused),
         T(users_alone_keep_the_items),
+        T(the_promise_holds_in_both_layouts),
         T(requests_go_with_the_bundle),
         T(too_many_requests_are_refused),
         T(a_kill_leaves_the_old_or_the_new),
