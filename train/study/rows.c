@@ -43,7 +43,7 @@ static const struct change grid[] = {
     FIELD(MODEL_TWO_TOWER, TIMES, lr, 0.5),
     {MODEL_WALS, "factors", WIDTH, 0, 64},
     FIELD(MODEL_WALS, TIMES, reg, 0.3),
-    FIELD(MODEL_WALS, TIMES, reg, 3),
+    FIELD(MODEL_WALS, TIMES, w0, 0.1),
     {MODEL_FM, "factors", WIDTH, 0, 128},
     FIELD(MODEL_FM, TIMES, weight_decay, 3),
     FIELD(MODEL_FM, TIMES, lr, 0.5),
