@@ -1,11 +1,11 @@
 #!/bin/bash
-# Question: what is a request's cost at a million items, against FastAPI + NumPy + hnswlib and against the tower and the search in a bare
-# loop, do many connections stall it, and is a reload felt? Sets everything up, runs the three in turn, prints a table (bench/results.md,
-# "Service at a million items").
+# Question: what is a request's cost at a million items, against FastAPI + NumPy + hnswlib, and against the tower and the search in a bare
+# loop and behind a bare libmicrohttpd handler (bench_floor)? Do many connections stall it, and is a reload felt? Sets everything up, runs
+# them in turn, prints a table (bench/results.md, "Service at a million items").
 #
 #   bench/service.sh [WORK]          WORK (default /tmp/duet-service) keeps the bundle and hnswlib's index from run to run: 2 GB, and ten
 #                                    minutes the first time
-#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 LAYOUT=compact bench/service.sh
+#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 LAYOUT=compact HEADER_BYTES=32768 bench/service.sh
 #
 # Needs build/release with -DDUET_BENCH=ON and Debian's python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev g++. The daemon has one
 # event loop and the peer one process; both, and the clients, are pinned to one core, for otherwise each answer wakes the client's idle core,
@@ -14,6 +14,7 @@ set -e
 cd "$(dirname "$0")/.."
 bin=$PWD/build/release/bin work=${1:-/tmp/duet-service}
 rounds=${ROUNDS:-7} each=${SECONDS_EACH:-4} recall=${RECALL:-.993} connections=${CONNECTIONS:-16} rate=${RATE:-500} layout=${LAYOUT:-compact}
+header_bytes=${HEADER_BYTES:-32768}
 data=18080 admin=18081 peer_port=19000
 mkdir -p "$work"
 [ -e "$work/bundle1m/dat/2/compact.hnsw" ] || { # 2: the last of them to be written; one from before that file loads twice as long
@@ -25,6 +26,7 @@ cat >"$work/duetd.yaml" <<YAML
 data: {port: $data, threads: 1}
 admin: {port: $admin}
 admission: {max_lag_ms: 0}
+limits: {header_bytes: $header_bytes}
 models: [{name: dat, path: $work/bundle1m/dat, version: 1, index_layout: $layout}]
 YAML
 pids=()
@@ -60,13 +62,18 @@ PY
 echo "ef for recall $recall: duetd $ef ($reached), hnswlib $peer_ef ($peer_reached); $(lscpu | sed -n 's/^Model name: *//p'), load $(cut -d' ' -f1-3 /proc/loadavg)"
 
 load() { taskset -c 0 "$bin/duet" bench load --url "http://127.0.0.1:$1" --users "$work/users" -k 100 --ef "$2" --connections "$connections" --seconds "$each" --warmup .5 --pid "$3" --json; }
-rm -f "$work"/{duetd,peer,bare}.runs
+rm -f "$work/floor_port"
+taskset -c 0 "$bin/bench_floor" "$bundle" ef="$ef" layout="$layout" memory="$header_bytes" >"$work/floor_port" &
+floor=$! pids+=($!)
+until [ -s "$work/floor_port" ]; do kill -0 $floor; sleep 1; done
+rm -f "$work"/{duetd,floor,peer,bare}.runs
 for _ in $(seq "$rounds"); do
     load $data "$ef" $duetd >>"$work/duetd.runs"
+    load "$(cat "$work/floor_port")" "$ef" $floor >>"$work/floor.runs"
     load $peer_port "$peer_ef" $peer >>"$work/peer.runs"
     taskset -c 0 "$bin/bench_retrieve" "$bundle" ef="$ef" seconds=2 users=1 layout="$layout" >>"$work/bare.runs"
 done
-kill $peer
+kill $peer $floor
 /usr/bin/python3 - "$work" <<'PY'
 import json, statistics as st, sys
 def runs(name):
@@ -75,14 +82,16 @@ def runs(name):
         value, end = decoder.raw_decode(text.lstrip())
         out, text = out + [value], text.lstrip()[end:]
     return out
-duetd, peer, bare = ([r["answers_per_cpu_second"] for r in runs("duetd")], [r["answers_per_cpu_second"] for r in runs("peer")], runs("bare"))
+duetd, floor, peer = ([r["answers_per_cpu_second"] for r in runs(name)] for name in ("duetd", "floor", "peer"))
+bare = runs("bare")
 loop, topk = [b["bare"] for b in bare], [b["topk"] for b in bare]
 show = lambda v: f"{st.median(v):,.0f} ({min(v):,.0f} to {max(v):,.0f})"
 ratio = lambda a, b: f"{st.median(x / y for x, y in zip(a, b)):.2f} ({min(x / y for x, y in zip(a, b)):.2f} to {max(x / y for x, y in zip(a, b)):.2f})"
 print("| | requests a CPU second, median (rounds) |\n| --- | --- |")
-for name, v in (("duetd", duetd), ("FastAPI, NumPy, hnswlib", peer), ("tower and search in a loop", loop), ("retrieve_topk in a loop", topk)):
+for name, v in (("duetd", duetd), ("tower and search behind bare libmicrohttpd", floor), ("FastAPI, NumPy, hnswlib", peer), ("tower and search in a loop", loop), ("retrieve_topk in a loop", topk)):
     print(f"| {name} | {show(v)} |")
-print(f"| duetd / FastAPI, within a round | {ratio(duetd, peer)} |\n| duetd / bare loop, within a round | {ratio(duetd, loop)} |")
+print(f"| duetd / FastAPI, within a round | {ratio(duetd, peer)} |\n| duetd / bare loop, within a round | {ratio(duetd, loop)} |\n| bare libmicrohttpd / bare loop, within a round | {ratio(floor, loop)} |\n"
+      f"| duetd / bare libmicrohttpd, within a round | {ratio(duetd, floor)} |")
 PY
 
 echo "memory: bundle $(du -sb "$bundle" | cut -f1) bytes, duetd $(sed -n 's/^VmRSS:[[:space:]]*//p' /proc/$duetd/status) resident"

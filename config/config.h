@@ -77,7 +77,7 @@ struct config {
         uint64_t header_ms, body_ms, idle_ms, deadline_ms;
     } http;
     struct {
-        uint64_t body_bytes, json_depth, k, ef, ids, id_bytes, history, batch;
+        uint64_t body_bytes, header_bytes, json_depth, k, ef, ids, id_bytes, history, batch;
     } limits;
     struct {
         uint64_t threads, queue, batch, exact_items;

@@ -282,6 +282,7 @@ static struct http *listen_on(struct app *app, bool admin, struct err *err)
                             .is_admin = admin,
                             .max_connections = (unsigned)l->max_connections,
                             .max_body = c->limits.body_bytes,
+                            .conn_memory = c->limits.header_bytes,
                             .header_ms = (unsigned)c->http.header_ms,
                             .body_ms = (unsigned)c->http.body_ms,
                             .idle_ms = (unsigned)c->http.idle_ms,

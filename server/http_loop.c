@@ -211,6 +211,7 @@ static struct MHD_Daemon *start_daemon(struct http_loop *l)
     unsigned flags = MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | (strchr(l->h->address, ':') ? MHD_USE_IPv6 : 0);
     // Above max_connections requests are answered with 503; at this limit clients would only wait, so it lies higher.
     unsigned limit = l->h->p.max_connections + l->h->p.max_connections / 4 + 64;
+    size_t memory = l->h->p.conn_memory ? l->h->p.conn_memory : HTTP_CONN_MEMORY;
     struct http_cert *c = l->h->p.tls ? http_tls_hold(l->h->p.tls) : NULL; // libmicrohttpd wants one; connections get theirs in http_conn.c
     struct MHD_OptionItem tls[] = {
         {MHD_OPTION_HTTPS_MEM_CERT, 0, c ? (void *)(uintptr_t)http_cert_pem(c) : NULL},
@@ -219,7 +220,7 @@ static struct MHD_Daemon *start_daemon(struct http_loop *l)
         {MHD_OPTION_END, 0, NULL}};
     struct MHD_Daemon *d = MHD_start_daemon(
         flags | (c ? MHD_USE_TLS : 0), 0, NULL, NULL, http_on_request, l, MHD_OPTION_LISTEN_SOCKET, l->listen_fd, MHD_OPTION_CONNECTION_LIMIT,
-        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, (size_t)HTTP_CONN_MEMORY, MHD_OPTION_CONNECTION_MEMORY_INCREMENT,
+        limit, MHD_OPTION_CONNECTION_MEMORY_LIMIT, memory, MHD_OPTION_CONNECTION_MEMORY_INCREMENT,
         (size_t)4096, MHD_OPTION_CONNECTION_TIMEOUT, 0u, MHD_OPTION_NOTIFY_CONNECTION, http_on_connection, l,
         MHD_OPTION_NOTIFY_COMPLETED, http_on_completed, l, MHD_OPTION_URI_LOG_CALLBACK, http_on_uri, l,
         MHD_OPTION_UNESCAPE_CALLBACK, keep_escapes, NULL, MHD_OPTION_SIGPIPE_HANDLED_BY_APP, 1,

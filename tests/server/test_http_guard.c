@@ -147,6 +147,44 @@ static void many_headers(void **state)
     free(text);
 }
 
+/* Within the listener's conn_memory: the same headers are fine where it is larger. Targets and bodies have room in the least. */
+static void headers_have_the_memory_that_was_given(void **state)
+{
+    (void)state;
+    static const struct {
+        size_t memory, header;
+        unsigned status;
+    } given[] = {{16384, 12000, 200}, {16384, 20000, 431}, {0, 20000, 200}, {0, 40000, 431}, {65536, 40000, 200}};
+    char *text = calloc(1, 70000), *body = calloc(1, 60000);
+    memset(body, 'b', 60000);
+    for (size_t i = 0; i < sizeof(given) / sizeof(given[0]); i++) {
+        struct toy t = {0};
+        struct http_params p = toy_params(&t);
+        struct reply r;
+        p.conn_memory = given[i].memory;
+        toy_start(&t, &p);
+        size_t n = (size_t)sprintf(text, "GET /echo HTTP/1.1\r\n" H "X: ");
+        memset(text + n, 'a', given[i].header);
+        n += given[i].header;
+        n += (size_t)sprintf(text + n, "\r\n\r\n");
+        tcp_exchange(t.port, text, n, &r);
+        if (r.status != given[i].status)
+            fail_msg("memory %zu, a header of %zu: status %u, want %u", given[i].memory, given[i].header, r.status, given[i].status);
+        reply_fini(&r);
+        n = (size_t)sprintf(text, "POST /echo?");
+        memset(text + n, 'q', 8000);
+        n += 8000;
+        n += (size_t)sprintf(text + n, " HTTP/1.1\r\n" H "Content-Length: 60000\r\n\r\n");
+        memcpy(text + n, body, 60000);
+        tcp_exchange(t.port, text, n + 60000, &r);
+        assert_int_equal(r.status, 200);
+        reply_fini(&r);
+        toy_stop(&t);
+    }
+    free(text);
+    free(body);
+}
+
 /* Refusals carry the same kind of answer as everything else. */
 static void refusal_is_a_problem(void **state)
 {
@@ -169,6 +207,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(table),
         cmocka_unit_test(many_headers),
+        cmocka_unit_test(headers_have_the_memory_that_was_given),
         cmocka_unit_test(refusal_is_a_problem),
     };
     return cmocka_run_group_tests(tests, start, stop);
