@@ -70,7 +70,7 @@ bool cell_done(const struct cell_place *p, const struct cell *c, char path[PATH_
 bool cell_load(const struct cell_place *p, const struct cell *c, struct cell_result *out, struct err *err);
 void cell_result_fini(struct cell_result *r); // accepts zeroed
 
-/* Train, rank, keep. Goes on from a killed run's checkpoint where the system can. */
+/* Train, rank, keep. Goes on from a killed run's checkpoint. */
 bool cell_run(struct cell_place *p, const struct cell *c, uint32_t threads, struct err *err);
 
 #endif
