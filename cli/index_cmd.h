@@ -68,6 +68,7 @@ struct index_run {
     const struct hnsw_vecs *query;
     struct hnsw_query p; // p.k: at most hnsw_count
     bool exact;
+    bool together;       // then: queries share each pass over codes, where the index has any (hnsw_search_batch); no latency
     unsigned threads;
     const char *stage; // of the progress shown, NULL = none
 

@@ -15,10 +15,13 @@ unsigned index_cores(void)
     return n < 1 ? 1 : n > POOL_THREADS_MAX ? POOL_THREADS_MAX : (unsigned)n;
 }
 
+#define GROUP 32 // queries that a thread takes at a time where they are answered together
+
 struct worker {
     struct hnsw_ws *ws;
     struct histogram latency;
     struct hnsw_err err;
+    size_t found[GROUP];
 };
 
 struct running {
@@ -35,17 +38,32 @@ static uint64_t now_ns(void)
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+/* The queries i .. i + n - 1, whose latency nobody asks for. */
+static void scan_together(struct index_run *r, struct worker *w, size_t i, size_t n)
+{
+    struct hnsw_query p = r->p;
+    p.plan = HNSW_PLAN_SCAN;
+    (void)hnsw_search_batch(r->h, hnsw_vecs_row(r->query, i), n, &p, w->ws, r->hit + i * p.k, w->found, &w->err);
+}
+
+static void search_one(struct index_run *r, struct worker *w, size_t i)
+{
+    uint64_t before = now_ns();
+    (r->exact ? hnsw_search_exact : hnsw_search)(r->h, hnsw_vecs_row(r->query, i), &r->p, w->ws, r->hit + i * r->p.k, &w->err);
+    histogram_add(&w->latency, now_ns() - before);
+}
+
 static void work(void *ctx, unsigned t)
 {
     struct running *s = ctx;
     struct index_run *r = s->r;
     struct worker *w = &s->worker[t];
-    size_t n = hnsw_vecs_n(r->query), i;
-    while ((i = atomic_fetch_add_explicit(&s->next, 1, memory_order_relaxed)) < n && w->err.code == HNSW_OK) {
-        uint64_t before = now_ns();
-        (r->exact ? hnsw_search_exact : hnsw_search)(r->h, hnsw_vecs_row(r->query, i), &r->p, w->ws, r->hit + i * r->p.k,
-                                                     &w->err);
-        histogram_add(&w->latency, now_ns() - before);
+    size_t n = hnsw_vecs_n(r->query), some = r->together ? GROUP : 1, i;
+    while ((i = atomic_fetch_add_explicit(&s->next, some, memory_order_relaxed)) < n && w->err.code == HNSW_OK) {
+        if (r->together)
+            scan_together(r, w, i, n - i < some ? n - i : some);
+        else
+            search_one(r, w, i);
         if (t == 0 && r->stage)
             progress_show(&s->progress, r->stage, (double)i / (double)n);
     }

@@ -40,6 +40,7 @@ static bool truth_by_search(const struct index_run *asked, struct truth *t, stru
     struct index_run r = *asked;
     size_t nq = hnsw_vecs_n(r.query), k = r.p.k;
     r.exact = true;
+    r.together = true;
     r.stage = "exact answers";
     r.hit = NULL;
     bool ok = index_run(&r, err);

@@ -123,6 +123,7 @@ static bool from_index(const struct args *a, struct err *err)
         r->query = q;
         r->p.k = (size_t)a->k;
         r->exact = true;
+        r->together = true;
         r->threads = (unsigned)a->threads;
         r->stage = "exact answers";
         ok = index_run(r, err) && index_hits_write(a->out, r->hit, hnsw_vecs_n(q), r->p.k, err);
