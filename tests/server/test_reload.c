@@ -18,7 +18,7 @@ struct fixture {
     struct log log;
 };
 static struct fixture f;
-static uint64_t memory_left = UINT64_MAX;
+static _Atomic uint64_t memory_left = UINT64_MAX; // polling looks at it while a test runs
 
 static uint64_t memory(void)
 {
