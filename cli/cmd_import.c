@@ -44,7 +44,7 @@ static int run(const struct args *a)
     struct import_params p = {.state = a->state, .rename = a->rename.v, .n_rename = a->rename.n};
     if (!choose(a, &p, &err)) {
         cmd_fail("import", &err);
-        return 2;
+        return err.code == ERR_ARG ? 2 : 1; // 1: a file that cannot be read
     }
     struct dataset *d = dataset_open(a->data, &err);
     p.data = d;

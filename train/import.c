@@ -216,6 +216,12 @@ struct plan {
     uint32_t n_fields;
 };
 
+/* A dimension of the file as a width; one that is none is cut to a value that model_new refuses. */
+static uint32_t as_width(uint64_t n)
+{
+    return n < UINT32_MAX ? (uint32_t)n : UINT32_MAX;
+}
+
 static bool plan_tables(struct state *s, const char *side, const struct schema_side *of, struct plan *q,
                         struct err *err)
 {
@@ -229,7 +235,7 @@ static bool plan_tables(struct state *s, const char *side, const struct schema_s
         if (!t)
             return err_prefix(err, "field %s", f->name);
         q->emb[q->n_fields++] = t;
-        q->p.k = (uint32_t)(t->dim[1] < UINT32_MAX ? t->dim[1] : UINT32_MAX); // the others must be as wide
+        q->p.k = as_width(t->dim[1]); // the others must be as wide
     }
     return true;
 }
@@ -265,7 +271,7 @@ static bool plan_layers(struct state *s, const char *side, struct plan *q, struc
         in = q->w[l]->dim[0];
         if (!(q->b[l] = take(s, name, 1, in, 0, err)))
             return false;
-        q->p.width[q->p.n_layers++] = (uint32_t)in;
+        q->p.width[q->p.n_layers++] = as_width(in);
     }
     return true;
 }
@@ -292,7 +298,7 @@ static bool plan_side(struct state *s, const struct import_params *p, int i, str
     uint64_t d = width_of_last(s, side_names[i]);
     bool dat = p->kind == MODEL_DAT;
     q->p = (struct tower_params){.relu_out = p->relu_out, .skip_aug = p->skip_aug};
-    q->p.d_aug = dat && d < UINT32_MAX ? (uint32_t)d : 0;
+    q->p.d_aug = dat ? as_width(d) : 0;
     return plan_tables(s, side_names[i], of, q, err) && plan_layers(s, side_names[i], q, err) &&
            (!dat || plan_augmented(s, side_names[i], of, q, err));
 }

@@ -221,6 +221,40 @@ static void wals_is_trained_inspected_and_evaluated(void **state)
     refused(1, "popularity,ease", args);
 }
 
+/* What `duet train` writes has the names of a state dict, and says its kind. */
+static void a_state_dict_is_imported(void **state)
+{
+    (void)state;
+    char common[PATH_MAX * 2], args[PATH_MAX * 3];
+    duet_ok("train --data %s --out %s --epochs 1 --quiet " SMALL, in("data.duet"), in("there"));
+    snprintf(common, sizeof(common), "import --data %s --state %s", in("data.duet"), in("there/model.safetensors"));
+    duet_ok("%s --out %s", common, in("here"));
+    assert_same(in("there/model.safetensors"), in("here/model.safetensors"));
+    struct run r = duet(0, "evaluate --data %s --checkpoint %s", in("data.duet"), in("here"));
+    assert_non_null(strstr(r.out, "/here"));
+    run_fini(&r);
+    const struct {
+        int status;
+        const char *option, *word;
+    } bad[] = {
+        {1, "--out there", "holds the state of a training run"},
+        {1, "--out none --rename user.=item.", "would both be item."},
+        {1, "--out none --kind two_tower", "layer 0 takes"},
+        {2, "--out none --kind wals", "dat and two_tower can be imported"},
+        {2, "--out none --history-alpha 2", "history-alpha"},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+        snprintf(args, sizeof(args), "%s --out %s/%s", common, folder, bad[i].option + strlen("--out "));
+        refused(bad[i].status, bad[i].word, args);
+    }
+    snprintf(args, sizeof(args), "import --data %s --state /none.safetensors --out %s", in("data.duet"), in("none"));
+    refused(1, "/none.safetensors", args);
+    snprintf(args, sizeof(args), "import --data %s --state %s --out %s", in("data.duet"), in("data.duet"), in("none"));
+    refused(1, "header", args);
+    refused(2, "--data, --state and --out", "import");
+    assert_false(fio_exists(in("none")));
+}
+
 static void wrong_usage_is_told(void **state)
 {
     (void)state;
@@ -280,6 +314,7 @@ int main(void)
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
         cmocka_unit_test(a_resumed_run_without_a_better_epoch_tells_the_best),
         cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
+        cmocka_unit_test(a_state_dict_is_imported),
         cmocka_unit_test(wrong_usage_is_told),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
