@@ -7,6 +7,8 @@
 
 #include "core/base/mem.h"
 
+#define LEAST_BASE 1e-3 // below, a per cent of it says nothing: a model that has collapsed
+
 struct out {
     const struct view *v;
     FILE *to;
@@ -94,7 +96,9 @@ static void print_difference(const struct out *o, const struct paired *t, double
 {
     fputc(' ', o->to);
     print_signed(o, t->diff);
-    fprintf(o->to, " (%+.1f %%), ", base > 0 ? 100 * t->diff / base : 0);
+    if (base >= LEAST_BASE)
+        fprintf(o->to, " (%+.1f %%)", 100 * t->diff / base);
+    fprintf(o->to, ", ");
     print_signed(o, t->lo);
     fputs(" to ", o->to);
     print_signed(o, t->hi);
