@@ -248,21 +248,25 @@ void hnsw_compact_coarse(const struct hnsw *h, const float *q, const struct hnsw
 }
 
 /* By how many bins the FAR-th is behind the NEAR-th with vectors of the index itself, for each doubling. The harmonic mean: a margin is to
- * let as many through on average as `ef` would. 0: too few elements to tell, or no memory. */
+ * let as many through on average as `ef` would. 0: too few elements to tell, products that tell none of them apart (of tiny vectors they
+ * are 0, and the graph was built with them), or no memory. */
 float hnsw_compact_spread(const struct hnsw *h, struct hnsw_ws *ws)
 {
     enum { TRIES = 32, NEAR = 50, FAR = 200 };
     struct hnsw_hit hit[NEAR];
     float v[HNSW_DIM_MAX], narrow = 0;
     const struct hnsw_query far = {.k = NEAR, .ef = FAR, .plan = HNSW_PLAN_WALK};
+    bool apart = false;
     if (h->n < 2 * FAR)
         return 0;
     for (size_t i = 0; i < TRIES; i++) {
         hnsw_compact_vector(h->compact, (uint32_t)(i * h->n / TRIES), v);
-        if (hnsw_search(h, v, &far, ws, hit, NULL) == 0)
+        size_t n = hnsw_search(h, v, &far, ws, hit, NULL);
+        if (n == 0)
             return 0;
+        apart |= hit[0].score > hit[n - 1].score;
         uint32_t behind = hnsw_bins_bin(&ws->bins, FAR) - hnsw_bins_bin(&ws->bins, NEAR);
         narrow += 1 / ((float)behind + 0.5f);
     }
-    return TRIES / narrow / log2f((float)FAR / NEAR);
+    return apart ? TRIES / narrow / log2f((float)FAR / NEAR) : 0;
 }

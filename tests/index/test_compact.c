@@ -465,7 +465,7 @@ static void vectors_and_queries_of_any_size(void **state)
         double whole = recall_of(h, q, want, 10, 60);
         h->compact->coarse = true;
         double upper = recall_of(h, q, want, 10, 60);
-        if (upper < whole - (vector[t] < 1 ? 0.06 : 0.03))
+        if (upper < whole - 0.03)
             fail_msg("vectors * %g, queries * %g: recall %.4f by upper bytes, %.4f by whole codes", (double)vector[t], (double)query[t],
                      upper, whole);
         hnsw_free(h);
