@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "bench/util.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/blas.h"
@@ -33,15 +34,6 @@ static void die(const char *what)
 {
     fprintf(stderr, "bench_floor: %s\n", what);
     exit(1);
-}
-
-static const char *option(int argc, char **argv, const char *name, const char *otherwise)
-{
-    size_t n = strlen(name);
-    for (int i = 2; i < argc; i++)
-        if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
-            return argv[i] + n + 1;
-    return otherwise;
 }
 
 static void retrieve(struct floor *f)
@@ -79,16 +71,16 @@ static void load(struct floor *f, int argc, char **argv)
 {
     struct err e = {0};
     struct bundle_load_params p = {.threads = 1};
-    if (argc < 2 || !bundle_layout_parse(option(argc, argv, "layout", "compact"), &p.layout))
+    if (argc < 2 || !bundle_layout_parse(bench_option(argc, argv, "layout", "compact"), &p.layout))
         die("usage: bench_floor BUNDLE [port=N] [k=N] [ef=N] [layout=fast|compact|plain] [bytes=N] [searches=N] [memory=N]");
     if (!(f->b = bundle_load(argv[1], &p, &e)))
         die(e.msg);
     if (f->b->model->stored || !f->b->users->aug || f->b->users->n == 0)
         die("the bundle has no users with a_u and a tower");
-    f->query = (struct hnsw_query){.k = strtoul(option(argc, argv, "k", "100"), NULL, 10),
-                                   .ef = strtoul(option(argc, argv, "ef", "150"), NULL, 10)};
-    f->searches = strtoul(option(argc, argv, "searches", "1"), NULL, 10);
-    f->bytes = strtoul(option(argc, argv, "bytes", "3500"), NULL, 10);
+    f->query = (struct hnsw_query){.k = strtoul(bench_option(argc, argv, "k", "100"), NULL, 10),
+                                   .ef = strtoul(bench_option(argc, argv, "ef", "150"), NULL, 10)};
+    f->searches = strtoul(bench_option(argc, argv, "searches", "1"), NULL, 10);
+    f->bytes = strtoul(bench_option(argc, argv, "bytes", "3500"), NULL, 10);
     f->tower = tower_ws_new(&f->b->model->user, 1, &e);
     f->search = hnsw_ws_new();
     f->found = mem_array(f->query.k, sizeof(*f->found), &e);
@@ -105,9 +97,9 @@ int main(int argc, char **argv)
     struct floor f = {0};
     blas_set_threads(1);
     load(&f, argc, argv);
-    struct MHD_Daemon *d = MHD_start_daemon(MHD_USE_EPOLL, (uint16_t)strtoul(option(argc, argv, "port", "0"), NULL, 10), NULL, NULL,
+    struct MHD_Daemon *d = MHD_start_daemon(MHD_USE_EPOLL, (uint16_t)strtoul(bench_option(argc, argv, "port", "0"), NULL, 10), NULL, NULL,
                                             handle, &f, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                            (size_t)strtoul(option(argc, argv, "memory", "32768"), NULL, 10), MHD_OPTION_END);
+                                            (size_t)strtoul(bench_option(argc, argv, "memory", "32768"), NULL, 10), MHD_OPTION_END);
     if (!d)
         die("libmicrohttpd");
     printf("%u\n", MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT)->port);

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "bench/util.h"
 #include "core/base/mem.h"
 #include "core/base/rng.h"
 #include "core/blas.h"
@@ -83,25 +84,16 @@ static double recall(struct bench *x, uint32_t n_users)
     return (double)hits / ((double)n_users * (double)x->k);
 }
 
-static const char *option(int argc, char **argv, const char *name, const char *otherwise)
-{
-    size_t n = strlen(name);
-    for (int i = 2; i < argc; i++)
-        if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
-            return argv[i] + n + 1;
-    return otherwise;
-}
-
 int main(int argc, char **argv)
 {
     struct err e = {0};
     struct retrieve_result r;
     struct bundle_load_params p = {.threads = 2};
-    if (argc < 2 || !bundle_layout_parse(option(argc, argv, "layout", "compact"), &p.layout))
+    if (argc < 2 || !bundle_layout_parse(bench_option(argc, argv, "layout", "compact"), &p.layout))
         die("usage: bench_retrieve BUNDLE [k=N] [ef=N] [seconds=N] [layout=fast|compact|plain] [users=N]");
-    struct bench x = {.k = strtoul(option(argc, argv, "k", "100"), NULL, 10),
-                      .ef = strtoul(option(argc, argv, "ef", "150"), NULL, 10)};
-    double seconds = strtod(option(argc, argv, "seconds", "3"), NULL);
+    struct bench x = {.k = strtoul(bench_option(argc, argv, "k", "100"), NULL, 10),
+                      .ef = strtoul(bench_option(argc, argv, "ef", "150"), NULL, 10)};
+    double seconds = strtod(bench_option(argc, argv, "seconds", "3"), NULL);
     blas_set_threads(1);
     if (!(x.b = bundle_load(argv[1], &p, &e)))
         die(e.msg);
@@ -116,7 +108,7 @@ int main(int argc, char **argv)
     if (!x.tower || !x.search || !x.ws || !x.found || !x.hit || !x.exact)
         die("out of memory");
     rng_init(&x.r, 1);
-    double found = recall(&x, (uint32_t)strtoul(option(argc, argv, "users", "200"), NULL, 10)), spent[2] = {0};
+    double found = recall(&x, (uint32_t)strtoul(bench_option(argc, argv, "users", "200"), NULL, 10)), spent[2] = {0};
     size_t n = 0;
     for (; spent[0] + spent[1] < seconds; n += TURN) {
         double from = cpu_s();

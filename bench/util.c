@@ -4,6 +4,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define CENTERS ((size_t)4096)
 
@@ -61,4 +62,13 @@ float *bench_vectors(size_t n, size_t dim, uint64_t seed)
     }
     free(c);
     return v;
+}
+
+const char *bench_option(int argc, char **argv, const char *name, const char *otherwise)
+{
+    size_t n = strlen(name);
+    for (int i = 2; i < argc; i++)
+        if (strncmp(argv[i], name, n) == 0 && argv[i][n] == '=')
+            return argv[i] + n + 1;
+    return otherwise;
 }
