@@ -14,6 +14,7 @@
 
 #define FILE_MAX ((size_t)1 << 20)
 #define NAME_MAX_BYTES 128
+#define SECTIONS_MAX 32
 
 void config_free(struct config *c)
 {
@@ -22,14 +23,20 @@ void config_free(struct config *c)
     for (size_t i = 0; i < n_keys; i++)
         key_free(c, &keys[i]);
     lists_free(c);
+    free(c->origin);
+    free(c->file);
     free(c);
 }
 
-static struct config *with_defaults(struct err *err)
+static struct config *with_defaults(const char *name, struct err *err)
 {
     struct config *c = mem_array(1, sizeof(*c), err);
     if (!c)
         return NULL;
+    if (!(c->file = mem_dup(name, strlen(name), err)) || !(c->origin = mem_array(n_keys, sizeof(*c->origin), err))) {
+        config_free(c);
+        return NULL;
+    }
     for (size_t i = 0; i < n_keys; i++)
         if (!key_set(c, &keys[i], keys[i].def, err)) {
             config_free(c);
@@ -59,9 +66,20 @@ static bool is_section(const char *word)
 
 static bool unknown_section(const struct ynode *at, const char *name, const char *word, struct err *err)
 {
-    static const char *const known[] = {"data",  "admin", "http",  "limits", "admission",  "load",
-                                        "state", "log",   "drain", "models", "labels", "experiments"};
-    const char *near = ynode_nearest(word, known, sizeof(known) / sizeof(known[0]));
+    static const char *const lists[] = {"models", "labels", "experiments"};
+    char section[SECTIONS_MAX][NAME_MAX_BYTES];
+    const char *known[SECTIONS_MAX + sizeof(lists) / sizeof(lists[0])];
+    size_t n = 0;
+    for (size_t i = 0; i < n_keys && n < SECTIONS_MAX; i++) { // keys of a section stand together
+        size_t len = strcspn(keys[i].name, ".");
+        if (n > 0 && strlen(section[n - 1]) == len && strncmp(section[n - 1], keys[i].name, len) == 0)
+            continue;
+        snprintf(section[n], sizeof(section[n]), "%.*s", (int)len, keys[i].name);
+        known[n] = section[n];
+        n++;
+    }
+    memcpy(known + n, lists, sizeof(lists));
+    const char *near = ynode_nearest(word, known, n + sizeof(lists) / sizeof(lists[0]));
     if (near)
         return ynode_error(at, name, err, "unknown section %s; did you mean %s?", word, near);
     return ynode_error(at, name, err, "unknown section %s (duetd --sample-config lists all)", word);
@@ -79,9 +97,10 @@ static bool read_scalar(struct config *c, const struct ynode *key, const struct 
     if (value->kind != YNODE_SCALAR)
         return ynode_error(value, name, err, "%s: found a %s, want a single value", full,
                            value->kind == YNODE_MAP ? "mapping" : "list");
-    if (key_set(c, k, value->text, &why))
-        return true;
-    return ynode_error(value, name, err, "%s: %s", full, why.msg);
+    if (!key_set(c, k, value->text, &why))
+        return ynode_error(value, name, err, "%s: %s", full, why.msg);
+    c->origin[k - keys] = (struct config_origin){CONFIG_FILE, value->line};
+    return true;
 }
 
 static bool read_section(struct config *c, const struct ynode *key, const struct ynode *map, const char *name,
@@ -121,7 +140,8 @@ static bool read_tree(struct config *c, const struct ynode *root, const char *na
 
 // --------------------------------------------------------------------------------------------- environment, flags
 
-static bool set_by_name(struct config *c, const char *key, const char *value, const char *where, struct err *err)
+static bool set_by_name(struct config *c, const char *key, const char *value, enum config_source source, const char *where,
+                        struct err *err)
 {
     const struct key *k = key_find(key);
     const char *near = k ? NULL : key_nearest(key);
@@ -132,7 +152,10 @@ static bool set_by_name(struct config *c, const char *key, const char *value, co
         return err_set(err, ERR_ARG, "%s: unknown key %s%s%s%s", where, key,
                        near ? "; did you mean " : " (duetd --sample-config lists all)", near ? near : "",
                        near ? "?" : "");
-    return key_set(c, k, value, &why) || err_set(err, ERR_ARG, "%s: %s: %s", where, key, why.msg);
+    if (!key_set(c, k, value, &why))
+        return err_set(err, ERR_ARG, "%s: %s: %s", where, key, why.msg);
+    c->origin[k - keys] = (struct config_origin){source, 0};
+    return true;
 }
 
 /* DUET__DATA__PORT=9000 is data.port. */
@@ -152,7 +175,7 @@ static bool read_environment(struct config *c, char *const *environ_, struct err
         }
         key[n] = '\0';
         snprintf(where, sizeof(where), "environment %.*s", (int)(eq - var), var);
-        if (!set_by_name(c, key, eq + 1, where, err))
+        if (!set_by_name(c, key, eq + 1, CONFIG_ENVIRONMENT, where, err))
             return false;
     }
     return true;
@@ -166,7 +189,7 @@ static bool read_overrides(struct config *c, const struct config_override *set, 
         if (!eq || (size_t)(eq - set[i].text) >= sizeof(key))
             return err_set(err, ERR_ARG, "--set: found \"%.60s\", want section.key=value", set[i].text);
         snprintf(key, sizeof(key), "%.*s", (int)(eq - set[i].text), set[i].text);
-        if (!set_by_name(c, key, eq + 1, "--set", err))
+        if (!set_by_name(c, key, eq + 1, CONFIG_FLAG, "--set", err))
             return false;
     }
     return true;
@@ -189,7 +212,7 @@ struct config *config_parse(const char *text, size_t n, const char *name, char *
                             const struct config_override *set, size_t n_set, struct err *err)
 {
     struct ynode *root = ynode_parse(text, n, FILE_MAX, name, err);
-    struct config *c = root ? with_defaults(err) : NULL;
+    struct config *c = root ? with_defaults(name, err) : NULL;
     bool ok = c && read_tree(c, root, name, err) && read_environment(c, environ_, err) &&
               read_overrides(c, set, n_set, err) && check_whole(c, err);
     ynode_free(root);
@@ -213,23 +236,6 @@ struct config *config_read(const char *path, char *const *environ_, const struct
     return c;
 }
 
-void config_dump(const struct config *c, struct buf *out)
-{
-    const char *section = "";
-    size_t section_n = 0;
-    for (size_t i = 0; i < n_keys; i++) {
-        size_t n = strcspn(keys[i].name, ".");
-        if (n != section_n || strncmp(section, keys[i].name, n) != 0)
-            buf_printf(out, "%.*s:\n", (int)n, keys[i].name);
-        section = keys[i].name;
-        section_n = n;
-        buf_printf(out, "  %s: ", keys[i].name + n + 1);
-        key_text(c, &keys[i], out);
-        buf_puts(out, "\n");
-    }
-    lists_dump(c, out);
-}
-
 void config_frozen_changes(const struct config *now, const struct config *next, struct buf *out)
 {
     for (size_t i = 0; i < n_keys; i++)
@@ -242,7 +248,7 @@ void config_frozen_changes(const struct config *now, const struct config *next, 
 bool config_keep_frozen(struct config *next, const struct config *now, struct err *err)
 {
     for (size_t i = 0; i < n_keys; i++) {
-        if (keys[i].live)
+        if (keys[i].live || key_equal(next, now, &keys[i]))
             continue;
         struct buf text = {0};
         if (keys[i].kind == KEY_STR) // as it is, not quoted
@@ -253,6 +259,7 @@ bool config_keep_frozen(struct config *next, const struct config *now, struct er
         buf_fini(&text);
         if (!ok)
             return err_set(err, ERR_NOMEM, "out of memory");
+        next->origin[i] = now->origin[i];
     }
     return true;
 }

@@ -68,7 +68,17 @@ struct config_tls {
     char *cert_file, *key_file, *client_ca_file;
 };
 
+/* Where a scalar's value came from. */
+enum config_source { CONFIG_DEFAULT, CONFIG_FILE, CONFIG_ENVIRONMENT, CONFIG_FLAG };
+
+struct config_origin {
+    enum config_source source;
+    int line; // CONFIG_FILE: from 1
+};
+
 struct config {
+    char *file;                   // its name in messages
+    struct config_origin *origin; // [n_keys], of each key of the table
     struct config_listener data, admin;
     char *admin_token_file; // "" = none
     char *data_keys_file;   // "" = none: the data listener is open
@@ -137,7 +147,8 @@ struct config *config_parse(const char *text, size_t n, const char *name, char *
                             size_t n_set, struct err *err);
 void config_free(struct config *c); // NULL is fine
 
-/* The effective configuration as YAML: what --dump-config and GET /v1/admin/config show. Reading it again gives the same. */
+/* The effective configuration as YAML: what --dump-config and GET /v1/admin/config show. A comment behind each value says where it came
+ * from: `default`, file:line, the variable, `--set`. Reading it again gives the same values. */
 void config_dump(const struct config *c, struct buf *out);
 /* The sample file: every key with its default, range and meaning. deploy/duetd.yaml is this text (a test compares). */
 void config_sample(struct buf *out);

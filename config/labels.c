@@ -114,18 +114,6 @@ bool lists_check_labels(const struct config *c, const char *name, struct err *er
     return true;
 }
 
-void lists_dump_labels(const struct config *c, struct buf *out)
-{
-    buf_puts(out, c->n_labels ? "labels:\n" : "labels: {}\n");
-    for (size_t i = 0; i < c->n_labels; i++) {
-        buf_puts(out, "  ");
-        key_quote(out, c->label[i].name);
-        buf_puts(out, ": ");
-        key_quote(out, c->label[i].model);
-        buf_puts(out, "\n");
-    }
-}
-
 void lists_free_labels(struct config *c)
 {
     for (size_t i = 0; i < c->n_labels; i++) {

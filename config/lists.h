@@ -15,10 +15,8 @@ bool lists_expand_versions(struct config *c, size_t i, const uint64_t *v, size_t
 bool lists_known_model(const struct config *c, const char *model); // a model's name or a label
 bool lists_read_model_name(const struct ynode *v, const char *name, char **out, struct err *err); // or a label's
 bool lists_check_labels(const struct config *c, const char *name, struct err *err);
-void lists_dump_labels(const struct config *c, struct buf *out);
 void lists_free_labels(struct config *c);
 
-void lists_dump(const struct config *c, struct buf *out);
 void lists_free(struct config *c);
 
 #endif

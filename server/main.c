@@ -50,7 +50,7 @@ static const char help[] =
     "  --probe-cert FILE, --probe-key FILE\n"
     "                        its client certificate, where admin_tls.client_ca_file wants one; without, that of admin_tls itself\n"
     "  --check-config        say whether the configuration is fine, and exit 0 or 1\n"
-    "  --dump-config         print the configuration in force, and exit\n"
+    "  --dump-config         print the configuration in force and where each value came from, and exit\n"
     "  --sample-config       print a file with every key, its default and its meaning, and exit\n"
     "  --table-config        the same as a Markdown table\n"
     "  --version, --help\n"

@@ -162,6 +162,8 @@ static void unknown_keys_and_shapes(void **state)
     } cases[] = {
         {"data:\n  prot: 1\n", "t.yaml:2:3: unknown key data.prot; did you mean data.port?"},
         {"drian: {delay_ms: 1}\n", "t.yaml:1:1: unknown section drian; did you mean drain?"},
+        {"exposur: {keep: 1}\n", "t.yaml:1:1: unknown section exposur; did you mean exposure?"},
+        {"slowlog: {keep: 1}\n", "t.yaml:1:1: unknown section slowlog; did you mean slow_log?"},
         {"\nmodel: []\n", "t.yaml:2:1: unknown section model; did you mean models?"},
         {"zzzzzzzz: 1\n", "unknown section zzzzzzzz (duetd --sample-config lists all)"},
         {"data: {zzzzzzzzzzzz: 1}\n", "unknown key data.zzzzzzzzzzzz (duetd --sample-config"},
@@ -281,6 +283,18 @@ static void models_and_experiments(void **state)
     config_free(c);
 }
 
+/* The dump without where the values came from. */
+static void cut_origins(struct buf *b)
+{
+    char *to = b->data;
+    for (const char *from = b->data; *from;) {
+        if (strncmp(from, "  # ", 4) == 0)
+            from += strcspn(from, "\n");
+        *to++ = *from++;
+    }
+    *to = '\0';
+}
+
 static void dump_reads_back(void **state)
 {
     (void)state;
@@ -305,9 +319,54 @@ static void dump_reads_back(void **state)
     assert_string_equal(c->label[1].model, "v@7");
     config_dump(c, &second);
     config_free(c);
+    cut_origins(&first);
+    cut_origins(&second);
     assert_string_equal(first.data, second.data);
     buf_fini(&first);
     buf_fini(&second);
+}
+
+static void expect_text(const struct buf *b, const char *text)
+{
+    if (!strstr(b->data, text))
+        fail_msg("want %s in:\n%s", text, b->data);
+}
+
+/* Whoever wonders why a key has its value is told: the last word of defaults, file, environment and flags, and its place. */
+static void dump_says_whence(void **state)
+{
+    (void)state;
+    static const char text[] = "data:\n  threads: 3\nhttp: {idle_ms: 1000, body_ms: 2000}\nadmin: {port: 9}\n"
+                               "models:\n  - {name: m, path: /m}\nlabels:\n  m@x: m\n"
+                               "experiments:\n  - name: e\n    salt: s\n    variants: [{name: a, model: m, weight: 100}]\n";
+    char *environment[] = {(char[]){"DUET__HTTP__BODY_MS=3000"}, (char[]){"DUET__ADMIN__PORT=7"}, NULL};
+    struct config_override set[] = {{"admin.port=8"}};
+    struct err err = {0};
+    struct buf out = {0};
+    struct config *c = config_parse(text, strlen(text), "a\nb.yaml", environment, set, 1, &err);
+    assert_non_null(c);
+    config_dump(c, &out);
+    expect_text(&out, "  address: \"127.0.0.1\"  # default\n");
+    expect_text(&out, "  threads: 3  # a?b.yaml:2\n");
+    expect_text(&out, "  idle_ms: 1000  # a?b.yaml:3\n");
+    expect_text(&out, "  body_ms: 3000  # DUET__HTTP__BODY_MS\n");
+    expect_text(&out, "  port: 8  # --set\n");
+    expect_text(&out, "index_layout: auto}  # a?b.yaml:6\n");
+    expect_text(&out, "\"m@x\": \"m\"  # a?b.yaml:8\n");
+    expect_text(&out, "  - name: \"e\"  # a?b.yaml:10\n");
+
+    // What goes on being in force came from where it came from.
+    struct config *next = must_parse("http: {deadline_ms: 9}\n\nlog: {slow_ms: 5}\n");
+    assert_true(config_keep_frozen(next, c, &err));
+    buf_reset(&out);
+    config_dump(next, &out);
+    expect_text(&out, "  threads: 3  # t.yaml:2\n"); // lines are those of the file as it was
+    expect_text(&out, "  port: 8  # --set\n");
+    expect_text(&out, "  slow_ms: 5  # t.yaml:3\n");
+    expect_text(&out, "models: []  # default\n");
+    config_free(next);
+    config_free(c);
+    buf_fini(&out);
 }
 
 static void sample_says_the_defaults(void **state)
@@ -414,6 +473,7 @@ int main(void)
         cmocka_unit_test(wrong_environment_and_flags),
         cmocka_unit_test(models_and_experiments),
         cmocka_unit_test(dump_reads_back),
+        cmocka_unit_test(dump_says_whence),
         cmocka_unit_test(sample_says_the_defaults),
         cmocka_unit_test(files_equal_the_table),
         cmocka_unit_test(changes_that_need_a_restart),

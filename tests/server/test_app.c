@@ -352,8 +352,8 @@ static void reconfigures_whole_or_not(void **state)
     assert_string_equal(frozen.data, "data.threads");
     assert_int_equal(app.log.level, LOG_WARN);
     app_config_dump(&app, &dump);
-    assert_non_null(strstr(dump.data, "slow_ms: 77\n"));
-    assert_non_null(strstr(dump.data, "threads: 1\n")); // what is in force, not what was asked for
+    assert_non_null(strstr(dump.data, "slow_ms: 77  # t.yaml:3\n"));
+    assert_non_null(strstr(dump.data, "threads: 1  # t.yaml:1\n")); // what is in force, not what was asked for
     buf_reset(&frozen);
     toy_refuses = true;
     assert_false(app_reconfigure(&app, parse(BASE), &frozen, &err));
@@ -361,7 +361,7 @@ static void reconfigures_whole_or_not(void **state)
     assert_int_equal(app.log.level, LOG_WARN);
     buf_reset(&dump);
     app_config_dump(&app, &dump);
-    assert_non_null(strstr(dump.data, "slow_ms: 77\n"));
+    assert_non_null(strstr(dump.data, "slow_ms: 77  # t.yaml:3\n"));
     buf_fini(&frozen);
     buf_fini(&dump);
 }

@@ -147,7 +147,7 @@ static void options(void **state)
     expect_run((const char *const[]){"--help", NULL}, 0, "--check-config");
     expect_run((const char *const[]){"--check-config", "--config", config_path, NULL}, 0, "fine");
     expect_run((const char *const[]){"--dump-config", "--config", config_path, "--set=data.port=7", NULL}, 0,
-               "  port: 7\n");
+               "  port: 7  # --set\n");
     expect_run((const char *const[]){"--sample-config", NULL}, 0, "max_connections: 4096");
     expect_run((const char *const[]){"--check-config", "--config", bad, NULL}, 1,
                "bad.yaml:2:3: unknown key data.prot; did you mean data.port?");
