@@ -1,7 +1,7 @@
 /* Question: what does a request cost that is nothing but tower, search, and an answer of the usual size, behind a bare
  * libmicrohttpd handler: what is the least that a daemon on libmicrohttpd could take (bench/service.sh)?
  *
- *     bench_floor BUNDLE [port=0] [k=100] [ef=150] [layout=compact] [bytes=3500] [searches=1] [memory=32768]
+ *     bench_floor BUNDLE [port=0] [k=100] [ef=150] [layout=compact] [bytes=3500] [searches=1] [memory=16384]
  *
  * Prints its port and serves until it is killed. What is asked for is not looked at: each request is a random user's, and all
  * get the same `bytes`. With `searches` of 0 and of several per request, what one costs can be told from what is around it; `memory` is
@@ -99,7 +99,7 @@ int main(int argc, char **argv)
     load(&f, argc, argv);
     struct MHD_Daemon *d = MHD_start_daemon(MHD_USE_EPOLL, (uint16_t)strtoul(bench_option(argc, argv, "port", "0"), NULL, 10), NULL, NULL,
                                             handle, &f, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-                                            (size_t)strtoul(bench_option(argc, argv, "memory", "32768"), NULL, 10), MHD_OPTION_END);
+                                            (size_t)strtoul(bench_option(argc, argv, "memory", "16384"), NULL, 10), MHD_OPTION_END);
     if (!d)
         die("libmicrohttpd");
     printf("%u\n", MHD_get_daemon_info(d, MHD_DAEMON_INFO_BIND_PORT)->port);

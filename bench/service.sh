@@ -5,7 +5,7 @@
 #
 #   bench/service.sh [WORK]          WORK (default /tmp/duet-service) keeps the bundle and hnswlib's index from run to run: 2 GB, and ten
 #                                    minutes the first time
-#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 LAYOUT=compact HEADER_BYTES=32768 bench/service.sh
+#   ROUNDS=7 SECONDS_EACH=4 RECALL=.993 CONNECTIONS=16 RATE=500 LAYOUT=compact HEADER_BYTES=16384 bench/service.sh
 #
 # Needs build/release with -DDUET_BENCH=ON and Debian's python3-fastapi python3-uvicorn python3-numpy libhnswlib-dev g++. The daemon has one
 # event loop and the peer one process; both, and the clients, are pinned to one core, for otherwise each answer wakes the client's idle core,
@@ -14,7 +14,7 @@ set -e
 cd "$(dirname "$0")/.."
 bin=$PWD/build/release/bin work=${1:-/tmp/duet-service}
 rounds=${ROUNDS:-7} each=${SECONDS_EACH:-4} recall=${RECALL:-.993} connections=${CONNECTIONS:-16} rate=${RATE:-500} layout=${LAYOUT:-compact}
-header_bytes=${HEADER_BYTES:-32768}
+header_bytes=${HEADER_BYTES:-16384}
 data=18080 admin=18081 peer_port=19000
 mkdir -p "$work"
 [ -e "$work/bundle1m/dat/2/compact.hnsw" ] || { # 2: the last of them to be written; one from before that file loads twice as long

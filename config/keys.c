@@ -61,7 +61,7 @@ const struct key keys[] = {
     NUM("http.deadline_ms", http.deadline_ms, 1, 600000, "1000", false,
         "a request's deadline; X-Request-Timeout-Ms may shorten it"),
     NUM("limits.body_bytes", limits.body_bytes, 1024, 67108864, "1048576", false, "request body"),
-    NUM("limits.header_bytes", limits.header_bytes, 16384, 65536, "32768", false,
+    NUM("limits.header_bytes", limits.header_bytes, 16384, 65536, "16384", false,
         "request line and headers together; each connection has so much memory, which is cleared after every request"),
     NUM("limits.json_depth", limits.json_depth, 2, 16, "16", false, "nesting of a request"),
     NUM("limits.k", limits.k, 1, 10000, "10000", false, "candidates of a request"),

@@ -81,7 +81,7 @@ struct http_params {
     unsigned max_connections;   // per listener: above it requests are marked `crowded`; a quarter above that, clients wait
     size_t max_body;            // 413 above
     size_t conn_memory;         // of each connection: request line and headers above it are 414 / 431. It is cleared after every
-                                // request. 0 = 32 KiB
+                                // request. 0 = 16 KiB
     unsigned header_ms, body_ms, idle_ms; // absolute deadlines: headers, whole request, idle keep-alive
     unsigned deadline_ms;       // default and largest request deadline
     struct http_tls *tls;       // borrowed until http_stop; NULL: plain HTTP

@@ -10,7 +10,7 @@
 #include "server/http.h"
 #include "server/http_tls.h"
 
-#define HTTP_CONN_MEMORY 32768  // where http_params say nothing of conn_memory
+#define HTTP_CONN_MEMORY 16384  // where http_params say nothing of conn_memory
 #define HTTP_HEADERS_MAX 64     // 431 above
 #define HTTP_URI_MAX 8192       // 414 above
 #define HTTP_SPARE_MAX 512      // answers, and body buffers, that a loop keeps for reuse: about as many as one turn may touch
