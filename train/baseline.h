@@ -19,7 +19,7 @@ struct baseline_ops {
     void (*destroy)(void *state);
 };
 
-/* The tuned values of a kind without towers (docs/results.md says on what). */
+/* The tuned values of a kind without towers (docs/results/tuning.md says on what). */
 void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recipe *out);
 
 bool baseline_run(const struct trainer_params *p, struct trainer_result *out, struct err *err);

@@ -74,7 +74,7 @@ static const struct recipe plain = {
     .threads = 1,
 };
 
-/* What works on public data; each value was chosen on validation (docs/results.md). For dat: a_u in closed form,
+/* What works on public data; each value was chosen on validation (docs/results/tuning.md). For dat: a_u in closed form,
  * learned as a denoising task, the items' vectors being all that a user is made of. */
 static const struct recipe duet = {
     .name = "duet",

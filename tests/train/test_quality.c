@@ -1,4 +1,4 @@
-/* MovieLens-1M, the figures that docs/results.md states. If this fails, the evaluator counts otherwise than it says
+/* MovieLens-1M, the figures that docs/results/tuning.md states. If this fails, the evaluator counts otherwise than it says
  * (popularity), or training no longer reaches what it reached. Needs DUET_TEST_DATA; with the argument "slow" whole
  * runs, a few minutes. */
 #include <math.h>
