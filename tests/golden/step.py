@@ -171,4 +171,5 @@ def main():
     run(folder + "/step_two_tower.safetensors", 5, {**duet, "dat": False})
 
 
-main()
+if __name__ == "__main__":
+    main()
