@@ -93,7 +93,7 @@ struct config {
         uint64_t threads, queue, batch, exact_items;
     } workers;
     struct {
-        uint64_t max_lag_ms, retry_after_s;
+        uint64_t max_lag_ms, retry_after_s, ef_percent;
     } admission;
     struct {
         char *mode; // private | shared

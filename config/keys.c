@@ -79,6 +79,8 @@ const struct key keys[] = {
     NUM("admission.max_lag_ms", admission.max_lag_ms, 0, 60000, "100", true,
         "mean wait above which requests are refused; 0 = never"),
     NUM("admission.retry_after_s", admission.retry_after_s, 1, 3600, "1", true, "Retry-After says once to twice this"),
+    NUM("admission.ef_percent", admission.ef_percent, 10, 100, "50", true,
+        "share of ef that searches keep where refusing begins, falling from 100 at half of max_lag_ms on; 100 = never lowered"),
     WORD("load.mode", load.mode, "private|shared", "private", false,
          "read bundles into own memory, or map their files"),
     NUM("load.threads", load.threads, 0, 256, "0", false,

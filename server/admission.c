@@ -18,7 +18,7 @@ struct gate {
 struct admission {
     struct metrics *metrics;
     metric_id shed_lag, shed_connections, late;
-    _Atomic uint64_t max_lag_ns, retry_after_s;
+    _Atomic uint64_t max_lag_ns, retry_after_s, ef_percent;
     unsigned n_gates;
     struct gate *gate;
 };
@@ -52,7 +52,7 @@ struct admission *admission_new(const struct admission_params *p, struct metrics
     a->late = metrics_counter(m, name, help, "reason=\"deadline\"");
     metrics_gauge_fn(m, "duet_loop_lag_mean_seconds",
                      "Moving mean of the time from readable to handler, of the slowest event loop.", "", worst_lag, a);
-    admission_tune(a, p->max_lag_ms, p->retry_after_s);
+    admission_tune(a, p->max_lag_ms, p->retry_after_s, p->ef_percent);
     return a;
 }
 
@@ -64,10 +64,11 @@ void admission_free(struct admission *a)
     free(a);
 }
 
-void admission_tune(struct admission *a, uint64_t max_lag_ms, uint64_t retry_after_s)
+void admission_tune(struct admission *a, uint64_t max_lag_ms, uint64_t retry_after_s, uint64_t ef_percent)
 {
     atomic_store(&a->max_lag_ns, max_lag_ms * 1000000);
     atomic_store(&a->retry_after_s, retry_after_s ? retry_after_s : 1);
+    atomic_store(&a->ef_percent, ef_percent > 0 && ef_percent < 100 ? ef_percent : 100);
 }
 
 /* Uniform in [0, 1): a Weyl sequence through a multiplication; good enough to spread clients. */
@@ -125,4 +126,18 @@ bool admission_admit(struct admission *a, unsigned shard, const struct http_requ
         return false;
     }
     return true;
+}
+
+/* A request that has itself waited for a quarter of the limit or less is searched in full, whatever the mean says. */
+float admission_ef_share(const struct admission *a, unsigned shard, uint64_t lag_ns)
+{
+    const struct gate *g = &a->gate[shard < a->n_gates ? shard : 0];
+    uint64_t mean = atomic_load_explicit(&g->mean_lag_ns, memory_order_relaxed);
+    uint64_t most = atomic_load_explicit(&a->max_lag_ns, memory_order_relaxed), from = most / 2;
+    uint64_t wait = mean < 2 * lag_ns ? mean : 2 * lag_ns;
+    if (most == 0 || wait <= from)
+        return 1;
+    float over = wait < most ? (float)(wait - from) / (float)(most - from) : 1;
+    float least = (float)atomic_load_explicit(&a->ef_percent, memory_order_relaxed) / 100;
+    return 1 - over * (1 - least);
 }

@@ -197,7 +197,7 @@ static void tune(struct app *app, const struct config *c)
     if (log_level_parse(c->log.level, &level))
         atomic_store(&app->log.level, (int)level);
     access_tune(app->access, c->log.slow_ms, c->log.sample);
-    admission_tune(app->admission, c->admission.max_lag_ms, c->admission.retry_after_s);
+    admission_tune(app->admission, c->admission.max_lag_ms, c->admission.retry_after_s, c->admission.ef_percent);
     atomic_store(&app->drain_delay_ms, c->drain.delay_ms);
     atomic_store(&app->drain_timeout_ms, c->drain.timeout_ms);
 }

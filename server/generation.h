@@ -29,7 +29,7 @@
 /* Ids of a model's series (metrics.h), set before the bundle is published; all 0 = none. */
 struct loaded_metrics {
     uint32_t answers[4]; // by enum retrieve_fallback
-    uint32_t embed_s, search_s, returned, unknown_values;
+    uint32_t embed_s, search_s, returned, unknown_values, ef_lowered;
 };
 
 struct loaded {

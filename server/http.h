@@ -31,6 +31,7 @@ struct http_request {
     bool is_admin;              // arrived on the admin listener
     bool crowded;               // more than max_connections are open: answer 503, unless this is health or administration
     uint64_t lag_ns;            // from readable to handler
+    float ef_share;             // what its searches may take of their ef, set by route.c; 0 = all
     const char *note;           // static text that the handler may set for `done` (the route's name); NULL before
     void *thread_state;         // made by thread_state_new for this loop; not for use after http_suspend
     struct http_conn *conn;     // opaque

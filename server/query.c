@@ -386,6 +386,7 @@ void query_reset(struct query *q)
     q->n_features = 0;
     q->exclude_ids = q->include_ids = q->item_ids = q->history = q->fields = (struct query_list){0};
     q->has_vector = q->has_include = q->has_min_score = q->exact = q->exclude_seen = q->columns = q->without_variant_filter = false;
+    q->full_ef = 0;
     q->k = q->ef = q->max_per_category = 0;
     q->has_bounds = false;
     q->n_categories = q->unknown_categories = 0;

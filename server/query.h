@@ -84,6 +84,7 @@ struct query {
     struct retrieve_bounds bounds;
     struct retrieve_category rule[QUERY_CATEGORIES_MAX];
     size_t unknown_categories;
+    size_t full_ef; // what the search would have taken if requests had not waited; 0 = it did
     size_t unknown_history, unknown_exclude; // ids that this bundle does not know: ignored, and counted
     uint32_t *item;          // [item_ids.n] of /v1/score, STRTAB_NONE where the bundle has no such item; part of idx
     size_t unknown_include, unknown_item;

@@ -112,6 +112,8 @@ static void register_metrics(struct reloads *rl, const struct rmodel *m, struct 
         metrics_sizes(rl->p.metrics, "duet_retrieve_returned_items", "Candidates in an answer.", labels);
     l->metric.unknown_values = metrics_counter(rl->p.metrics, "duet_retrieve_unknown_values_total",
                                                "Feature values that the model's vocabularies lack.", labels);
+    l->metric.ef_lowered = metrics_counter(rl->p.metrics, "duet_retrieve_ef_lowered_total",
+                                           "Searches with less than their ef, for requests waited.", labels);
 }
 
 static void drop_previous(struct reloads *rl, struct rmodel *m)

@@ -117,5 +117,7 @@ bool route_dispatch(void *ctx, struct http_request *r, struct http_response *res
     }
     if (m.route->sheds && !admission_admit(app->admission, ts->shard, r, resp))
         return true;
+    if (m.route->sheds)
+        r->ef_share = admission_ef_share(app->admission, ts->shard, r->lag_ns);
     return m.route->handler(app, r, &m, resp);
 }

@@ -361,6 +361,7 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
         put_degraded(b, &first, "older_version", none);
     if (res->late)
         put_degraded(b, &first, "deadline", none);
+    put_count(b, &first, "ef_lowered", q->full_ef);
     if (q->without_variant_filter)
         put_degraded(b, &first, "variant_filter", none);
     for (size_t i = 0; i < res->n_unknown; i++)

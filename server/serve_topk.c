@@ -3,6 +3,7 @@
 #include <string.h>
 #include <strings.h>
 
+#include "server/effort.h"
 #include "server/hits.h"
 #include "server/jsonw.h"
 #include "server/problem.h"
@@ -102,13 +103,24 @@ static bool run(struct serve_state *s, const struct serve_choice *c, const struc
     return retrieve_topk(c->loaded->bundle, rq, c->ws, s->hit, res, err);
 }
 
+/* With less than its ef where requests wait; the query keeps what its ef would have been, if that was so. */
+static bool run_within_means(const struct http_request *r, struct serve_state *s, const struct serve_choice *c,
+                             const struct retrieve_query *rq, struct retrieve_result *res, struct err *err)
+{
+    struct retrieve_query less;
+    size_t full = effort_lower(c->loaded->bundle, rq, r->ef_share, &less);
+    bool ok = run(s, c, full ? &less : rq, res, err);
+    s->query->full_ef = res->ef_used && res->ef_used < full ? full : 0;
+    return ok;
+}
+
 static bool topk(struct app *app, const struct http_request *r, const struct serve_choice *c, struct serve_state *s,
                  const struct retrieve_query *rq, bool binary, struct http_response *resp)
 {
     const struct thread_state *t = r->thread_state;
     struct retrieve_result *res = &s->result;
     struct err err = {0};
-    if (!run(s, c, rq, res, &err))
+    if (!run_within_means(r, s, c, rq, res, &err))
         return !serve_failed(app, r, &err, resp);
     if (res->late && res->n == 0)
         return !problem_write(resp, r, 504, "deadline_exceeded", NULL,
@@ -118,6 +130,8 @@ static bool topk(struct app *app, const struct http_request *r, const struct ser
     else
         write_json(r, c, s, rq, res, resp);
     serve_count(app, t->shard, c, res);
+    if (s->query->full_ef)
+        metrics_add(app->metrics, t->shard, c->loaded->metric.ef_lowered, 1);
     return true;
 }
 

@@ -100,6 +100,8 @@ void shadow_offer(struct shadow *s, unsigned shard, struct str body, const struc
 {
     if (c->a.n == 0 || !experiment_table_has_shadow(c->g->experiments))
         return;
+    if (ss->query->full_ef) // there is no capacity to spare, and an answer of less ef would be compared
+        return;
     ss->shadow_turn++;
     for (size_t i = 0; i < c->a.n; i++) {
         const struct experiment *e = experiment_table_get(c->g->experiments, i);

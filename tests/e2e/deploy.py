@@ -318,6 +318,9 @@ def dashboard(work):
     shown = "".join(t["expr"] for p in panels for t in p["targets"])
     families = set(re.findall(r"^# TYPE (duet_\w+)", text, re.M)) - {"duet_build_info"}
     check("metrics without a panel", sorted(f for f in families if f not in shown), [])
+    with open(os.path.join(SOURCE, "docs", "operations.md"), encoding="utf-8") as f:
+        listed = set(re.findall(r"`(duet_\w+)`", "".join(line for line in f if line.startswith("| `duet_"))))
+    check("metrics that operations.md does not list", sorted(families - listed), [])
 
 
 def alerts(work):

@@ -3,6 +3,7 @@
 What breaks when it fails is said by each test.
     python3 settings.py [test ...]
 """
+import http.client
 import json
 import os
 import re
@@ -200,6 +201,48 @@ def crowds(work):
             check("when they have gone", s.recv(100).split()[1], b"200")
 
 
+def at_once(port, n, body):
+    """The answers of 200 to n requests that become readable together."""
+    text = json.dumps(body).encode()
+    conns = [http.client.HTTPConnection("127.0.0.1", port) for _ in range(n)]
+    for c in conns:
+        c.connect()
+    for c in conns:
+        c.request("POST", "/v1/retrieve:batch", text)
+    answers = [(a.status, json.loads(a.read())) for a in (c.getresponse() for c in conns)]
+    for c in conns:
+        c.close()
+    return [one for status, answer in answers if status == 200 for one in answer["results"]]
+
+
+def strain(work):
+    body = {"requests": [{"user_id": f"u{i}", "k": 10, "ef": 250} for i in range(8)]}
+    common = {"data__threads": 1, "admission__max_lag_ms": 5}
+    shadow = "[{name: main, salt: s, variants: [{name: a, model: dat, weight: 100}, {name: b, model: dat, weight: 0, ef: 60, shadow: true}]}]"
+    with Daemon(work, ["dat"], shadow, extra=sets(**common, admission__ef_percent=20)) as d:
+        check("calm", {(one["ef_used"], *one["degraded"]) for one in at_once(d.data_port, 1, body)}, {(250,)})
+        answers, lowered = [{}] * 8, []
+
+        def flood():
+            answers.extend(at_once(d.data_port, 64, body))
+            lowered[:] = [one for one in answers if one.get("degraded")]
+            return any(one["ef_used"] == 50 for one in lowered)  # a fifth: refusing has begun, or is about to
+
+        d.until(flood, "the least ef")
+        check("flag", {(one["status"] if "status" in one else 200, *one["degraded"]) for one in lowered}, {(200, "ef_lowered:250")})
+        if not all(50 <= one["ef_used"] < 250 and one["returned"] == 10 for one in lowered):
+            fail(f"lowered: {lowered}")
+        def counted(name):
+            return sum(int(n) for n in re.findall(rf"^{name}{{.*}} (\d+)$", d.admin.get("/metrics", raw=True)[1].decode(), re.M))
+
+        check("counted", counted("duet_retrieve_ef_lowered_total"), len(lowered))
+        d.until(lambda: counted("duet_shadow_(?:compared|dropped)_total") == len(answers) - len(lowered), "comparisons of all others alone")
+        item = d.data.post("/v1/explain", {"user_id": "u1", "item_id": "i1", "k": 10, "ef": 250})[1]
+        check("an explanation", (item["ef_used"], item["degraded"]), (250, []))
+    with Daemon(work, ["dat"], extra=sets(**common, admission__ef_percent=100)) as d:
+        check("never", [one for _ in range(5) for one in at_once(d.data_port, 64, body) if one["degraded"]], [])
+
+
 def addresses(work):
     with Daemon(work, ["dat"], wait_ready=False, extra=sets(data__address="127.0.0.2")) as d:
         with socket.create_connection(("127.0.0.2", d.data_port)) as s:
@@ -233,7 +276,7 @@ def what_is_said_has_an_effect(work):
     """A key of docs/operations.md changes nothing, or nobody has shown what it changes."""
     keys = {key for key, _, _ in table()}
     publish(f"{work}/models", "dat", 1, 1)
-    for part in (limits, deadlines, logs, threads, crowds, addresses, maps, polls):
+    for part in (limits, deadlines, logs, threads, crowds, strain, addresses, maps, polls):
         if part is not polls or "load.poll_seconds" in keys:
             part(work)
     for key, name in ELSEWHERE.items():

@@ -19,7 +19,7 @@ static int start(void **state)
 {
     (void)state;
     struct err err = {0};
-    struct admission_params p = {.n_shards = 3, .max_lag_ms = 100, .retry_after_s = 4};
+    struct admission_params p = {.n_shards = 3, .max_lag_ms = 100, .retry_after_s = 4, .ef_percent = 60};
     metrics = metrics_new(3, &err);
     admission = admission_new(&p, metrics, &err);
     return !metrics || !admission;
@@ -97,13 +97,39 @@ static void recovery_is_immediate(void **state)
     assert_int_equal(offer(100, 2 * MS, &status), 100); // these have not waited, whatever the mean says
 }
 
+/* From half of the limit on, step by step, down to what is configured before the first is refused. */
+static void searches_go_less_far_before_anything_is_refused(void **state)
+{
+    (void)state;
+    unsigned status = 0;
+    float before = 1;
+    for (unsigned ms = 10; ms <= 100; ms += 5) {
+        assert_int_equal(offer(400, ms * MS, &status), 400); // the mean settles
+        float share = admission_ef_share(admission, 1, ms * MS);
+        float want = ms <= 50 ? 1 : 1 - (float)(ms - 50) / 50 * 0.4f;
+        if (share < want - 0.01f || share > want + 0.01f || share > before)
+            fail_msg("at %u ms: %g, want %g", ms, (double)share, (double)want);
+        before = share;
+    }
+    assert_int_equal(status, 0);
+    assert_true(admission_ef_share(admission, 1, 25 * MS) == 1); // has hardly waited
+    assert_true(admission_ef_share(admission, 2, 100 * MS) == 1); // another loop
+    offer(400, 900 * MS, &status);
+    assert_int_equal(status, 503);
+    float least = admission_ef_share(admission, 1, 900 * MS);
+    assert_true(least > 0.599f && least < 0.601f);
+}
+
 static void limit_can_be_lifted(void **state)
 {
     (void)state;
     unsigned status = 0;
-    admission_tune(admission, 0, 1);
+    admission_tune(admission, 0, 1, 60);
     assert_int_equal(offer(1000, 900 * MS, &status), 1000);
-    admission_tune(admission, 100, 4);
+    assert_true(admission_ef_share(admission, 1, 900 * MS) == 1);
+    admission_tune(admission, 100, 4, 100);
+    assert_true(admission_ef_share(admission, 1, 900 * MS) == 1);
+    admission_tune(admission, 100, 4, 60);
 }
 
 static void refusals_say_when_to_come_back(void **state)
@@ -145,6 +171,7 @@ int main(void)
         cmocka_unit_test_setup_teardown(one_slow_moment_refuses_nothing, start, stop),
         cmocka_unit_test_setup_teardown(lasting_overload_is_shed_in_part, start, stop),
         cmocka_unit_test_setup_teardown(recovery_is_immediate, start, stop),
+        cmocka_unit_test_setup_teardown(searches_go_less_far_before_anything_is_refused, start, stop),
         cmocka_unit_test_setup_teardown(limit_can_be_lifted, start, stop),
         cmocka_unit_test_setup_teardown(refusals_say_when_to_come_back, start, stop),
     };
