@@ -10,6 +10,7 @@
 #include "cli/train_fit.h"
 #include "core/blas.h"
 #include "train/baseline.h"
+#include "train/defaults.h"
 #include "train/dist.h"
 #include "train/tfevents.h"
 #include "train/trainer.h"
@@ -126,9 +127,7 @@ static bool make_recipe(const struct args *a, const struct dataset *d, struct re
     if (model_kind_stored(kind) && strcmp(a->recipe, "duet") != 0)
         return err_set(err, ERR_ARG, "--recipe %s is for dat and two_tower; %s has one of its own", a->recipe,
                        a->model);
-    if (model_kind_stored(kind))
-        baseline_recipe(kind, recipe_data_of(d), r);
-    else if (!recipe_named(a->recipe, kind, recipe_data_of(d), r))
+    if (!defaults_of(a->recipe, kind, recipe_data_of(d), r))
         return err_set(err, ERR_ARG, "--recipe \"%s\", want duet, plain or paper", a->recipe);
     enum aug_kind aug;
     if (a->aug && !aug_kind_parse(a->aug, &aug))
@@ -268,6 +267,15 @@ static bool options_fit(const struct args *a, const struct opt *opts, int argc, 
     return !model_kind_parse(a->model, &kind) || train_options_fit(kind, opts, argc, argv, err);
 }
 
+/* What the data decide of this model, unless the command line does. */
+static void print_weights(const struct args *a, const struct dataset *d, const struct recipe *r)
+{
+    if (r->model == MODEL_WALS && !a->quiet)
+        fprintf(stderr, "w0 %.3g%s, reg %.3g%s; %.3g of all pairs of a user and an item are there\n", r->w0,
+                a->w0 >= 0 ? " (given)" : "", r->reg, a->reg >= 0 ? " (given)" : "",
+                (double)d->train.off[d->n_users] / ((double)d->n_users * d->n_items));
+}
+
 static bool open_events(const struct args *a, const struct dist *dist, struct screen *s, struct err *err)
 {
     if (!a->tensorboard || dist->rank)
@@ -295,6 +303,7 @@ static int run(const struct args *a, const struct dist *dist)
         dataset_close(d);
         return usage_fault(dist, &err);
     }
+    print_weights(a, d, &p.recipe);
     blas_set_threads(1); // the pool's threads are the parallelism
     bool ok = open_events(a, dist, &screen, &err) &&
               (model_kind_stored(p.recipe.model) ? baseline_run : trainer_run)(&p, &res, &err);
@@ -402,7 +411,7 @@ int cmd_train(int argc, char **argv)
         {"cal-plain", OPT_FLAG, &a.cal_plain, NULL, "weigh all categories alike, as in the text", 0, 0},
         {"cal-positives", OPT_FLAG, &a.cal_positives, NULL, "align over rows of positives only", 0, 0},
         {"cal-detach-major", OPT_FLAG, &a.cal_detach_major, NULL, "no gradient to the largest category", 0, 0},
-        {"w0", OPT_NUM, &a.w0, "X", "wals: weight of what was not seen, against 1", 0, 1},
+        {"w0", OPT_NUM, &a.w0, "X", "wals: weight of what was not seen, against 1; by default from the data's density", 0, 1},
         {"reg", OPT_NUM, &a.reg, "X", "wals: penalty, multiplied by a row's count", 0, 1e6},
         {"interests", OPT_UINT, &a.interests, "N", "mind: query vectors of a user", 1, 64},
         {"history", OPT_UINT, &a.history, "N", "youtube_dnn, mind: at most the latest N items describe a user", 1, 1e6},

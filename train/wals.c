@@ -7,6 +7,19 @@
 #include "core/base/rng.h"
 #include "train/baseline.h"
 
+#define UNSEEN_MOST 0.1  // w0 on dense data; with DENSITY_HALF chosen on validation: docs/results.md, "Weights of wals"
+#define DENSITY_HALF 0.005 // of the data where w0 is half of it
+#define PENALTY 0.01
+
+/* A row with m of N seen has a weight of m for these and w0 N for the others, and a penalty of reg (m + w0 N): by the density r, m (1 + w0 / r).
+ * A constant w0 on sparse data is all about what was not seen. UNSEEN_MOST r / (r + DENSITY_HALF) keeps w0 / r below 20. */
+void wals_weights(struct recipe_data data, struct recipe *out)
+{
+    double pairs = (double)data.n_users * data.n_items, density = pairs > 0 ? (double)data.n_pairs / pairs : 0;
+    out->w0 = UNSEEN_MOST * density / (density + DENSITY_HALF);
+    out->reg = PENALTY;
+}
+
 static bool transpose(struct wals *w, struct err *err)
 {
     const struct interactions *t = &w->d->train;

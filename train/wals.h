@@ -30,6 +30,9 @@ void wals_users(struct wals *w); // half a sweep: every user, the items standing
 void wals_items(struct wals *w);
 double wals_loss(const struct wals *w); // divided by the training pairs
 
+/* w0 and reg of the recipe by how dense the data is (docs/model.md, "Weights of wals"). */
+void wals_weights(struct recipe_data data, struct recipe *out);
+
 extern const struct baseline_ops wals_ops;
 
 #endif

@@ -221,6 +221,35 @@ static void wals_is_trained_inspected_and_evaluated(void **state)
     refused(1, "popularity,ease", args);
 }
 
+static double trained_weight(const char *dir, const char *name)
+{
+    json_t *info = epoch_of(dir);
+    double v = json_number_value(json_object_get(json_object_get(info, "recipe"), name));
+    json_decref(info);
+    return v;
+}
+
+/* w0 follows the data, is told and written down, and what the command line says goes before it. */
+static void weights_of_wals_are_told_and_kept(void **state)
+{
+    (void)state;
+    const char *of[2] = {in("own"), in("given")}, *options[2] = {"", "--w0 0.25 --reg 0.5"};
+    for (int i = 0; i < 2; i++) {
+        struct run r = duet(0, "train --data %s --model wals --out %s --widths 8 --epochs 1 --threads 1 %s", in("data.duet"),
+                            of[i], options[i]);
+        char told[64];
+        snprintf(told, sizeof(told), "w0 %.3g%s, reg %.3g%s;", trained_weight(of[i], "w0"), i ? " (given)" : "",
+                 trained_weight(of[i], "reg"), i ? " (given)" : "");
+        if (!strstr(r.err, told))
+            fail_msg("%s does not begin with %s", r.err, told);
+        run_fini(&r);
+    }
+    assert_float_equal(trained_weight(of[0], "w0"), 0.094, 0.003); // a density of about .08
+    assert_float_equal(trained_weight(of[0], "reg"), 0.01, 1e-12);
+    assert_float_equal(trained_weight(of[1], "w0"), 0.25, 1e-12);
+    assert_float_equal(trained_weight(of[1], "reg"), 0.5, 1e-12);
+}
+
 /* What `duet train` writes has the names of a state dict, and says its kind. */
 static void a_state_dict_is_imported(void **state)
 {
@@ -314,6 +343,7 @@ int main(void)
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
         cmocka_unit_test(a_resumed_run_without_a_better_epoch_tells_the_best),
         cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
+        cmocka_unit_test(weights_of_wals_are_told_and_kept),
         cmocka_unit_test(a_state_dict_is_imported),
         cmocka_unit_test(wrong_usage_is_told),
     };

@@ -13,6 +13,7 @@
 #include "train/study/parameters.h"
 #include "train/study/rows.h"
 #include "train/study/table.h"
+#include "train/wals.h"
 
 #define assert_near(a, b, eps) assert_true(fabs((a) - (b)) <= (eps))
 #define USERS 60
@@ -187,6 +188,20 @@ static void other_model_code_counts_only_if_asked_for(void **state)
     struct err err = {0};
     assert_ok(cell_load(&l.place, c, &r, &err), &err);
     cell_result_fini(&r);
+    lab_fini(&l);
+}
+
+/* Of the toy about a tenth of all pairs are there. */
+static void wals_begins_with_the_weight_that_the_data_wants(void **state)
+{
+    struct lab l;
+    struct study_options o = quick;
+    struct recipe want = {0};
+    o.systems = "wals";
+    lab_init(&l, state, "compare", &o);
+    wals_weights(recipe_data_of(&l.toy.d), &want);
+    assert_true(want.w0 > 0 && want.w0 < 0.1);
+    assert_true(row_named(&l, "wals", NULL)->point[0].cell.recipe.w0 == want.w0);
     lab_fini(&l);
 }
 
@@ -503,6 +518,7 @@ int main(void)
         IN_FOLDER(a_budget_is_spent_from_the_front_and_one_run_is_always_done),
         IN_FOLDER(a_name_holds_what_a_result_depends_on),
         IN_FOLDER(other_model_code_counts_only_if_asked_for),
+        IN_FOLDER(wals_begins_with_the_weight_that_the_data_wants),
         IN_FOLDER(a_baseline_under_way_goes_on),
         IN_FOLDER(a_damaged_result_is_named),
         IN_FOLDER(figures_follow_from_the_ranks_alone),

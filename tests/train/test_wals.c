@@ -140,6 +140,31 @@ static void rows_without_pairs_are_zero(void **state)
     golden_baselines_close(&g);
 }
 
+static struct recipe weights(uint32_t n_users, uint32_t n_items, uint64_t n_pairs)
+{
+    struct recipe r = {0};
+    wals_weights((struct recipe_data){n_users, n_items, n_pairs, false}, &r);
+    return r;
+}
+
+/* A weight that suits dense data drowns what was seen where there is little of it, and a penalty that grows with it zeroes the model. */
+static void weights_follow_the_density(void **state)
+{
+    (void)state;
+    double last = 0;
+    for (uint64_t pairs = 1; pairs <= 1000000; pairs *= 10) {
+        double w0 = weights(1000, 1000, pairs).w0, density = (double)pairs / 1e6;
+        assert_true(w0 > last && w0 < 0.1);
+        assert_true(w0 / density < 20);
+        last = w0;
+    }
+    assert_true(last > 0.0995);
+    assert_float_equal(weights(6040, 3706, 988129).w0, 0.0898, 1e-4);    // MovieLens-1M, where .1 was found by hand
+    assert_float_equal(weights(70679, 24915, 581835).w0, 0.0062, 1e-4); // Amazon-Book, .005 and .01 alike
+    assert_float_equal(weights(1000, 1000, 500).reg, 0.01, 1e-9);
+    assert_float_equal(weights(0, 0, 0).w0, 0, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -147,6 +172,7 @@ int main(void)
         cmocka_unit_test(every_sweep_lowers_the_loss),
         cmocka_unit_test(one_seed_one_result_whatever_the_threads),
         cmocka_unit_test(rows_without_pairs_are_zero),
+        cmocka_unit_test(weights_follow_the_density),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

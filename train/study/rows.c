@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "train/baseline.h"
+#include "train/defaults.h"
 #include "train/ease.h"
 #include "train/study/parameters.h"
 
@@ -42,8 +42,8 @@ static const struct change grid[] = {
     FIELD(MODEL_TWO_TOWER, TIMES, item_dropout, 1.5),
     FIELD(MODEL_TWO_TOWER, TIMES, lr, 0.5),
     {MODEL_WALS, "factors", WIDTH, 0, 64},
-    FIELD(MODEL_WALS, TIMES, reg, 0.3),
-    FIELD(MODEL_WALS, TIMES, w0, 0.1),
+    FIELD(MODEL_WALS, TIMES, w0, 0.4),
+    FIELD(MODEL_WALS, TIMES, w0, 2),
     {MODEL_FM, "factors", WIDTH, 0, 128},
     FIELD(MODEL_FM, TIMES, weight_decay, 3),
     FIELD(MODEL_FM, TIMES, lr, 0.5),
@@ -116,10 +116,7 @@ static struct study_row *trained(struct maker *m, const char *name, struct recip
 static struct recipe named(const struct maker *m, const char *recipe, enum model_kind kind)
 {
     struct recipe r = {0};
-    if (model_kind_stored(kind))
-        baseline_recipe(kind, recipe_data_of(m->d), &r);
-    else
-        recipe_named(recipe, kind, recipe_data_of(m->d), &r);
+    defaults_of(recipe, kind, recipe_data_of(m->d), &r);
     return r;
 }
 
