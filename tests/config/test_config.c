@@ -400,10 +400,7 @@ static void expect_file_holds(const char *path, const char *text, bool whole)
     char full[PATH_MAX];
     struct err err = {0};
     size_t n;
-    const char *dir = getenv("DUET_SOURCE_DIR");
-    if (!dir)
-        skip();
-    snprintf(full, sizeof(full), "%s/%s", dir, path);
+    snprintf(full, sizeof(full), "%s/%s", getenv("DUET_SOURCE_DIR"), path);
     char *file = fio_read_all(full, 1 << 20, &n, &err);
     if (!file)
         fail_msg("%s", err.msg);
@@ -416,6 +413,8 @@ static void files_equal_the_table(void **state)
 {
     (void)state;
     struct buf sample = {0}, table = {0};
+    if (!getenv("DUET_SOURCE_DIR"))
+        skip();
     config_sample(&sample);
     config_table(&table);
     expect_file_holds("deploy/duetd.yaml", sample.data, true);
