@@ -23,7 +23,7 @@ struct args {
 static bool choose(const struct args *a, struct import_params *p, struct err *err)
 {
     bool has_kind;
-    if (!import_defaults(a->state, p, &has_kind, err))
+    if (!import_check_renames(p, err) || !import_defaults(a->state, p, &has_kind, err))
         return false;
     if (!a->kind && !has_kind)
         return err_set(err, ERR_ARG, "--kind is needed, %s does not say: dat or two_tower", a->state);

@@ -40,6 +40,14 @@ static bool ends(const char *s, const char *with)
     return n >= m && strcmp(s + n - m, with) == 0;
 }
 
+bool import_check_renames(const struct import_params *p, struct err *err)
+{
+    for (size_t i = 0; i < p->n_rename; i++)
+        if (!strchr(p->rename[i], '='))
+            return err_set(err, ERR_ARG, "--rename \"%.80s\", want OLD=NEW", p->rename[i]);
+    return true;
+}
+
 /* The first of the renamings that fits. */
 static bool rename_one(const struct import_params *p, struct named *q, struct err *err)
 {
@@ -47,8 +55,6 @@ static bool rename_one(const struct import_params *p, struct named *q, struct er
     snprintf(q->name, sizeof(q->name), "%s", name);
     for (size_t i = 0; i < p->n_rename; i++) {
         const char *eq = strchr(p->rename[i], '=');
-        if (!eq)
-            return err_set(err, ERR_ARG, "--rename \"%s\", want OLD=NEW", p->rename[i]);
         if (strncmp(name, p->rename[i], (size_t)(eq - p->rename[i])) != 0)
             continue;
         int n = snprintf(q->name, sizeof(q->name), "%s%s", eq + 1, name + (eq - p->rename[i]));
@@ -384,7 +390,7 @@ static struct model *build(struct state *s, const struct import_params *p, struc
 
 struct model *import_state(const struct import_params *p, struct err *err)
 {
-    struct state s = {.file = safetensors_open(p->state, err)};
+    struct state s = {.file = import_check_renames(p, err) ? safetensors_open(p->state, err) : NULL};
     struct plan *plan = s.file ? mem_array(2, sizeof(*plan), err) : NULL;
     struct model *m = NULL;
     s.n = plan ? safetensors_count(s.file) : 0;
@@ -399,19 +405,35 @@ struct model *import_state(const struct import_params *p, struct err *err)
     return m;
 }
 
+/* Absent is false. Python's own True is not ours: taken for false, it would make another model. */
+static bool read_flag(const struct safetensors *f, const char *key, bool *out, struct err *err)
+{
+    const char *v = safetensors_meta(f, key);
+    *out = v && strcmp(v, "true") == 0;
+    return !v || *out || strcmp(v, "false") == 0 ||
+           err_set(err, ERR_FORMAT, "metadata %s: found \"%.40s\", want true or false", key, v);
+}
+
+static bool read_alpha(const struct safetensors *f, double *out, struct err *err)
+{
+    const char *v = safetensors_meta(f, "history_alpha");
+    char *end = NULL;
+    *out = v ? strtod(v, &end) : 1;
+    return !v || (end != v && !*end && *out >= 0 && *out <= 1) ||
+           err_set(err, ERR_FORMAT, "metadata history_alpha: found \"%.40s\", want a number from 0 to 1", v);
+}
+
 bool import_defaults(const char *state, struct import_params *p, bool *has_kind, struct err *err)
 {
     struct safetensors *f = safetensors_open(state, err);
     if (!f)
         return false;
-    const char *kind = safetensors_meta(f, "kind"), *relu = safetensors_meta(f, "relu_out");
-    const char *skip = safetensors_meta(f, "skip_aug"), *alpha = safetensors_meta(f, "history_alpha");
+    const char *kind = safetensors_meta(f, "kind");
     *has_kind = kind && model_kind_parse(kind, &p->kind);
-    p->relu_out = relu && strcmp(relu, "true") == 0;
-    p->skip_aug = skip && strcmp(skip, "true") == 0;
-    p->history_alpha = alpha ? strtod(alpha, NULL) : 1;
+    bool ok = read_flag(f, "relu_out", &p->relu_out, err) && read_flag(f, "skip_aug", &p->skip_aug, err) &&
+              read_alpha(f, &p->history_alpha, err);
     safetensors_close(f);
-    return true;
+    return ok || err_prefix(err, "%s", state);
 }
 
 /* What checkpoint.json says of a model that was trained elsewhere: its shape. The rest are the values of "plain". */

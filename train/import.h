@@ -21,8 +21,12 @@ struct import_params {
     double history_alpha;
 };
 
-/* Kind and flags as the file's metadata have them (what `duet train` and deploy/export_pytorch.py wrote has some). NULL or "": nothing said. */
+/* Kind and flags as the file's metadata have them (what `duet train` and deploy/export_pytorch.py wrote has some); what it does not say
+ * is false, and alpha 1. ERR_FORMAT for a value that is none of these. */
 bool import_defaults(const char *state, struct import_params *p, bool *has_kind, struct err *err);
+
+/* Has each its "="? ERR_ARG names the one that has none. import_state asks too. */
+bool import_check_renames(const struct import_params *p, struct err *err);
 
 /* The model; NULL where a tensor is missing, superfluous, of another shape or type or not finite: the message names it as the file does and
  * as we do, and the shape found and wanted. */

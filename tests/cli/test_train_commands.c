@@ -271,6 +271,7 @@ static void a_state_dict_is_imported(void **state)
         {1, "--out none --kind two_tower", "layer 0 takes"},
         {2, "--out none --kind wals", "dat and two_tower can be imported"},
         {2, "--out none --history-alpha 2", "history-alpha"},
+        {2, "--out none --rename user_tower.", "--rename \"user_tower.\", want OLD=NEW"},
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
         snprintf(args, sizeof(args), "%s --out %s/%s", common, folder, bad[i].option + strlen("--out "));

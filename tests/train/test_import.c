@@ -216,6 +216,39 @@ static void metadata_say_what_shapes_do_not(void **state)
     end(&l);
 }
 
+/* Taken for 0 or false they would make another model than the file's. */
+static void metadata_that_say_nothing_known_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        struct st_meta meta;
+        const char *say;
+    } cases[] = {
+        {{"history_alpha", "abc"}, "history_alpha: found \"abc\", want a number from 0 to 1"},
+        {{"history_alpha", ""}, "history_alpha: found \"\""},
+        {{"history_alpha", "0.5x"}, "found \"0.5x\""},
+        {{"history_alpha", "1.5"}, "found \"1.5\""},
+        {{"history_alpha", "nan"}, "found \"nan\""},
+        {{"relu_out", "True"}, "relu_out: found \"True\", want true or false"},
+        {{"skip_aug", "1"}, "skip_aug: found \"1\""},
+    };
+    struct lab l;
+    begin(&l, MODEL_DAT, true);
+    for (size_t i = 0; i < sizeof(cases) / sizeof(*cases); i++) {
+        struct err err = {0};
+        struct import_params p = {0};
+        bool has_kind;
+        l.meta[0] = cases[i].meta;
+        l.n_meta = 1;
+        write_state(&l);
+        assert_false(import_defaults(l.path, &p, &has_kind, &err));
+        assert_int_equal(err.code, ERR_FORMAT);
+        if (!strstr(err.msg, cases[i].say) || !strstr(err.msg, "state.safetensors"))
+            fail_msg("case %zu: \"%s\" does not say \"%s\"", i, err.msg, cases[i].say);
+    }
+    end(&l);
+}
+
 // --------------------------------------------------------------------------------------------- what is refused
 
 static float damaged[4096];
@@ -347,6 +380,7 @@ static void a_rename_without_its_sign_is_refused(void **state)
     p.rename = wrong;
     p.n_rename = 1;
     assert_null(import_state(&p, &err));
+    assert_int_equal(err.code, ERR_ARG);
     assert_non_null(strstr(err.msg, "want OLD=NEW"));
     end(&l);
 }
@@ -356,6 +390,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_tensor_gets_to_its_place), cmocka_unit_test(means_of_segments_come_from_the_dataset),
         cmocka_unit_test(a_checkpoint_is_left),           cmocka_unit_test(metadata_say_what_shapes_do_not),
+        cmocka_unit_test(metadata_that_say_nothing_known_are_refused),
         cmocka_unit_test(what_does_not_fit_is_named),     cmocka_unit_test(a_rename_without_its_sign_is_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
