@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <strings.h>
+#include <unistd.h>
 
 #include "core/base/fio.h"
 
@@ -21,6 +22,19 @@ struct client {
 bool client_is_url(const char *text)
 {
     return strncasecmp(text, "http://", 7) == 0 || strncasecmp(text, "https://", 8) == 0;
+}
+
+bool client_tls_check(const struct client_tls *tls, struct err *err)
+{
+    const struct {
+        const char *option, *path;
+    } files[] = {{"ca", tls->ca}, {"cert", tls->cert}, {"key", tls->key}};
+    if (tls->key && !tls->cert)
+        return err_set(err, ERR_ARG, "--key is given without --cert");
+    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
+        if (files[i].path && access(files[i].path, R_OK) != 0)
+            return err_errno(err, "--%s %s", files[i].option, files[i].path);
+    return true;
 }
 
 bool client_put_api_key(struct buf *out, struct err *err)
@@ -54,12 +68,8 @@ struct client *client_new(const char *url, const struct client_tls *tls, struct 
         err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
         return NULL;
     }
-    if (tls->key && !tls->cert) {
-        err_set(err, ERR_ARG, "--key is given without --cert");
-        return NULL;
-    }
     struct buf key = {0};
-    if (!client_put_api_key(&key, err))
+    if (!client_tls_check(tls, err) || !client_put_api_key(&key, err))
         return NULL;
     struct client *c = mem_array(1, sizeof(*c), err);
     size_t n = strlen(url);

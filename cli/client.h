@@ -22,6 +22,10 @@ struct client_tls {
         {"cert", OPT_STR, &(tls)->cert, "FILE", "https: PEM certificate to show to the server", 0, 0},                 \
         {"key", OPT_STR, &(tls)->key, "FILE", "https: its PEM key, if it is not in --cert", 0, 0}
 
+/* The files can be read, and no key is without its certificate; the message names option and file. Asked by client_new too, before anybody
+ * is connected to: who is not there would be named otherwise. */
+bool client_tls_check(const struct client_tls *tls, struct err *err);
+
 /* http:// or https:// in front? */
 bool client_is_url(const char *text);
 

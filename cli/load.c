@@ -91,9 +91,7 @@ bool load_resolve(const char *url, const struct client_tls *tls, struct load_tar
     *out = (struct load_target){0};
     if (!client_is_url(url))
         return err_set(err, ERR_ARG, "\"%s\": want http://HOST:PORT", url);
-    if (tls->key && !tls->cert)
-        return err_set(err, ERR_ARG, "--key is given without --cert");
-    if (!split_url(url, host, port, out, err))
+    if (!client_tls_check(tls, err) || !split_url(url, host, port, out, err))
         return false;
     int rc = getaddrinfo(host, port, &hints, &found);
     if (rc != 0)

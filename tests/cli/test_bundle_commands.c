@@ -272,6 +272,28 @@ static void query_answers(void **state)
     run_fini(&r);
 }
 
+/* Nobody is at the address: what is wrong with the command's own files is said first. */
+static void files_of_tls_are_looked_at_before_the_network(void **state)
+{
+    (void)state;
+    char replay[PATH_MAX + 100];
+    snprintf(replay, sizeof(replay), "replay --a https://duetd.invalid --b https://duetd.invalid --requests %s", in("repo/m/1/manifest.json"));
+    const char *const command[] = {"query --url https://duetd.invalid --user u1", replay, "bench load --url https://duetd.invalid --get /livez"};
+    static const struct {
+        const char *options, *word;
+    } bad[] = {{"--ca /none/ca.pem", "--ca /none/ca.pem: No such file"},
+               {"--cert /none/own.pem", "--cert /none/own.pem: No such file"},
+               {"--cert /dev/null --key /none/own.key", "--key /none/own.key: No such file"},
+               {"--key /dev/null", "--key is given without --cert"}};
+    for (size_t c = 0; c < sizeof(command) / sizeof(*command); c++)
+        for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++) {
+            struct run r = duet(1, "%s %s", command[c], bad[i].options);
+            if (!strstr(r.err, bad[i].word))
+                fail_msg("%s %s: \"%s\" does not say \"%s\"", command[c], bad[i].options, r.err, bad[i].word);
+            run_fini(&r);
+        }
+}
+
 static void query_embeds_with_nine_digits(void **state)
 {
     (void)state;
@@ -307,6 +329,7 @@ int main(void)
         cmocka_unit_test(verify_tells_good_from_bad),
         cmocka_unit_test(inspect_shows_each_kind),
         cmocka_unit_test(query_answers),
+        cmocka_unit_test(files_of_tls_are_looked_at_before_the_network),
         cmocka_unit_test(query_embeds_with_nine_digits),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
