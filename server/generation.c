@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/base/mem.h"
+#include "core/base/utf8.h"
 
 // ---------------------------------------------------------------------------------------------- a bundle in service
 
@@ -330,6 +331,7 @@ static void set_model(struct generation_model *m, struct loaded *l, const char *
     if (n)
         memcpy(m->degraded, degraded, n);
     m->degraded[n] = '\0';
+    utf8_mend(m->degraded);
 }
 
 bool generation_swap_model(struct generations *s, const char *name, struct loaded *l, const char *degraded,

@@ -42,19 +42,13 @@ const char *problem_title(unsigned status)
     return status < 500 ? "Client Error" : "Server Error";
 }
 
-/* A detail may repeat a header or a query, which need not be UTF-8: then only its ASCII is shown. */
+/* A detail may repeat a header or a query, which need not be UTF-8. */
 static void put_detail(struct buf *b, const char *detail)
 {
-    char ascii[640];
-    size_t n = strlen(detail);
-    if (utf8_valid(detail, n)) {
-        jsonw_string(b, detail, n);
-        return;
-    }
-    n = n < sizeof(ascii) ? n : sizeof(ascii);
-    for (size_t i = 0; i < n; i++)
-        ascii[i] = (unsigned char)detail[i] < 0x80 ? detail[i] : '?';
-    jsonw_string(b, ascii, n);
+    char text[640];
+    snprintf(text, sizeof(text), "%s", detail);
+    utf8_mend(text);
+    jsonw_text(b, text);
 }
 
 bool problem_write_id(struct http_response *resp, const char *request_id, unsigned status, const char *code,

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/utf8.h"
+
 #define FOLDER_DIGITS 16 // a JSON integer here has 63 bits
 
 json_t *quarantine_to_json(const struct quarantined *q, size_t n)
@@ -12,11 +14,10 @@ json_t *quarantine_to_json(const struct quarantined *q, size_t n)
     json_t *list = json_array();
     for (size_t i = 0; i < n; i++) {
         char folder[FOLDER_DIGITS + 1];
-        json_t *reason = json_string(q[i].reason); // may repeat bytes of a file
         snprintf(folder, sizeof(folder), "%016" PRIx64, q[i].folder);
         json_array_append_new(list, json_pack("{s:I, s:s, s:I, s:s, s:o}", "version", (json_int_t)q[i].version, "folder", folder, "since",
                                               (json_int_t)q[i].since, "duetd", DUET_VERSION, "reason",
-                                              reason ? reason : json_string("(not UTF-8)")));
+                                              json_string(q[i].reason)));
     }
     return list;
 }
@@ -42,6 +43,7 @@ static bool read_one(const json_t *o, struct quarantined *q, struct err *err)
     q->folder = strtoull(folder, NULL, 16);
     q->since = (int64_t)since;
     snprintf(q->reason, sizeof(q->reason), "%s", reason);
+    utf8_mend(q->reason);
     return true;
 }
 

@@ -3,6 +3,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/utf8.h"
 #include "server/query_priv.h"
 
 bool query_refuse(struct wire_error *e, unsigned status, const char *code, const char *fmt, ...)
@@ -13,6 +14,7 @@ bool query_refuse(struct wire_error *e, unsigned status, const char *code, const
     va_start(ap, fmt);
     vsnprintf(e->detail, sizeof(e->detail), fmt, ap);
     va_end(ap);
+    utf8_mend(e->detail);
     return false;
 }
 

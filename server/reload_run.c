@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "core/base/fio.h"
+#include "core/base/utf8.h"
 #include "server/reload_priv.h"
 #include "server/sysmem.h"
 
@@ -28,6 +29,7 @@ static bool failed(struct operation *op, unsigned status, const char *code, cons
     op->status = status;
     op->code = code;
     snprintf(op->detail, sizeof(op->detail), "%s", detail);
+    utf8_mend(op->detail);
     return false;
 }
 
@@ -269,15 +271,18 @@ static uint64_t newest_below(struct reloads *rl, struct rmodel *m, uint64_t belo
     else if (skipped)
         snprintf(op->detail, sizeof(op->detail), "version %" PRIu64 " is in quarantine until its folder changes or it is asked for: %.250s",
                  skipped, reload_quarantine_reason(m, skipped));
+    utf8_mend(op->detail);
     return found;
 }
 
 static bool none_found(const struct rmodel *m, struct operation *op, const char *code, const char *what)
 {
-    char detail[sizeof(op->detail)];
+    char detail[sizeof(op->detail)], path[100 + 1];
     if (op->status)
         return false; // newest_below has said it
-    int n = snprintf(detail, sizeof(detail), "model '%s' has no %s version under %.100s%s", m->name, what, m->path,
+    snprintf(path, sizeof(path), "%s", m->path);
+    utf8_mend(path);
+    int n = snprintf(detail, sizeof(detail), "model '%s' has no %s version under %s%s", m->name, what, path,
                      op->detail[0] ? " that may be tried: " : "");
     if (op->detail[0])
         snprintf(detail + n, sizeof(detail) - (size_t)n, "%.250s", op->detail);
@@ -324,6 +329,7 @@ static bool run_load(struct reloads *rl, struct rmodel *m, struct operation *op)
     if (!choose(rl, m, op))
         return false;
     snprintf(degraded, sizeof(degraded), "%.390s", op->detail); // passed by, and still so after another load
+    utf8_mend(degraded);
     for (;;) {
         struct loaded *l = load_version(rl, m, true, op);
         if (l) {
@@ -334,6 +340,7 @@ static bool run_load(struct reloads *rl, struct rmodel *m, struct operation *op)
                   LOG_STR("code", op->code), LOG_STR("cause", op->detail));
         if (!degraded[0])
             snprintf(degraded, sizeof(degraded), "version %" PRIu64 ": %.340s", op->version, op->detail);
+        utf8_mend(degraded);
         uint64_t older = newest_below(rl, m, op->version, op);
         if (!older)
             break;

@@ -10,6 +10,7 @@
 
 #include "core/base/fio.h"
 #include "core/base/json.h"
+#include "core/base/utf8.h"
 #include "server/serve.h"
 
 #define TAIL_MAX (16u << 20) // bytes of the file's end that are looked at: 30,000 requests of 500 bytes
@@ -72,6 +73,7 @@ static bool ask(struct warm *w, enum query_kind kind, const char *body)
         !serve_resolve_as(w->app, &w->query, &none, w->l, &rq, &wrong)) {
         if (w->n_failed == 0)
             snprintf(w->first, sizeof(w->first), "%.40s: %.190s", wrong.code, wrong.detail);
+        utf8_mend(w->first);
         return false;
     }
     rq.deadline_ns = w->end_ns;
@@ -79,6 +81,7 @@ static bool ask(struct warm *w, enum query_kind kind, const char *body)
         return true;
     if (w->n_failed == 0)
         snprintf(w->first, sizeof(w->first), "%.239s", err.msg);
+    utf8_mend(w->first);
     return false;
 }
 

@@ -26,14 +26,6 @@ static size_t put_token(char *out, size_t at, size_t cap, struct str key)
     return at;
 }
 
-/* Cutting may have split a character: drop the half of it. */
-static size_t whole_chars(const char *s, size_t n)
-{
-    while (n && !utf8_valid(s, n))
-        n--;
-    return n;
-}
-
 static void put_pointer(const struct wire *w, char *out, size_t cap)
 {
     size_t at = 0;
@@ -47,7 +39,8 @@ static void put_pointer(const struct wire *w, char *out, size_t cap)
             key = (struct str){index, (size_t)snprintf(index, sizeof(index), "%zu", l->n - 1)};
         at = put_token(out, at, cap, key);
     }
-    out[whole_chars(out, at)] = '\0';
+    out[at] = '\0';
+    utf8_mend(out);
 }
 
 bool wire_fail(struct wire *w, unsigned status, const char *code, const char *fmt, ...)
@@ -60,7 +53,7 @@ bool wire_fail(struct wire *w, unsigned status, const char *code, const char *fm
     va_start(ap, fmt);
     vsnprintf(w->error.detail, sizeof(w->error.detail), fmt, ap);
     va_end(ap);
-    w->error.detail[whole_chars(w->error.detail, strlen(w->error.detail))] = '\0';
+    utf8_mend(w->error.detail);
     put_pointer(w, w->error.pointer, sizeof(w->error.pointer));
     return false;
 }

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/base/utf8.h"
+
 _Bool err_set(struct err *e, enum err_code code, const char *fmt, ...)
 {
     if (!e || e->code != ERR_OK)
@@ -13,6 +15,7 @@ _Bool err_set(struct err *e, enum err_code code, const char *fmt, ...)
     va_start(ap, fmt);
     vsnprintf(e->msg, sizeof(e->msg), fmt, ap);
     va_end(ap);
+    utf8_mend(e->msg);
     e->code = code;
     return 0;
 }
@@ -32,6 +35,7 @@ _Bool err_errno(struct err *e, const char *fmt, ...)
         char text[128];
         snprintf(e->msg + n, sizeof(e->msg) - (size_t)n, ": %s", strerror_r(no, text, sizeof(text)));
     }
+    utf8_mend(e->msg);
     e->code = no == ENOENT ? ERR_NOT_FOUND : no == ENOMEM ? ERR_NOMEM : ERR_IO;
     return 0;
 }
@@ -40,13 +44,15 @@ _Bool err_prefix(struct err *e, const char *fmt, ...)
 {
     if (!e || e->code == ERR_OK)
         return 0;
-    char where[sizeof(e->msg)], old[sizeof(e->msg)];
+    char where[200 + 1], old[sizeof(e->msg)];
     va_list ap;
     va_start(ap, fmt);
     vsnprintf(where, sizeof(where), fmt, ap);
     va_end(ap);
+    utf8_mend(where);
     memcpy(old, e->msg, sizeof(old));
-    snprintf(e->msg, sizeof(e->msg), "%.200s: %.300s", where, old);
+    snprintf(e->msg, sizeof(e->msg), "%s: %.300s", where, old);
+    utf8_mend(e->msg);
     return 0;
 }
 

@@ -1,7 +1,7 @@
 /* err.h - how a fallible call says what went wrong.
  * Place: used by everything but index/, which has its own error of the same shape.
  * Rules: zeroed by the outermost caller, may be NULL everywhere. The first cause wins; each level up adds where it was.
- *        A message names the value found, the value wanted and the way out. */
+ *        A message names the value found, the value wanted and the way out. It is UTF-8, whatever it repeats and wherever it is cut. */
 #ifndef DUET_BASE_ERR_H
 #define DUET_BASE_ERR_H
 

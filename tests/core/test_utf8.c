@@ -44,12 +44,54 @@ static void agrees_with_the_definition(void **state)
     }
 }
 
+/* Else the half of a character at a message's cut makes the whole of it unfit for JSON. */
+static void mends_what_is_cut_or_none(void **state)
+{
+    (void)state;
+    static const char *const cases[][2] = {{"", ""},
+                                           {"caf\xc3\xa9", "caf\xc3\xa9"},
+                                           {"caf\xc3", "caf"},
+                                           {"\xe4\xb8", ""},
+                                           {"a\xf0\x90\x80", "a"},
+                                           {"a\xf0", "a"},
+                                           {"caf\xe9 au lait", "caf? au lait"},
+                                           {"a\x80\xbfz", "a??z"},
+                                           {"\xe0\x9f", "??"}, // begins none: overlong
+                                           {"\xed\xa0\x80", "???"},
+                                           {"\xc3\xc3\xa9", "?\xc3\xa9"},
+                                           {"\xff\xe4\xb8\xad\xe4", "?\xe4\xb8\xad"}};
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        char text[32];
+        strcpy(text, cases[i][0]);
+        utf8_mend(text);
+        assert_string_equal(text, cases[i][1]);
+    }
+}
+
+/* Text of which any number of bytes was cut off has lost less than a character more. */
+static void mended_text_is_valid_and_as_long_as_can_be(void **state)
+{
+    (void)state;
+    static const char whole[] = "a\xc3\xa9\xe4\xb8\xad\xf0\x9f\x98\x80z\xf4\x8f\xbf\xbf";
+    for (size_t n = 0; n < sizeof(whole); n++) {
+        char text[sizeof(whole)] = "";
+        memcpy(text, whole, n);
+        text[n] = '\0';
+        utf8_mend(text);
+        size_t left = strlen(text);
+        assert_true(utf8_valid(text, left) && left <= n && n - left < 4 && memcmp(text, whole, left) == 0);
+        assert_true(left == n || ((unsigned char)whole[left] >= 0xc0 && ((unsigned char)whole[n] & 0xc0) == 0x80));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(accepts_text),
         cmocka_unit_test(refuses_what_is_not),
         cmocka_unit_test(agrees_with_the_definition),
+        cmocka_unit_test(mends_what_is_cut_or_none),
+        cmocka_unit_test(mended_text_is_valid_and_as_long_as_can_be),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

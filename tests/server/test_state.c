@@ -88,7 +88,7 @@ static void refused_versions_survive(void **unused)
     (void)unused;
     struct err err = {0};
     struct quarantined q[QUARANTINED_MAX] = {{.version = 3, .folder = UINT64_MAX, .since = 1700000000, .reason = "users.pack: cut"},
-                                             {.version = 5, .folder = 7, .since = 1, .reason = "bad \xff byte"}},
+                                             {.version = 5, .folder = 7, .since = 1, .reason = "\xc3\xa9t\xc3\xa9"}},
                        r[QUARANTINED_MAX];
     struct state *s = must_open(path);
     assert_int_equal(state_quarantine(s, "dat", r), 0);
@@ -102,7 +102,7 @@ static void refused_versions_survive(void **unused)
     assert_int_equal(r[0].version, 3);
     assert_true(r[0].folder == UINT64_MAX && r[0].since == 1700000000);
     assert_string_equal(r[0].reason, "users.pack: cut");
-    assert_string_equal(r[1].reason, "(not UTF-8)");
+    assert_string_equal(r[1].reason, "\xc3\xa9t\xc3\xa9");
     state_free(s);
     char missing[128]; // where nothing can be written they hold until the restart
     snprintf(missing, sizeof(missing), "%s/none/state.json", dir);

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 
+#include "core/base/utf8.h"
+
 static void first_cause_wins(void **state)
 {
     (void)state;
@@ -81,6 +83,28 @@ static void names(void **state)
     assert_string_equal(err_name((enum err_code)99), "unknown");
 }
 
+/* Else an answer cannot repeat a message that was too long, or of a file whose name is not UTF-8. */
+static void messages_are_text_wherever_they_are_cut(void **state)
+{
+    (void)state;
+    char wide[1001] = "", latin[] = "caf\xe9";
+    for (size_t i = 0; i < 1000; i += 2)
+        memcpy(wide + i, "\xc3\xa9", 2);
+    for (size_t at = 0; at < 2; at++) { // one of the two cuts falls into a character
+        struct err e = {0}, f = {0};
+        err_set(&e, ERR_ARG, "%s%s", at ? "x" : "", wide);
+        assert_true(utf8_valid(e.msg, strlen(e.msg)) && strlen(e.msg) >= sizeof(e.msg) - 2);
+        err_prefix(&e, "%s%s", at ? "x" : "", wide);
+        assert_true(utf8_valid(e.msg, strlen(e.msg)) && strlen(e.msg) > 490 && !strchr(e.msg, '?'));
+        errno = EACCES;
+        err_errno(&f, "%.*s%s", (int)(sizeof(f.msg) - 10 - at), at ? "" : "x", wide);
+        assert_true(utf8_valid(f.msg, strlen(f.msg)) && !strchr(f.msg, '?'));
+    }
+    struct err e = {0};
+    err_set(&e, ERR_ARG, "%s: no such file", latin);
+    assert_string_equal(e.msg, "caf?: no such file");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -88,6 +112,7 @@ int main(void)
         cmocka_unit_test(levels_add_where),
         cmocka_unit_test(errno_becomes_code_and_text),
         cmocka_unit_test(survives_null_and_long),
+        cmocka_unit_test(messages_are_text_wherever_they_are_cut),
         cmocka_unit_test(names),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
