@@ -128,6 +128,7 @@ static void bury(struct reloads *rl)
         rl->model[i--] = rl->model[--rl->n_models];
         pthread_mutex_unlock(&rl->lock);
         free_model(m);
+        reload_forget_quarantines(rl);
         pthread_mutex_lock(&rl->lock);
     }
 }
@@ -160,10 +161,11 @@ static void run_next(struct reloads *rl)
     m->busy = false;
     m->tried = true;
     bool tell = reload_put_off(rl, m, &op);
+    struct retry retry = m->retry;
     snprintf(m->last_error, sizeof(m->last_error), "%s", op.state == OPERATION_FAILED ? op.detail : "");
     pthread_mutex_unlock(&rl->lock);
     if (tell)
-        reload_tell_retry(rl, m, &op);
+        reload_tell_retry(rl, m, &op, &retry);
     answer_all(rl, w, &op);
     pthread_mutex_lock(&rl->lock);
 }
@@ -311,6 +313,7 @@ struct reloads *reloads_new(const struct reload_params *p, const struct reload_m
             reloads_free(rl);
             return NULL;
         }
+    reload_forget_quarantines(rl);
     return rl;
 }
 
@@ -425,6 +428,8 @@ bool reloads_set_models(struct reloads *rl, const struct reload_model *list, siz
         ok = take(rl, &list[i], err);
     for (size_t i = 0; i < rl->n_models && ok; i++)
         rl->model[i]->gone = rl->model[i]->gone || !is_listed(rl->model[i], list, n);
+    for (size_t i = 0; i < rl->n_models && ok; i++) // who asks for this may have made room
+        reload_retry_now(rl, rl->model[i]);
     pthread_cond_signal(&rl->work);
     pthread_mutex_unlock(&rl->lock);
     return ok;

@@ -56,7 +56,7 @@ struct rmodel {
     char last_error[512];
     struct quarantined quarantined[QUARANTINED_MAX]; // written by the loader's thread under the lock
     size_t n_quarantined;
-    struct retry retry; // the same
+    struct retry retry; // under the lock
     metric_id version_metric, degraded_metric, since_metric, seconds_metric, quarantined_metric, retry_metric;
 };
 
@@ -89,19 +89,21 @@ struct rmodel *reload_find(struct reloads *rl, const char *name); // not the gon
 void reload_run(struct reloads *rl, struct rmodel *m, struct operation *op);
 
 // reload_versions.c: what there is on disk, and what of it is worth trying. Called by the loader's thread alone, without the lock.
-/* The newest version under `path` below `below` that is not in quarantine; 0: none, or `err` is set. *skipped (may be NULL): the newest in
+/* The newest version under `path` below `below` that is not in quarantine for that index_layout; 0: none, or `err` is set. *skipped (may be NULL): the newest in
  * quarantine that is above what is returned, or 0. */
-uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, uint64_t below, uint64_t *skipped, struct err *err);
+uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, const char *layout, uint64_t below, uint64_t *skipped, struct err *err);
 void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason);
 void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version); // it has loaded
 const char *reload_quarantine_reason(const struct rmodel *m, uint64_t version); // "" if it is not there
 
 void reload_restore_quarantine(struct reloads *rl, struct rmodel *m); // what the state file has
+void reload_forget_quarantines(struct reloads *rl); // of models that are not configured (any more)
 
 /* An operation on `m` has ended: of polling, failed and not for what is in the version, it is tried again after a pause, twice as long each time;
  * once something has loaded nothing waits. The lock is held. True: the pause has changed, which reload_tell_retry logs, without the lock. */
 bool reload_put_off(struct reloads *rl, struct rmodel *m, const struct operation *op);
-void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op);
+void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op, const struct retry *r); // m->retry as it was then
+void reload_retry_now(struct reloads *rl, struct rmodel *m); // at the next poll. The lock is held
 
 /* Look for newer versions of the models that follow the newest, and queue their reloads. The lock is held, and given up meanwhile. */
 void reload_poll(struct reloads *rl);

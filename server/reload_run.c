@@ -265,7 +265,7 @@ static bool replace(struct reloads *rl, struct rmodel *m, uint64_t pin_to, uint6
 static uint64_t newest_below(struct reloads *rl, struct rmodel *m, uint64_t below, struct operation *op)
 {
     struct err err = {0};
-    uint64_t skipped, found = reload_newest(rl, m, m->path, below, &skipped, &err);
+    uint64_t skipped, found = reload_newest(rl, m, m->path, m->index_layout, below, &skipped, &err);
     if (err.code)
         failed(op, 422, "repository_unreadable", err.msg);
     else if (skipped)

@@ -10,6 +10,7 @@
 #include <time.h>
 
 #include "core/base/fio.h"
+#include "core/base/utf8.h"
 #include "server/reload_priv.h"
 
 // ------------------------------------------------------------------------------------------------------- quarantine
@@ -27,10 +28,11 @@ static uint64_t mix_text(uint64_t h, const char *s)
     return h;
 }
 
-/* Changes when any file in the folder is replaced, added, removed or written. The order of the entries does not matter. */
-static uint64_t folder_identity(const char *dir)
+/* Changes when any file in the folder is replaced, added, removed or written, and when the configuration asks for another layout, which may
+ * be read from another file. The order of the entries does not matter. */
+static uint64_t folder_identity(const char *dir, const char *layout)
 {
-    uint64_t sum = 0;
+    uint64_t sum = mix_text(1, layout);
     DIR *d = opendir(dir);
     struct stat st;
     for (const struct dirent *e; d && (e = readdir(d));) {
@@ -81,10 +83,26 @@ void reload_restore_quarantine(struct reloads *rl, struct rmodel *m)
     show(rl, m);
 }
 
+/* Only this thread takes models from the list, so their names stay. */
+void reload_forget_quarantines(struct reloads *rl)
+{
+    struct err err = {0};
+    const char *name[RELOAD_MODELS_MAX];
+    size_t n = 0;
+    pthread_mutex_lock(&rl->lock);
+    for (size_t i = 0; i < rl->n_models; i++)
+        if (!rl->model[i]->gone)
+            name[n++] = rl->model[i]->name;
+    pthread_mutex_unlock(&rl->lock);
+    if (!state_trim_quarantine(rl->p.state, name, n, &err))
+        log_event(rl->p.log, LOG_WARN, "quarantine_not_kept", LOG_STR("model", ""), LOG_STR("cause", err.msg));
+}
+
 void reload_quarantine(struct reloads *rl, struct rmodel *m, uint64_t version, const char *dir, const char *reason)
 {
-    struct quarantined now = {.version = version, .folder = folder_identity(dir), .since = (int64_t)time(NULL)};
+    struct quarantined now = {.version = version, .folder = folder_identity(dir, m->index_layout), .since = (int64_t)time(NULL)};
     snprintf(now.reason, sizeof(now.reason), "%s", reason);
+    utf8_mend(now.reason);
     pthread_mutex_lock(&rl->lock);
     struct quarantined *q = find(m, version);
     if (!q && m->n_quarantined == QUARANTINED_MAX) {
@@ -109,15 +127,15 @@ void reload_release(struct reloads *rl, struct rmodel *m, uint64_t version)
     keep(rl, m);
 }
 
-/* In quarantine, its folder as it was? One that has changed is released. */
-static bool is_barred(struct reloads *rl, struct rmodel *m, const char *path, uint64_t version)
+/* In quarantine, its folder and the layout as they were? Else it is released. */
+static bool is_barred(struct reloads *rl, struct rmodel *m, const char *path, const char *layout, uint64_t version)
 {
     char dir[PATH_MAX], name[24];
     const struct quarantined *q = find(m, version);
     snprintf(name, sizeof(name), "%" PRIu64, version);
     if (!q || !fio_join(dir, path, name, NULL))
         return false;
-    if (q->folder == folder_identity(dir))
+    if (q->folder == folder_identity(dir, layout))
         return true;
     reload_release(rl, m, version);
     return false;
@@ -125,12 +143,12 @@ static bool is_barred(struct reloads *rl, struct rmodel *m, const char *path, ui
 
 // ------------------------------------------------------------------------------------------------------- on disk
 
-uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, uint64_t below, uint64_t *skipped, struct err *err)
+uint64_t reload_newest(struct reloads *rl, struct rmodel *m, const char *path, const char *layout, uint64_t below, uint64_t *skipped, struct err *err)
 {
     size_t n = 0;
     uint64_t *v = bundle_versions(path, &n, err), found = 0, barred = 0;
     while (v && n-- > 0 && !found)
-        if (v[n] < below && !is_barred(rl, m, path, v[n]))
+        if (v[n] < below && !is_barred(rl, m, path, layout, v[n]))
             found = v[n];
         else if (v[n] < below && !barred)
             barred = v[n];
@@ -181,9 +199,13 @@ bool reload_put_off(struct reloads *rl, struct rmodel *m, const struct operation
     return next.pause_ms != was.pause_ms;
 }
 
-void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op)
+void reload_retry_now(struct reloads *rl, struct rmodel *m)
 {
-    const struct retry *r = &m->retry;
+    set_retry(rl, m, (struct retry){0});
+}
+
+void reload_tell_retry(struct reloads *rl, const struct rmodel *m, const struct operation *op, const struct retry *r)
+{
     log_event(rl->p.log, r->failures ? LOG_WARN : LOG_INFO, "retry", LOG_STR("model", m->name), LOG_INT("version", op->version),
               LOG_STR("code", op->code), LOG_INT("failures", r->failures), LOG_NUM("pause_s", (double)r->pause_ms / 1000));
 }
@@ -197,13 +219,14 @@ static bool waits(const struct rmodel *m, uint64_t version)
 /* Read without the lock: a slow disk must hold up nobody. By then another operation may have been asked for. */
 static void poll_model(struct reloads *rl, struct rmodel *m)
 {
-    char path[PATH_MAX], name[GENERATION_NAME_MAX + 1];
+    char path[PATH_MAX], name[GENERATION_NAME_MAX + 1], layout[sizeof(m->index_layout)];
     struct err err = {0};
     uint64_t now = m->cur ? m->cur->bundle->manifest.version : 0;
     snprintf(path, sizeof(path), "%s", m->path);
     memcpy(name, m->name, sizeof(name));
+    memcpy(layout, m->index_layout, sizeof(layout));
     pthread_mutex_unlock(&rl->lock);
-    uint64_t newest = state_pin(rl->p.state, name) ? 0 : reload_newest(rl, m, path, UINT64_MAX, NULL, &err);
+    uint64_t newest = state_pin(rl->p.state, name) ? 0 : reload_newest(rl, m, path, layout, UINT64_MAX, NULL, &err);
     pthread_mutex_lock(&rl->lock);
     if (m->retry.failures && m->retry.version != newest)
         set_retry(rl, m, (struct retry){0});

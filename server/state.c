@@ -272,6 +272,29 @@ bool state_set_quarantine(struct state *s, const char *model, const struct quara
     return ok;
 }
 
+static bool is_one_of(const char *name, const char *const *list, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (strcmp(list[i], name) == 0)
+            return true;
+    return false;
+}
+
+bool state_trim_quarantine(struct state *s, const char *const *model, size_t n, struct err *err)
+{
+    const char *name;
+    json_t *list;
+    void *next;
+    pthread_mutex_lock(&s->lock);
+    size_t had = json_object_size(s->now.quarantine);
+    json_object_foreach_safe(s->now.quarantine, next, name, list)
+        if (!is_one_of(name, model, n))
+            json_object_del(s->now.quarantine, name);
+    bool ok = json_object_size(s->now.quarantine) == had || write_content(s, &s->now, err);
+    pthread_mutex_unlock(&s->lock);
+    return ok;
+}
+
 // ------------------------------------------------------------------------------------------------------- asking
 
 size_t state_quarantine(struct state *s, const char *model, struct quarantined *q)

@@ -37,6 +37,9 @@ size_t state_quarantine(struct state *s, const char *model, struct quarantined *
  * restart all the same. */
 bool state_set_quarantine(struct state *s, const char *model, const struct quarantined *q, size_t n, struct err *err);
 
+/* Forget those of every other model. The file is written only if there were any. */
+bool state_trim_quarantine(struct state *s, const char *const *model, size_t n, struct err *err);
+
 /* The labels set through the API, or NULL if none ever were: then the configuration's hold. Counted. */
 struct labels *state_labels(struct state *s);
 
