@@ -160,6 +160,7 @@ static void run_next(struct reloads *rl)
     rl->next_run++;
     m->busy = false;
     m->tried = true;
+    reload_note_progress(rl);
     bool tell = reload_put_off(rl, m, &op);
     struct retry retry = m->retry;
     snprintf(m->last_error, sizeof(m->last_error), "%s", op.state == OPERATION_FAILED ? op.detail : "");
@@ -424,6 +425,7 @@ bool reloads_set_models(struct reloads *rl, const struct reload_model *list, siz
 {
     pthread_mutex_lock(&rl->lock);
     bool ok = check_busy(rl, list, n, err);
+    reload_note_progress(rl); // as it was with the models so far
     for (size_t i = 0; i < n && ok; i++)
         ok = take(rl, &list[i], err);
     for (size_t i = 0; i < rl->n_models && ok; i++)
@@ -433,47 +435,4 @@ bool reloads_set_models(struct reloads *rl, const struct reload_model *list, siz
     pthread_cond_signal(&rl->work);
     pthread_mutex_unlock(&rl->lock);
     return ok;
-}
-
-// ------------------------------------------------------------------------------------------------------- health
-
-/* The first model that has no version in service, or NULL. The lock is held. */
-static const struct rmodel *first_missing(const struct reloads *rl)
-{
-    for (size_t i = 0; i < rl->n_models; i++)
-        if (!rl->model[i]->gone && !rl->model[i]->cur)
-            return rl->model[i];
-    return NULL;
-}
-
-static size_t n_configured(const struct reloads *rl)
-{
-    size_t n = 0;
-    for (size_t i = 0; i < rl->n_models; i++)
-        n += !rl->model[i]->gone;
-    return n;
-}
-
-static bool explain(struct reloads *rl, struct buf *why)
-{
-    pthread_mutex_lock(&rl->lock);
-    const struct rmodel *m = first_missing(rl);
-    if (m && m->tried && !m->busy)
-        buf_printf(why, "model %s: no version could be loaded: %s", m->name, m->last_error);
-    else if (m)
-        buf_printf(why, "loading model %s", m->name);
-    else
-        buf_printf(why, "%zu models in service, state revision %" PRIu64, n_configured(rl), state_revision(rl->p.state));
-    pthread_mutex_unlock(&rl->lock);
-    return m == NULL;
-}
-
-bool reloads_ready(struct reloads *rl, struct buf *why)
-{
-    return explain(rl, why);
-}
-
-bool reloads_started(struct reloads *rl, struct buf *why)
-{
-    return explain(rl, why);
 }

@@ -75,8 +75,8 @@ json_t *reloads_operation(struct reloads *rl, const char *id);
 json_t *reloads_operations(struct reloads *rl); // newest first
 json_t *reloads_models(struct reloads *rl);     // for GET /v1/admin/models
 
-/* One short sentence goes to `why` either way. ready: every model has a version in service. started: and the first
- * round is over. */
+/* One short sentence goes to `why` either way. ready: every model has a version in service, or had once and some has: one that is
+ * configured later and loads, or cannot, does not take the others away. started: each was loaded once, or has failed. */
 bool reloads_ready(struct reloads *rl, struct buf *why);
 bool reloads_started(struct reloads *rl, struct buf *why);
 

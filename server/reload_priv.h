@@ -77,6 +77,7 @@ struct reloads {
     struct operation op[OPERATIONS_KEPT]; // [seq % OPERATIONS_KEPT]
     uint64_t next_seq, next_run;          // those in between are queued
     bool refuse, stop;
+    bool was_ready, was_started; // every configured model served, every one was tried: once, which is enough
     struct reload_progress progress; // of the operation that runs
     pthread_t thread;
     bool thread_runs;
@@ -108,6 +109,8 @@ void reload_retry_now(struct reloads *rl, struct rmodel *m); // at the next poll
 /* Look for newer versions of the models that follow the newest, and queue their reloads. The lock is held, and given up meanwhile. */
 void reload_poll(struct reloads *rl);
 struct operation *reload_enqueue(struct reloads *rl, enum operation_kind kind, struct rmodel *m, uint64_t version, const char *request_id);
+
+void reload_note_progress(struct reloads *rl); // reload_health.c: after an operation, before other models; the lock is held
 
 json_t *operation_to_json(const struct reloads *rl, const struct operation *op);
 

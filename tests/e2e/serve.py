@@ -504,8 +504,8 @@ def nothing_to_serve(work):
     os.makedirs(f"{work}/models/tt")
     with Daemon(work, ["dat", "tt"], MAIN, wait_ready=False) as d:
         d.until(lambda: not any(m["busy"] for m in (d.admin.get("/v1/admin/models")[1].get("models") or [{"busy": True}])), "loading")
-        for path in ("/readyz", "/startupz"):
-            check(path, d.admin.get(path, raw=True)[0], 503)
+        check("not ready", d.admin.get("/readyz", raw=True)[0], 503)
+        check("but started: a restart would bring nothing", d.admin.get("/startupz", raw=True)[0], 200)
         check("retrieve", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "tt"})[1]["code"], "model_not_ready")
         check("ready", d.data.get("/v1/models/tt/ready")[0], 503)
         check("the other model", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat"})[0], 200)
@@ -513,6 +513,14 @@ def nothing_to_serve(work):
         check("reload", d.operate("tt", "reload")[0], 200)
         for path in ("/readyz", "/startupz"):
             check(path, d.admin.get(path, raw=True)[0], 200)
+        with open(d.config, encoding="utf-8") as f:
+            text = f.read()
+        with open(d.config, "w", encoding="utf-8") as f:
+            f.write(text.replace("models:\n", f"models:\n  - {{name: later, path: {work}/models/none}}\n"))
+        d.process.send_signal(signal.SIGHUP)
+        d.until(lambda: b"model later: no version could be loaded" in d.admin.get("/readyz?verbose", raw=True)[1], "the model that comes later")
+        for path in ("/readyz", "/startupz"):
+            check(f"{path} with one model more", d.admin.get(path, raw=True)[0], 200)
 
 
 def without_a_state_file(work):
