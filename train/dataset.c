@@ -288,6 +288,7 @@ static bool read_columns(struct dataset *d, struct err *err)
     return true;
 }
 
+/* Hashes read the file from end to end; training asks for users in random order. */
 static bool map_file(struct dataset *d, const char *path, struct err *err)
 {
     size_t n = 0;
@@ -295,7 +296,10 @@ static bool map_file(struct dataset *d, const char *path, struct err *err)
     if (!file)
         return false;
     hash128_hex(hash128(file, n), d->hash);
-    return (d->pack = pack_open_block(file, n, path, "dataset", PACK_MAP, true, err)) != NULL;
+    if (!(d->pack = pack_open_block(file, n, path, "dataset", PACK_MAP, true, err)))
+        return false;
+    fio_map_random(file, n);
+    return true;
 }
 
 struct dataset *dataset_open(const char *path, struct err *err)

@@ -121,6 +121,11 @@ void *fio_map(const char *path, size_t *n, struct err *err)
     return p;
 }
 
+void fio_map_random(void *p, size_t n)
+{
+    (void)posix_madvise(p, n, POSIX_MADV_RANDOM);
+}
+
 void fio_unmap(void *p, size_t n)
 {
     if (p)

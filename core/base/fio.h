@@ -38,6 +38,9 @@ bool fio_remove_tree(const char *path, struct err *err); // like rm -rf; does no
 
 /* Read-only private mapping of a whole regular file. n = 0 is an error (nothing of ours is empty). */
 void *fio_map(const char *path, size_t *n, struct err *err);
+/* A mapping will be read here and there from now on: a page that is not in memory is fetched without its neighbours, which
+ * would drive out others where memory is short. Advice only, so it cannot fail. */
+void fio_map_random(void *p, size_t n);
 void fio_unmap(void *p, size_t n);
 
 #endif

@@ -134,6 +134,31 @@ static void reads_what_was_written(void **state)
     dataset_close(d);
 }
 
+/* Else a page is fetched with its neighbours, and where the file is larger than memory these drive out what is still asked for.
+ * "rr" of the kernel's flags of the mapping: read in random order. */
+static void pages_are_fetched_without_their_neighbours(void **state)
+{
+    save(*state);
+    struct dataset *d = dataset_open(in_dir("d.duet"), NULL);
+    assert_non_null(d);
+    FILE *f = fopen("/proc/self/smaps", "r");
+    assert_non_null(f);
+    char line[PATH_MAX + 128];
+    bool here = false, seen = false;
+    while (fgets(line, sizeof(line), f)) {
+        unsigned long from, to;
+        if (sscanf(line, "%lx-%lx ", &from, &to) == 2)
+            here = strstr(line, in_dir("d.duet")) != NULL;
+        if (here && strncmp(line, "VmFlags:", 8) == 0) {
+            seen = true;
+            assert_non_null(strstr(line, " rr"));
+        }
+    }
+    fclose(f);
+    assert_true(seen);
+    dataset_close(d);
+}
+
 static void times_may_be_missing(void **state)
 {
     struct world *w = *state;
@@ -245,6 +270,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(reads_what_was_written, make_world, free_world),
+        cmocka_unit_test_setup_teardown(pages_are_fetched_without_their_neighbours, make_world, free_world),
         cmocka_unit_test_setup_teardown(times_may_be_missing, make_world, free_world),
         cmocka_unit_test_setup_teardown(refuses_flipped_bits, make_world, free_world),
         cmocka_unit_test_setup_teardown(refuses_cut_files, make_world, free_world),
