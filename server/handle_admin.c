@@ -173,6 +173,32 @@ static bool write_down(void *ctx, struct err *err)
     return state_set_experiments(w->state, w->next, w->if_match, NULL, err);
 }
 
+/* Was this so before? */
+static bool stays(const struct experiment_table *before, const struct experiment *e, const struct experiment_variant *v)
+{
+    int at = experiment_table_find(before, e->name, strlen(e->name));
+    const struct experiment *old = at < 0 ? NULL : experiment_table_get(before, (size_t)at);
+    for (size_t i = 0; old && i < old->n_variants; i++)
+        if (strcmp(old->variant[i].name, v->name) == 0)
+            return old->variant[i].buckets > 0 && strcmp(old->variant[i].model, v->model) == 0;
+    return false;
+}
+
+/* Users are sent to what can answer; those who are with a model that cannot may stay. */
+static bool all_loaded(const struct generation *g, const struct experiment_table *next, struct err *err)
+{
+    for (size_t i = 0; i < experiment_table_n(next); i++) {
+        const struct experiment *e = experiment_table_get(next, i);
+        for (size_t j = 0; j < e->n_variants; j++) {
+            const struct experiment_variant *v = &e->variant[j];
+            int m = v->buckets && v->model[0] ? generation_find(g, v->model, strlen(v->model)) : -1;
+            if (m >= 0 && !g->model[m].loaded && !stays(g->experiments, e, v))
+                return err_set(err, ERR_ARG, "experiment '%s', variant '%s': model '%s' has no version loaded", e->name, v->name, v->model);
+        }
+    }
+    return true;
+}
+
 /* Check against what runs now, write down, then serve. The lock is held. */
 static bool change_experiments(struct app *app, struct service_parts *s, const json_t *o, uint64_t if_match,
                                struct err *err)
@@ -183,7 +209,7 @@ static bool change_experiments(struct app *app, struct service_parts *s, const j
     struct experiment_table *t = experiment_table_from_json(o, g->experiments, err);
     struct write w = {s->state, t, if_match};
     const struct generation_gate gate = {write_down, &w};
-    bool ok = t && experiment_table_check_models(t, names, n, err) && experiment_report_prepare(app, t, err) &&
+    bool ok = t && experiment_table_check_models(t, names, n, err) && all_loaded(g, t, err) && experiment_report_prepare(app, t, err) &&
               generation_swap_experiments(app->generations, t, &gate, err);
     if (ok)
         experiment_report_forget(app, g->experiments, t);

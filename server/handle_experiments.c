@@ -36,7 +36,8 @@ bool handle_assign(struct app *app, struct http_request *r, const struct route_m
         json_t *list = json_array();
         for (size_t i = 0; i < a.n; i++)
             json_array_append_new(list, one(experiment_table_get(g->experiments, i), &a, i));
-        const char *model = a.model ? a.model : g->n_models ? g->model[0].name : NULL;
+        int at = a.model ? generation_find(g, a.model, strlen(a.model)) : -1; // it may be a label
+        const char *model = g->n_models ? g->model[at < 0 ? g->first : (size_t)at].name : NULL;
         serve_json(r, resp, 200, json_pack("{s:s, s:s?, s:o}", "user_id", user, "model", model, "assignments", list));
     }
     generation_release(app->generations, g);

@@ -172,8 +172,25 @@ static bool name_model(const struct http_request *r, const struct query *q, stru
     return true;
 }
 
+/* What a variant sets is meant for its own model: a request that another model answers is no part of its experiments, whose guardrails would
+ * else stop a variant while its model loads. */
+static bool stand_in(const struct query *q, struct serve_choice *c)
+{
+    size_t i = 0;
+    while (i < c->g->n_models && !c->g->model[i].loaded)
+        i++;
+    if (q->model.p || q->has_vector || i == c->g->n_models)
+        return false;
+    c->missing = c->g->model[c->model].name;
+    c->model = i;
+    c->loaded = c->g->model[i].loaded;
+    c->a.n = 0;
+    return true;
+}
+
 bool serve_choose_model(const struct http_request *r, const struct query *q, struct serve_choice *c, struct http_response *resp)
 {
+    c->missing = NULL;
     c->loaded = NULL;
     c->ws = NULL;
     c->a.n = 0;
@@ -185,7 +202,7 @@ bool serve_choose_model(const struct http_request *r, const struct query *q, str
         return false;
     const struct generation_model *m = &c->g->model[c->model];
     c->loaded = m->loaded;
-    return c->loaded || !not_ready(r, m, resp);
+    return c->loaded || stand_in(q, c) || !not_ready(r, m, resp);
 }
 
 void serve_observe(const struct serve_choice *c, const struct http_response *resp, bool faulty, bool empty, uint64_t begun_ns)
@@ -331,7 +348,7 @@ static void put_experiment(struct buf *b, const struct serve_choice *c)
 static void put_degraded(struct buf *b, bool *first, const char *what, struct str detail)
 {
     char text[SCHEMA_NAME_MAX + 64];
-    size_t n = strlen(what), d = detail.n < SCHEMA_NAME_MAX ? detail.n : SCHEMA_NAME_MAX;
+    size_t n = strlen(what), room = sizeof(text) - n - 1, d = detail.n < room ? detail.n : room;
     memcpy(text, what, n);
     if (d) {
         text[n++] = ':';
@@ -359,6 +376,8 @@ static void put_all_degraded(struct buf *b, const struct serve_choice *c, const 
     JSONW_LIT(b, "[");
     if (c->g->model[c->model].degraded[0])
         put_degraded(b, &first, "older_version", none);
+    if (c->missing)
+        put_degraded(b, &first, "model_not_ready", (struct str){c->missing, strlen(c->missing)});
     if (res->late)
         put_degraded(b, &first, "deadline", none);
     put_count(b, &first, "ef_lowered", q->full_ef);

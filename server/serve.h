@@ -42,6 +42,7 @@ struct serve_choice {
     const struct generation *g;
     struct experiment_assignment a; // a.n = 0 where experiments do not apply
     size_t model;                   // index in g->model
+    const char *missing;            // the model that was to answer and has no version, another stands in; NULL = it answers
     struct loaded *loaded;
     struct retrieve_ws *ws;
 };
@@ -50,7 +51,8 @@ struct serve_choice {
 bool serve_read(struct app *app, const struct http_request *r, enum query_kind kind, struct serve_state *s,
                 struct http_response *resp);
 
-/* The model that answers: the one named in the request, or the experiments', or the first one configured. False: the
+/* The model that answers: the one named in the request, or the experiments', or the first one configured. While one that the request does
+ * not name has no version, the first that has stands in, without experiments; a vector is only ever searched in its own. False: the
  * problem is in *resp and nothing is held. */
 bool serve_choose(struct app *app, const struct http_request *r, const struct query *q, struct serve_choice *c,
                   struct http_response *resp);

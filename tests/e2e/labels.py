@@ -40,6 +40,7 @@ def names(work):
         status, answer, _ = d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat@cannary"})
         if status != 404 or "did you mean 'dat@canary'" not in answer["detail"]:
             fail(f"found {answer}")
+        check("assigned", d.data.get("/v1/experiments:assign?user_id=u1")[1]["model"], "dat@2")
         check("ready", d.data.get("/v1/models/dat@stable/ready")[1]["version"], 1)
         check("reload", d.operate("dat@1", "reload")[1]["code"], "unchanged")
         status, answer, _ = d.operate("dat@stable", "reload")
@@ -56,6 +57,7 @@ def moving(work):
         put = lambda labels, **kw: d.admin.call("PUT", "/v1/admin/labels", {"labels": labels}, **kw)
         a = {"X-Experiment-Override": "main=a"}
         check("before", served(d, headers=a), ("dat@1", 1))
+        check("assigned", d.data.get("/v1/experiments:assign?user_id=u1", headers=a)[1]["model"], "dat@1")
         revision = d.admin.get("/v1/admin/labels")[1]["revision"]
         status, answer, _ = put({"dat@stable": "dat@2", "dat@canary": "dat@2", "dat": "dat@1"}, headers={"If-Match": f'"{revision}"'})
         check("moved", (status, answer["source"]), (200, "state"))

@@ -502,6 +502,10 @@ def nothing_to_serve(work):
     """Without a bundle the daemon is ready, or its admin side is not there to help."""
     publish(f"{work}/models", "dat", 1, 1)
     os.makedirs(f"{work}/models/tt")
+    with Daemon(work, ["tt", "dat"], wait_ready=False) as d:
+        d.until(lambda: d.data.post("/v1/retrieve", {"user_id": "u1"})[0] == 200, "a model to stand in for the first")
+        check("of no model", d.data.post("/v1/retrieve", {"user_id": "u1"})[1]["degraded"], ["model_not_ready:tt"])
+        check("a vector is one model's", d.data.post("/v1/search", {"vector": [1] * 16})[1]["code"], "model_not_ready")
     with Daemon(work, ["dat", "tt"], MAIN, wait_ready=False) as d:
         d.until(lambda: not any(m["busy"] for m in (d.admin.get("/v1/admin/models")[1].get("models") or [{"busy": True}])), "loading")
         check("not ready", d.admin.get("/readyz", raw=True)[0], 503)
@@ -509,6 +513,22 @@ def nothing_to_serve(work):
         check("retrieve", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "tt"})[1]["code"], "model_not_ready")
         check("ready", d.data.get("/v1/models/tt/ready")[0], 503)
         check("the other model", d.data.post("/v1/retrieve", {"user_id": "u1", "model": "dat"})[0], 200)
+        of = {v: [u for u in (f"u{i}" for i in range(40)) if d.data.get(f"/v1/experiments:assign?user_id={u}")[1]["assignments"][0]["variant"] == v] for v in "ab"}
+        for user, want in ((of["a"][0], ({"main": "a"}, [])), (of["b"][0], ({}, ["model_not_ready:tt"]))):
+            body = {"user_id": user, "k": 3}
+            status, answer, _ = d.data.post("/v1/retrieve", body)
+            check(f"of {user}", (status, answer["model"], answer["returned"], answer["experiment"], answer["degraded"]), (200, "dat", 3, *want))
+            part = d.data.post("/v1/retrieve:batch", {"requests": [body]})[1]["results"][0]
+            check(f"of {user} in a batch", (part["model"], part["experiment"], part["degraded"]), ("dat", *want))
+        table = d.admin.get("/v1/admin/experiments")[1]
+        seen = {v["name"]: (v["requests"], v["error_share"]) for v in table["observed"][0]["variants"]}
+        check("what the guardrails see", (seen["a"], seen["b"]), ((2, 0), (0, 0)))
+        check("a table that is as it was", d.admin.call("PUT", "/v1/admin/experiments", table)[0], 200)
+        more = table["experiments"] + [{"name": "more", "salt": "s2", "variants": [{"name": "x", "weight": 100, "ef": 50}]}]
+        more[0]["variants"][0]["model"] = "tt"
+        status, answer, _ = d.admin.call("PUT", "/v1/admin/experiments", {"experiments": more})
+        check("one that sends others to what cannot answer", (status, answer["code"], answer["detail"]),
+              (422, "invalid_experiments", "experiment 'main', variant 'a': model 'tt' has no version loaded"))
         publish(f"{work}/models", "tt", 1, 7, "two_tower")
         check("reload", d.operate("tt", "reload")[0], 200)
         for path in ("/readyz", "/startupz"):
