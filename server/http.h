@@ -85,6 +85,7 @@ struct http_params {
                                 // request. 0 = 16 KiB
     unsigned header_ms, body_ms, idle_ms; // absolute deadlines: headers, whole request, idle keep-alive
     unsigned deadline_ms;       // default and largest request deadline
+    unsigned hold_us;           // how long an answer may wait for those of the same turn behind it, so that they are sent together. 0 = 1000
     struct http_tls *tls;       // borrowed until http_stop; NULL: plain HTTP
     http_handler handler;
     void *ctx;

@@ -6,6 +6,11 @@
  *                                                                         \-> suspended ... completed by any thread ->
  * on_request -/
  *
+ * Where several requests are ready in one turn their answers are held and sent one behind the other at its end: a client on another
+ * core, or behind one proxy, is woken once for all of them, not for each. Libmicrohttpd sends what it is given at once, but as long as a
+ * callback neither answers nor suspends it asks again in its next run, so a held answer is given to it then. Nothing waits for company:
+ * what is alone is sent at once, and so is the first of several, as nobody knows yet that others are to come.
+ *
  * All of it runs on the loop's thread but http_complete, which only pushes the connection on the loop's stack and wakes
  * it. */
 #include <stdarg.h>
@@ -180,6 +185,13 @@ static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
     return ok;
 }
 
+static enum MHD_Result queue_filled(struct http_conn *c)
+{
+    struct http_answer *a = c->answer;
+    c->answer = NULL;
+    return queue_answer(c, a);
+}
+
 static enum MHD_Result refuse(struct http_conn *c, struct http_refusal no)
 {
     struct http_answer *a = http_answer_take(c->loop);
@@ -248,37 +260,67 @@ static enum MHD_Result on_body(struct http_conn *c, const char *data, size_t n)
     return MHD_YES;
 }
 
+/* Held are answers that others came before in this turn, or in the last one, up to HTTP_HOLD_MAX and for at most hold_us and one handler. */
+static bool hold(struct http_loop *l)
+{
+    if (++l->n_answered == 1 && !l->crowd)
+        return false;
+    if (l->n_held++ == 0)
+        l->held_ns = http_now_ns();
+    return true;
+}
+
+/* Are those that are held to be sent before another handler is called? */
+static bool is_full(const struct http_loop *l, uint64_t now_ns)
+{
+    uint64_t most_ns = (l->h->p.hold_us ? l->h->p.hold_us : HTTP_HOLD_US) * UINT64_C(1000);
+    return l->flushing || l->n_held == HTTP_HOLD_MAX || (l->n_held && now_ns > l->held_ns + most_ns);
+}
+
+static enum MHD_Result call_handler(struct http_conn *c)
+{
+    struct http_loop *l = c->loop;
+    uint64_t now = http_now_ns();
+    if (is_full(l, now))
+        return MHD_YES; // libmicrohttpd asks again
+    if (!(c->answer = http_answer_take(l)))
+        return MHD_NO;
+    c->req.lag_ns = now > c->ready_ns ? now - c->ready_ns : 0;
+    c->req.crowded = http_connections(l->h) > l->h->p.max_connections;
+    c->phase = CONN_HANDLER;
+    if (!l->h->p.handler(l->h->p.ctx, &c->req, &c->answer->resp)) {
+        if (c->phase == CONN_SUSPENDED)
+            return MHD_YES;
+        c->answer->resp.status = 0; // neither answered nor suspended: our defect
+    }
+    if (!hold(l))
+        return queue_filled(c);
+    c->phase = CONN_HELD;
+    return MHD_YES;
+}
+
 static enum MHD_Result on_end(struct http_conn *c)
 {
     struct http_loop *l = c->loop;
     if (c->body_seen > l->h->p.max_body)
         return refuse(c, (struct http_refusal){413, "body_too_large", "the body is larger than limits.body_bytes"});
-    struct http_answer *a = c->body.failed ? NULL : http_answer_take(l);
-    if (!a)
+    if (c->body.failed)
         return MHD_NO;
     if (c->body.data) {
         c->req.body = c->body.data;
         c->req.body_len = c->body.len;
     }
-    uint64_t now = http_now_ns();
-    c->req.lag_ns = now > l->ready_ns ? now - l->ready_ns : 0;
-    c->req.crowded = http_connections(l->h) > l->h->p.max_connections;
-    c->phase = CONN_HANDLER;
+    c->ready_ns = l->ready_ns;
+    c->phase = CONN_READY;
     c->deadline_ns = 0;
-    c->answer = a;
-    if (!l->h->p.handler(l->h->p.ctx, &c->req, &a->resp)) {
-        if (c->phase == CONN_SUSPENDED)
-            return MHD_YES;
-        a->resp.status = 0; // neither answered nor suspended: our defect
-    }
-    c->answer = NULL;
-    return queue_answer(c, a);
+    return call_handler(c);
 }
 
 enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mc, const char *url, const char *method,
                                 const char *version, const char *upload, size_t *upload_size, void **req_cls)
 {
-    (void)cls, (void)mc, (void)url;
+    (void)mc, (void)url;
+    const struct http_loop *l = cls;
     struct http_conn *c = *req_cls;
     if (!c)
         return MHD_NO;
@@ -291,12 +333,11 @@ enum MHD_Result http_on_request(void *cls, struct MHD_Connection *mc, const char
     }
     if (c->phase == CONN_BODY)
         return on_end(c);
-    if (c->phase == CONN_SUSPENDED) { // resumed: http_complete has filled the answer
-        struct http_answer *a = c->answer;
-        c->answer = NULL;
-        return queue_answer(c, a);
-    }
-    return MHD_NO;
+    if (c->phase == CONN_READY)
+        return call_handler(c);
+    if (c->phase == CONN_HELD)
+        return l->flushing ? queue_filled(c) : MHD_YES;
+    return c->phase == CONN_SUSPENDED ? queue_filled(c) : MHD_NO; // resumed: http_complete has filled the answer
 }
 
 void http_on_completed(void *cls, struct MHD_Connection *mc, void **req_cls, enum MHD_RequestTerminationCode code)

@@ -137,6 +137,16 @@ static void reap(struct http_loop *l)
     }
 }
 
+/* Gives libmicrohttpd the answers that were held; its next run sends them, before anything else. */
+static void flush_held(struct http_loop *l)
+{
+    if (l->n_held == 0)
+        return;
+    l->flushing = true;
+    MHD_run(l->mhd);
+    l->flushing = false;
+}
+
 static void turn(struct http_loop *l, int timeout_ms)
 {
     struct epoll_event ev[2];
@@ -149,7 +159,11 @@ static void turn(struct http_loop *l, int timeout_ms)
         if (ev[i].data.fd == l->wake_fd && read(l->wake_fd, &count, sizeof(count)) < 0)
             continue; // EAGAIN: somebody's write is still to come
     resume_completed(l);
+    if (l->n_answered)
+        l->crowd = l->n_answered > 1;
+    l->n_answered = l->n_held = 0;
     MHD_run(l->mhd);
+    flush_held(l);
     reap(l);
 }
 
@@ -181,7 +195,7 @@ static void finish_requests(struct http_loop *l)
 {
     uint64_t end = http_now_ns() + STOP_GRACE_NS;
     for (int settle = 0; settle < 3;) {
-        turn(l, 10);
+        turn(l, wait_ms(l) ? 10 : 0);
         bool busy = atomic_load(&l->in_flight) > 0 && l->turn_ns < end;
         settle = busy || any_suspended(l) ? 0 : settle + 1;
     }

@@ -13,6 +13,8 @@
 #define HTTP_CONN_MEMORY 16384  // where http_params say nothing of conn_memory
 #define HTTP_HEADERS_MAX 64     // 431 above
 #define HTTP_URI_MAX 8192       // 414 above
+#define HTTP_HOLD_MAX 8         // answers that are sent together: bench/results.md, "Answers sent together"
+#define HTTP_HOLD_US 1000       // where http_params say nothing of hold_us
 #define HTTP_SPARE_MAX 512      // answers, and body buffers, that a loop keeps for reuse: about as many as one turn may touch
 #define HTTP_SPARE_BYTES (8u << 20) // capacity of them all together; what would pass it is given back
 
@@ -21,8 +23,10 @@ enum http_phase {
     CONN_IDLE,      // waiting for a request line: idle_ms (header_ms before the first)
     CONN_HEAD,      // request line seen: header_ms
     CONN_BODY,      // headers fine, body arriving: body_ms
+    CONN_READY,     // complete, the handler is to be called in a later run: none
     CONN_HANDLER,   // inside the handler: none
     CONN_SUSPENDED, // waiting for http_complete: none
+    CONN_HELD,      // answered, waiting for the other answers of this turn: none
     CONN_ANSWERING  // the answer is being written: body_ms
 };
 
@@ -41,6 +45,7 @@ struct http_conn {
     int fd;
     enum http_phase phase;
     uint64_t deadline_ns;        // 0 = none
+    uint64_t ready_ns;           // the loop's when the request was complete
     bool in_flight;              // counted in loop->in_flight
     bool reaped;
     bool idle_checked;           // once per idle period: has the peer left?
@@ -49,7 +54,7 @@ struct http_conn {
     struct buf uri;              // raw request target; the query's '?' is replaced by NUL
     struct buf body;             // from the loop's spares
     uint64_t body_seen;          // bytes received, also those that were too many
-    struct http_answer *answer;  // SUSPENDED: what http_complete fills
+    struct http_answer *answer;  // SUSPENDED: what http_complete fills; HELD: what is to be sent
     struct http_cert *cert;      // held; NULL without TLS
 };
 
@@ -69,6 +74,10 @@ struct http_loop {
     uint64_t turn_ns;   // when the present turn began
     uint64_t ready_ns;  // when what this turn works on became readable, at the latest: turn_ns if the loop had slept, else the turn before
     uint64_t reap_ns;   // next look at the deadlines
+    unsigned n_answered, n_held; // by handlers in this turn; those that wait to be sent
+    uint64_t held_ns;            // since when the first of them does
+    bool crowd;                  // several were answered in the last turn that answered any
+    bool flushing;               // libmicrohttpd is asking for what was held
     uint64_t id_state;  // of request ids
     struct http_answer *spare_answer;
     struct buf spare_body[HTTP_SPARE_MAX];
