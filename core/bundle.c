@@ -17,6 +17,7 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/bundle_priv.h"
 #include "core/probes.h"
 #include "core/safetensors.h"
@@ -367,7 +368,7 @@ size_t bundle_memory(const struct bundle *b)
 void bundle_warm(const struct bundle *b)
 {
     volatile char sum = 0;
-    for (size_t i = 0; i < b->emb_bytes; i += 4096)
+    for (size_t i = 0; i < b->emb_bytes; i += 4096, pace_step(i / 4096))
         sum = (char)(sum + ((const char *)b->emb_file)[i]);
     pack_touch(b->items->pack);
     pack_touch(b->users->pack);

@@ -8,6 +8,7 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/bundle_priv.h"
 #include "core/verified.h"
 
@@ -56,7 +57,7 @@ bool bundle_load_index(struct loader *l)
     char path[PATH_MAX];
     enum manifest_file_id id = bundle_index_file(&l->m, l->layout);
     const char *name = manifest_file_name[id];
-    const struct hnsw_load_opts how = {.threads = l->threads, .shared = l->map};
+    const struct hnsw_load_opts how = {.threads = l->threads, .shared = l->map, .pace = pace_point_of, .pace_ctx = pace_mine()};
     if (!verified_check(l->dirfd, name, &l->m.file[id], l->err) || !fio_join(path, l->dir, name, l->err))
         return false;
     l->b->hnsw = hnsw_load_with(path, &how, &e);
@@ -80,6 +81,7 @@ static bool check_exactly(const struct loader *l)
         const float *v = hnsw_vector(b->hnsw, i);
         if (!v || memcmp(v, b->emb + i * d, d * sizeof(*v)) != 0)
             return other_vector(l, v ? "does not hold" : "holds no", i);
+        pace_step(i);
     }
     return true;
 }
@@ -90,7 +92,7 @@ static void find_tolerance(const float *restrict emb, size_t n, size_t d, float 
 {
     memcpy(low, emb, d * sizeof(*low));
     memcpy(high, emb, d * sizeof(*high));
-    for (size_t i = 1; i < n; i++)
+    for (size_t i = 1; i < n; pace_step(i), i++)
         for (size_t j = 0; j < d; j++) {
             float v = emb[i * d + j];
             low[j] = v < low[j] ? v : low[j];
@@ -124,6 +126,7 @@ static bool check_nearly(const struct loader *l, const uint64_t *label, float *v
                            (unsigned long long)label[i], manifest_file_name[MF_EMBEDDINGS], n);
         if (!hnsw_get_vector(b->hnsw, label[i], v) || !is_near(v, b->emb + label[i] * d, tolerance, d))
             return other_vector(l, "does not hold", label[i]);
+        pace_step(i);
     }
     return true;
 }

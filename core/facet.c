@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/schema.h"
 
 /* One value of one item. */
@@ -322,6 +323,7 @@ bool facet_init(struct facet *f, const struct facet_source *s, struct err *err)
     bool ok = g.e && (!s->of || set_slots(&g, s->values->n, err));
     for (uint32_t i = 0; ok && i < s->n_items; i++) {
         ok = (s->of ? add_row : add_item)(&g, s, i, err);
+        pace_step(i);
         if (g.n >= UINT32_MAX)
             ok = err_set(err, ERR_LIMIT, "%zu values, fewer than 2^32 are allowed", g.n);
     }

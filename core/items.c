@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/base/utf8.h"
 
 // ------------------------------------------------------------------------------------------------------- checking
@@ -24,6 +25,7 @@ bool items_check_ids(const struct strtab *ids, struct err *err)
             return err_set(err, ERR_FORMAT, "id of row %u has %zu bytes, want 1 to %d", i, s.n, ITEM_ID_MAX);
         if (!utf8_valid(s.p, s.n) || has_control(s))
             return err_set(err, ERR_FORMAT, "id of row %u is not UTF-8 text without control characters", i);
+        pace_step(i);
     }
     return true;
 }
@@ -34,6 +36,7 @@ static bool check_text(const struct strtab *t, const char *what, struct err *err
         struct str s = strtab_get(t, i);
         if (!utf8_valid(s.p, s.n))
             return err_set(err, ERR_FORMAT, "%s: row %u is not UTF-8", what, i);
+        pace_step(i);
     }
     return true;
 }
@@ -113,15 +116,19 @@ static void sort_by_popularity(const uint32_t *count, uint32_t n, uint32_t *idx,
     enum { BITS = 11, DIGITS = 1 << BITS };
     for (unsigned shift = 0; shift < 32; shift += BITS) {
         uint32_t at[DIGITS] = {0}, sum = 0;
-        for (uint32_t i = 0; i < n; i++)
+        for (uint32_t i = 0; i < n; i++) {
             at[~count[i] >> shift & (DIGITS - 1)]++;
+            pace_step(i);
+        }
         for (unsigned d = 0; d < DIGITS; d++) {
             uint32_t before = sum;
             sum += at[d];
             at[d] = before;
         }
-        for (uint32_t i = 0; i < n; i++)
+        for (uint32_t i = 0; i < n; i++) {
             other[at[~count[idx[i]] >> shift & (DIGITS - 1)]++] = idx[i];
+            pace_step(i);
+        }
         memcpy(idx, other, n * sizeof(*idx));
     }
 }
@@ -147,6 +154,7 @@ bool items_shorten_ids(struct items *it, struct err *err)
         return false;
     for (uint32_t i = 0; i < it->n; i++) {
         struct str id = strtab_get(&it->ids, i);
+        pace_step(i);
         if (id.n > ITEM_SHORT_MAX || memchr(id.p, '"', id.n) || memchr(id.p, '\\', id.n))
             continue;
         memcpy(it->short_id[i].text, id.p, id.n);

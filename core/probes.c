@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/users.h"
 
 #define P_TOLERANCE 1e-4f   // between processors and BLAS kernels; measured differences are below 1e-6
@@ -120,6 +121,7 @@ bool probes_embed(const struct probes *p, const struct model *m, const struct us
         tower_forward(&m->user, p->x ? p->x + (size_t)i * n_slots : NULL, p->aug ? p->aug + (size_t)i * p->d_aug : NULL,
                       1, ws, out);
         ok = check_vector(p, i, out, err);
+        pace_point();
     }
     tower_ws_free(ws);
     return ok;
@@ -157,6 +159,7 @@ double probes_recall(const struct probes *p, const float *p_u, const struct hnsw
         size_t n = hnsw_search(h, q, &query, ws, hit, &e);
         ok = e.code == HNSW_OK;
         hits += ok ? count_hits(p, i, q, emb, hit, n, idx, score) : 0;
+        pace_point();
     }
     if (!ok)
         err_set(err, ERR_NOMEM, "probes: %s", e.code ? e.msg : "out of memory");

@@ -9,6 +9,7 @@
 #include "core/base/fio.h"
 #include "core/base/json.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 
 #define PREFIX 8 // bytes of the header's length
 #define DATA_ALIGN 64
@@ -286,9 +287,11 @@ bool st_all_finite(const void *p, size_t n)
 {
     const char *at = p;
     const size_t step = 1 << 14;
-    for (size_t i = 0; i < n; i += step)
+    for (size_t i = 0; i < n; i += step) {
         if (!finite_block(at + i * sizeof(float), n - i < step ? n - i : step))
             return false;
+        pace_point();
+    }
     return true;
 }
 

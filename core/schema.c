@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "core/base/pace.h"
 #include "core/base/utf8.h"
 
 #define NUMBER_MAX 63 // bytes of a numeric value's text; longer ones are no numbers that anybody means
@@ -388,9 +389,11 @@ static bool bad_row(const struct schema_field *f, const uint32_t *x, size_t enti
 
 bool schema_check_x(const struct schema_side *s, const uint32_t *x, size_t n, struct err *err)
 {
-    for (size_t e = 0; e < n; e++)
+    for (size_t e = 0; e < n; e++) {
         for (uint32_t i = 0; i < s->n_fields; i++)
             if (!check_field(&s->field[i], x + e * s->n_slots))
                 return bad_row(&s->field[i], x + e * s->n_slots, e, err);
+        pace_step(e);
+    }
     return true;
 }

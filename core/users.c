@@ -6,6 +6,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/items.h"
 
 // ------------------------------------------------------------------------------------------------------- checking
@@ -27,7 +28,7 @@ static bool check_seen(const uint64_t *off, const uint32_t *seen, uint32_t n, ui
     for (uint32_t u = 0; u < n; u++)
         if (off[u + 1] < off[u] || off[u + 1] > n_seen)
             return err_set(err, ERR_FORMAT, "seen_off: offset of user %u goes backwards or past the end", u + 1);
-    for (uint32_t u = 0; u < n; u++)
+    for (uint32_t u = 0; u < n; pace_step(u), u++)
         for (uint64_t i = off[u]; i < off[u + 1]; i++) {
             if (seen[i] >= n_items)
                 return err_set(err, ERR_FORMAT, "seen: user %u has item %u, there are %u", u, seen[i], n_items);

@@ -11,6 +11,7 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 
 #define CHUNKS_TOGETHER 4 // below, threads would cost more than they bring
 #define THREADS_MAX 16
@@ -94,6 +95,7 @@ struct together {
     int fd;
     const struct manifest_file *want;
     char *to;
+    struct pace *pace; // of the thread that began, for the others
     atomic_size_t next;
     atomic_bool failed;
 };
@@ -102,6 +104,7 @@ static void *read_some(void *arg)
 {
     struct together *t = arg;
     size_t i;
+    pace_point_of(t->pace);
     while (!atomic_load(&t->failed) && (i = atomic_fetch_add(&t->next, 1)) < t->want->n_chunks) {
         uint64_t at = (uint64_t)i * MANIFEST_CHUNK, left = t->want->bytes - at;
         size_t n = left < MANIFEST_CHUNK ? (size_t)left : MANIFEST_CHUNK;
@@ -114,7 +117,7 @@ static void *read_some(void *arg)
 /* False: something is wrong, and reading once more in order will say what. */
 static bool read_together(int fd, const struct manifest_file *want, char *to, unsigned threads)
 {
-    struct together t = {.fd = fd, .want = want, .to = to};
+    struct together t = {.fd = fd, .want = want, .to = to, .pace = pace_mine()};
     pthread_t helper[THREADS_MAX];
     unsigned n = 0;
     while (n + 1 < threads && n < THREADS_MAX && pthread_create(&helper[n], NULL, read_some, &t) == 0)

@@ -99,7 +99,7 @@ size_t hnsw_compact_bytes(const struct compact *c)
 
 /* The greatest length and distance from `mid`, by upper bytes and half a step more in every dimension, so no vector has more. The
  * square of a small value is no float. */
-static void find_greatest(struct compact *c)
+static void find_greatest(struct compact *c, const struct hnsw_load_opts *how)
 {
     double top = 0, radius = 0;
     for (size_t i = 0; i < c->n; i++) {
@@ -113,19 +113,20 @@ static void find_greatest(struct compact *c)
         }
         top = fmax(top, length);
         radius = fmax(radius, distance);
+        hnsw_pace_step(how, i);
     }
     c->top = (float)sqrt(top);
     c->radius = (float)sqrt(radius);
 }
 
-void hnsw_compact_derive(struct compact *c)
+void hnsw_compact_derive(struct compact *c, const struct hnsw_load_opts *how)
 {
     for (size_t i = 0; i < c->n_seed; i++) {
         size_t from = i * c->seed_step * c->dim;
         memcpy(c->seed.hi + i * c->dim, c->code.hi + from, c->dim);
         memcpy(c->seed.lo + i * c->dim, c->code.lo + from, c->dim);
     }
-    find_greatest(c);
+    find_greatest(c, how);
 }
 
 // --------------------------------------------------------------------------------------------------------- labels
@@ -142,7 +143,7 @@ static int by_label(const void *a, const void *b)
 }
 
 /* Labels 0 .. n - 1 are their own places. */
-static bool place_plain_labels(struct compact *c)
+static bool place_plain_labels(struct compact *c, const struct hnsw_load_opts *how)
 {
     memset(c->by_label, 0xff, c->n * sizeof(*c->by_label));
     for (uint32_t i = 0; i < c->n; i++) {
@@ -150,13 +151,14 @@ static bool place_plain_labels(struct compact *c)
         if (l >= c->n || c->by_label[l] != NO_ID)
             return false;
         c->by_label[l] = i;
+        hnsw_pace_step(how, i);
     }
     return true;
 }
 
-enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice)
+enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, const struct hnsw_load_opts *how, uint32_t *twice)
 {
-    if (place_plain_labels(c))
+    if (place_plain_labels(c, how))
         return HNSW_OK;
     struct labelled *all = hnsw_mem_block(c->n, sizeof(*all));
     if (!all)
@@ -296,8 +298,8 @@ static bool fill(const struct hnsw *h, struct compact *c, uint32_t *element, uin
     find_steps(h, c, threads);
     hnsw_parallel(threads, h->n, HNSW_PART, make_part, &m);
     free(number);
-    hnsw_compact_derive(c);
-    return hnsw_compact_sort_labels(c, &twice) == HNSW_OK;
+    hnsw_compact_derive(c, NULL);
+    return hnsw_compact_sort_labels(c, NULL, &twice) == HNSW_OK;
 }
 
 bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err)

@@ -90,9 +90,9 @@ void hnsw_compact_free(struct compact *c);
 size_t hnsw_compact_bytes(const struct compact *c);
 size_t hnsw_compact_row(size_t n, unsigned width); // bytes of an element's links
 void hnsw_compact_place(struct hnsw *h, struct compact *c, uint8_t *removed); // takes both in the place of the plain graph
-void hnsw_compact_derive(struct compact *c);     // seeds, top and radius
+void hnsw_compact_derive(struct compact *c, const struct hnsw_load_opts *how); // seeds, top and radius; how: whose pace is kept, or NULL
 bool hnsw_compact_settle(struct hnsw *h); // decide `coarse` and `spread`, by trying it out; false: no memory
-enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, uint32_t *twice); // HNSW_FORMAT: number *twice has another's label
+enum hnsw_err_code hnsw_compact_sort_labels(struct compact *c, const struct hnsw_load_opts *how, uint32_t *twice); // HNSW_FORMAT: number *twice has another's label
 bool hnsw_compact_make(struct hnsw *h, unsigned threads, struct hnsw_err *err);
 uint32_t hnsw_compact_find(const struct compact *c, uint64_t label); // NO_ID if unknown
 void hnsw_compact_vector(const struct compact *c, uint32_t id, float *out);

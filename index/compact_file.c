@@ -80,7 +80,7 @@ static bool check_steps(const struct compact *c, struct hnsw_err *err)
     return true;
 }
 
-static bool check_labels(const struct compact *c, struct hnsw_err *err)
+static bool check_labels(const struct compact *c, const struct hnsw_load_opts *how, struct hnsw_err *err)
 {
     for (size_t i = 0; i < c->n; i++) {
         if (c->by_label[i] >= c->n)
@@ -89,6 +89,7 @@ static bool check_labels(const struct compact *c, struct hnsw_err *err)
         if (i > 0 && compact_label(c, c->by_label[i - 1]) >= compact_label(c, c->by_label[i]))
             return hnsw_fail(err, HNSW_FORMAT, "element %u: label %llu is there twice or out of order", c->by_label[i],
                              (unsigned long long)compact_label(c, c->by_label[i]));
+        hnsw_pace_step(how, i);
     }
     return true;
 }
@@ -126,6 +127,7 @@ static bool check_elements(const struct hnsw *h, struct hnsw_err *err)
             link[j] = link[j] == none ? NO_ID : link[j];
         if (!hnsw_check_list(h, i, 0, link, err) || !check_length(h, i, vec, err))
             return false;
+        hnsw_pace_step(h->loading, i);
     }
     return true;
 }
@@ -135,7 +137,7 @@ bool hnsw_compact_check(const struct hnsw *h, struct hnsw_err *err)
     const struct compact *c = h->compact;
     if (c->n != h->n)
         return hnsw_fail(err, HNSW_FORMAT, "%zu elements in a layout of %zu", h->n, c->n);
-    return check_steps(c, err) && check_labels(c, err) && check_seeds(c, err) && check_elements(h, err);
+    return check_steps(c, err) && check_labels(c, h->loading, err) && check_seeds(c, err) && check_elements(h, err);
 }
 
 // ---------------------------------------------------------------------------------------------------------- loading
@@ -182,8 +184,8 @@ static bool finish(struct hnsw *h, const char *name, struct hnsw_err *err)
     struct compact *c = h->compact;
     struct hnsw_err found = {0};
     uint32_t twice = 0;
-    hnsw_compact_derive(c);
-    enum hnsw_err_code code = hnsw_compact_sort_labels(c, &twice);
+    hnsw_compact_derive(c, h->loading);
+    enum hnsw_err_code code = hnsw_compact_sort_labels(c, h->loading, &twice);
     if (code == HNSW_NOMEM)
         return hnsw_fail(err, HNSW_NOMEM, "%s: no memory for the labels", name);
     if (code == HNSW_FORMAT)
@@ -215,7 +217,10 @@ struct hnsw *hnsw_compact_load(struct hnsw_in *in, const void *header, struct hn
     }
     hnsw_compact_place(h, c, removed);
     h->n_removed = (size_t)f.n_removed;
-    if (get_body(in, &f, c, removed, err) && finish(h, in->name, err))
+    h->loading = in->how;
+    bool ok = get_body(in, &f, c, removed, err) && finish(h, in->name, err);
+    h->loading = NULL;
+    if (ok)
         return h;
     hnsw_free(h);
     return NULL;

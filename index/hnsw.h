@@ -220,6 +220,8 @@ struct hnsw *hnsw_load(const char *path, struct hnsw_err *err); // one thread, p
 struct hnsw_load_opts {
     unsigned threads;
     bool shared;
+    void (*pace)(void *ctx); // called by each thread that reads and checks, after every some 0.1 ms of work: it may rest there. NULL: none
+    void *pace_ctx;
 };
 struct hnsw *hnsw_load_with(const char *path, const struct hnsw_load_opts *o, struct hnsw_err *err);
 

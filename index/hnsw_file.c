@@ -246,6 +246,7 @@ struct hnsw *hnsw_load_with(const char *path, const struct hnsw_load_opts *o, st
     struct hnsw_in in;
     if (!hnsw_in_open(&in, path, err))
         return NULL;
+    in.how = o;
     struct hnsw *h = load(&in, o, err);
     hnsw_in_close(&in);
     return h;

@@ -65,6 +65,7 @@ bool hnsw_in_read(const struct hnsw_in *in, uint64_t at, void *out, size_t n, st
             return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: the file ends while being read", in->name,
                              (unsigned long long)(at + done));
         done += (size_t)got;
+        hnsw_pace(in->how);
     }
     return true;
 }
@@ -74,12 +75,15 @@ bool hnsw_in_get(struct hnsw_in *in, void *out, size_t n, struct hnsw_err *err)
     if (n > in->size - in->at)
         return hnsw_fail(err, HNSW_FORMAT, "%s: offset %llu: found %llu more bytes, wanted %zu", in->name,
                          (unsigned long long)in->at, (unsigned long long)(in->size - in->at), n);
-    if (n == 0)
-        return true;
-    if (!hnsw_in_read(in, in->at, out, n, err))
-        return false;
-    in->at += n;
-    hnsw_sum_add(&in->sum, out, n);
+    for (size_t done = 0; done < n;) { // summed while it is still in the cache
+        size_t some = n - done < IN_PIECE ? n - done : IN_PIECE;
+        unsigned char *to = (unsigned char *)out + done;
+        if (!hnsw_in_read(in, in->at, to, some, err))
+            return false;
+        in->at += some;
+        done += some;
+        hnsw_sum_add(&in->sum, to, some);
+    }
     return true;
 }
 

@@ -18,6 +18,7 @@ struct hnsw_in {
     const unsigned char *mem; // [size] or NULL: fd
     int fd;
     uint64_t size, at;
+    const struct hnsw_load_opts *how; // whose pace reading keeps, or NULL; borrowed
     struct hnsw_sum sum; // of what has been read
 };
 

@@ -57,6 +57,7 @@ struct hnsw {
     size_t upper_n, upper_cap;
     struct label_map map;
 
+    const struct hnsw_load_opts *loading; // the caller's, while a compact index is being loaded; else NULL
     struct hnsw_builder *builder; // scratch of hnsw_add, or NULL
     atomic_uint *ways;            // [ways_cap] links in from elements before it, on level 0; NULL until something is added
     size_t ways_cap;
@@ -94,6 +95,19 @@ struct hnsw_ws {
     int8_t *code; // the query's
     size_t code_cap;
 };
+
+/* The caller's pace of a load; how: NULL or without one is none. hnsw_pace_step: in a loop of steps of some 0.1 us. */
+static inline void hnsw_pace(const struct hnsw_load_opts *how)
+{
+    if (how && how->pace)
+        how->pace(how->pace_ctx);
+}
+
+static inline void hnsw_pace_step(const struct hnsw_load_opts *how, size_t i)
+{
+    if (i % 1024 == 1023)
+        hnsw_pace(how);
+}
 
 // hnsw_err.c, hnsw_mem.c
 bool hnsw_fail(struct hnsw_err *err, enum hnsw_err_code code, const char *fmt, ...)

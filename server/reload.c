@@ -141,6 +141,15 @@ static bool any_to_bury(const struct reloads *rl)
     return false;
 }
 
+/* The lock is held. */
+static bool serves(const struct reloads *rl)
+{
+    for (size_t i = 0; i < rl->n_models; i++)
+        if (rl->model[i]->cur)
+            return true;
+    return false;
+}
+
 /* Run the operation at next_run. The lock is held, and given up meanwhile. */
 static void run_next(struct reloads *rl)
 {
@@ -152,8 +161,11 @@ static void run_next(struct reloads *rl)
     slot->state = OPERATION_RUNNING;
     struct operation op = *slot;
     op.waiters = NULL;
+    bool rests = op.seq > rl->last_first && serves(rl);
     pthread_mutex_unlock(&rl->lock);
+    pace_set(rests ? &rl->pace : NULL);
     reload_run(rl, m, &op);
+    pace_set(NULL);
     pthread_mutex_lock(&rl->lock);
     struct waiter *w = slot->waiters; // some may have come meanwhile
     *slot = op;
@@ -303,6 +315,7 @@ struct reloads *reloads_new(const struct reload_params *p, const struct reload_m
     clock_gettime(CLOCK_REALTIME, &now);
     rl->boot = (uint64_t)now.tv_sec * 1000000 + (uint64_t)now.tv_nsec / 1000;
     rl->next_seq = rl->next_run = 1;
+    rl->pace.clock = p->clock;
     pthread_mutex_init(&rl->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
@@ -323,6 +336,7 @@ bool reloads_start(struct reloads *rl, struct err *err)
     pthread_mutex_lock(&rl->lock);
     for (size_t i = 0; i < rl->n_models; i++)
         reload_enqueue(rl, OPERATION_LOAD, rl->model[i], 0, "");
+    rl->last_first = rl->next_seq - 1;
     pthread_mutex_unlock(&rl->lock);
     if (pthread_create(&rl->thread, NULL, loader_main, rl) != 0)
         return err_set(err, ERR_NOMEM, "cannot start the loader's thread");
@@ -337,6 +351,7 @@ void reloads_stop_accepting(struct reloads *rl)
                                               .code = "draining",
                                               .detail = "the daemon is draining; the operation may still end"};
     struct waiter *all = NULL;
+    atomic_store(&rl->pace.hurry, true); // whoever stops waits for what is under way
     pthread_mutex_lock(&rl->lock);
     rl->refuse = true;
     for (size_t i = 0; i < OPERATIONS_KEPT; i++) {

@@ -4,6 +4,8 @@
  * Flow:    find the version -> enough memory? -> bundle_load (verifies and probes) -> workspaces -> warm -> pin in the
  *          state file -> swap. Whatever fails before the swap leaves the old version serving, is logged, counted, and
  *          told by the operation.
+ * Pace:    while something is served, whoever loads works in slices of 0.3 ms and rests between them (core/base/pace.h): a load takes at most
+ *          1.7 times the processor time that it needs, and a daemon that is to stop does not rest.
  * Single flight: one operation runs at a time; a model with one queued or running refuses another (busy).
  * Threads: one lock guards queue, operations and the models' bookkeeping; it is never held while loading or while an
  *          answer is sent. */
@@ -17,6 +19,7 @@
 #include "core/base/json.h"
 #include "core/base/log.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 #include "core/bundle.h"
 #include "server/generation.h"
 #include "server/http.h"
@@ -46,6 +49,7 @@ struct reload_params {
     void (*warm)(void *ctx, const char *model, struct loaded *l); // before a version may serve, on the loader's thread; NULL = no more
     void *warm_ctx;                                               // than bundle_warm
     uint64_t (*memory_available)(void); // NULL = sysmem_available
+    const struct pace_clock *clock;     // of the rests that loads take while something is served; NULL = the system's
 };
 
 struct reloads;

@@ -5,6 +5,7 @@
 
 #include <pthread.h>
 
+#include "core/base/pace.h"
 #include "server/quarantine.h"
 #include "server/reload.h"
 
@@ -79,6 +80,8 @@ struct reloads {
     bool refuse, stop;
     bool was_ready, was_started; // every configured model served, every one was tried: once, which is enough
     struct reload_progress progress; // of the operation that runs
+    uint64_t last_first;  // the last of the loads that the start queues: nobody is served yet, so they do not rest
+    struct pace pace;     // of all that come after them
     pthread_t thread;
     bool thread_runs;
 };

@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 
 /* Bytes of one read(2): a kernel that does not preempt itself lets nobody else on the processor before the call returns
  * (bench/results.md, "Reload under load"). */
@@ -78,6 +79,7 @@ bool fio_read_full(int fd, void *p, size_t n, uint64_t offset, struct err *err)
         at += r;
         offset += (uint64_t)r;
         n -= (size_t)r;
+        pace_point();
     }
     return true;
 }

@@ -5,6 +5,7 @@
 
 #include "core/base/hash.h"
 #include "core/base/mem.h"
+#include "core/base/pace.h"
 
 #define MAX_ROWS (UINT32_MAX / 4) // keeps 2 n slots inside 32 bits
 
@@ -142,6 +143,7 @@ bool strtab_index_init(struct strtab_index *x, struct strtab tab, struct err *er
             return false;
         }
         x->slot[at] = r;
+        pace_step(r);
     }
     return true;
 }

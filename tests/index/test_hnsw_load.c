@@ -1,9 +1,10 @@
 /* Breaks when a way of loading (threads, shared, from memory, the first version of the format) gives another index than the one that
- * was saved, lets damage through, or dies of a file that is cut meanwhile. */
+ * was saved, lets damage through, or dies of a file that is cut meanwhile; or when loading does not give way. */
 #include "index_testing.h"
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdatomic.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -135,6 +136,40 @@ static void damage_is_refused_every_way(void **state)
     }
     free(bytes);
     hnsw_free(h);
+}
+
+static atomic_size_t paced;
+
+static void pace(void *ctx)
+{
+    assert_ptr_equal(ctx, &paced);
+    atomic_fetch_add(&paced, 1);
+}
+
+/* A point after every piece of the file, and in what is done afterwards, whatever the way. */
+static void a_load_keeps_the_callers_pace(void **state)
+{
+    (void)state;
+    for (int compact = 0; compact < 2; compact++) {
+        struct hnsw *h = sample(40000, 9, 4, true);
+        struct hnsw_err err = {0};
+        size_t n;
+        assert_ok(!compact || hnsw_optimize(h, HNSW_COMPACT, 1, &err), err);
+        assert_ok(hnsw_save(h, path, &err), err);
+        free(slurp(&n));
+        for (size_t w = 0; w < N_WAYS; w++) {
+            struct hnsw_load_opts how = way[w];
+            how.pace = pace;
+            how.pace_ctx = &paced;
+            atomic_store(&paced, 0);
+            struct hnsw *back = hnsw_load_with(path, &how, &err);
+            assert_ok(back, err);
+            assert_true(atomic_load(&paced) >= n / 65536 + (compact ? 3 * 40000 / 1024 : 0));
+            assert_null(back->loading); // it is the call's
+            hnsw_free(back);
+        }
+        hnsw_free(h);
+    }
 }
 
 /* What version 1 wrote: no stride in the header, elements without padding, one checksum over all. */
@@ -276,6 +311,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_way_gives_the_same),
         cmocka_unit_test(damage_is_refused_every_way),
+        cmocka_unit_test(a_load_keeps_the_callers_pace),
         cmocka_unit_test(the_first_version_is_read),
         cmocka_unit_test(a_shared_index_becomes_its_own_when_it_changes),
         cmocka_unit_test(a_file_cut_while_it_is_loaded),

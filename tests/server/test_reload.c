@@ -59,6 +59,7 @@ static int setup(void **state)
     return 0;
 }
 
+static const struct pace_clock *pace_clock; // NULL = the system's
 static const char *layout; // NULL = auto
 static unsigned poll_ms;   // 0 = never
 
@@ -76,7 +77,8 @@ static void start(uint64_t config_version, const char *state_path)
                               .check_memory = true,
                               .workspaces = 1,
                               .memory_available = memory,
-                              .poll_ms = poll_ms};
+                              .poll_ms = poll_ms,
+                              .clock = pace_clock};
     assert_ok(f.rl = reloads_new(&p, &m, 1, &e), &e);
     assert_ok(reloads_start(f.rl, &e), &e);
 }
@@ -727,7 +729,90 @@ static void what_there_is_no_room_for_is_tried_ever_later(void **state)
     poll_ms = 0;
 }
 
+// ---------------------------------------------------------------------------------------------------------------- pace
+
+static struct {
+    _Atomic uint64_t time, rests; // the loader's thread has used and taken
+    pthread_mutex_t lock;         // held: rests go on until it is not
+} rest = {.lock = PTHREAD_MUTEX_INITIALIZER};
+
+/* Each look at it finds a slice over. */
+static uint64_t next_slice(void *ctx)
+{
+    (void)ctx;
+    return atomic_fetch_add(&rest.time, PACE_SLICE_NS) + PACE_SLICE_NS;
+}
+
+static void take_rest(void *ctx, uint64_t ns)
+{
+    (void)ctx;
+    atomic_fetch_add(&rest.time, ns);
+    atomic_fetch_add(&rest.rests, 1);
+    pthread_mutex_lock(&rest.lock);
+    pthread_mutex_unlock(&rest.lock);
+}
+
+static const struct pace_clock slices = {next_slice, next_slice, take_rest, NULL};
+
+static int slow_setup(void **state)
+{
+    pace_clock = &slices;
+    atomic_store(&rest.rests, 0);
+    return setup(state);
+}
+
+static int slow_teardown(void **state)
+{
+    pace_clock = NULL;
+    return teardown(state);
+}
+
+static void loads_rest_while_something_is_served(void **state)
+{
+    (void)state;
+    start(1, NULL);
+    until_idle();
+    assert_int_equal(serving(), 1);
+    assert_int_equal(atomic_load(&rest.rests), 0); // at the start nobody is served yet
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    uint64_t after = atomic_load(&rest.rests);
+    assert_true(after > 5); // each file is a piece at least
+    expect(OPERATION_VERIFY, 3, 200, "valid", "");
+    assert_true(atomic_load(&rest.rests) > after);
+}
+
+static void without_anything_served_nothing_rests(void **state)
+{
+    (void)state;
+    memory_left = 0;
+    start(1, NULL);
+    until_idle();
+    assert_int_equal(serving(), 0);
+    memory_left = UINT64_MAX;
+    expect(OPERATION_RELOAD, 2, 200, "swapped", "");
+    assert_int_equal(atomic_load(&rest.rests), 0);
+}
+
+static void who_is_to_stop_does_not_rest(void **state)
+{
+    (void)state;
+    char id[OPERATION_ID_MAX];
+    struct err e = {0};
+    start(1, NULL);
+    until_idle();
+    pthread_mutex_lock(&rest.lock);
+    assert_ok(reloads_submit(f.rl, OPERATION_RELOAD, "m", 2, "r1", id, &e), &e);
+    while (atomic_load(&rest.rests) == 0)
+        wait_a_little();
+    reloads_stop_accepting(f.rl);
+    pthread_mutex_unlock(&rest.lock);
+    until_idle();
+    assert_int_equal(serving(), 2); // what was under way ends
+    assert_int_equal(atomic_load(&rest.rests), 1);
+}
+
 #define TEST(t) cmocka_unit_test_setup_teardown(t, setup, teardown)
+#define SLOW_TEST(t) cmocka_unit_test_setup_teardown(t, slow_setup, slow_teardown)
 
 int main(void)
 {
@@ -757,6 +842,9 @@ int main(void)
         TEST(newer_versions_are_looked_for),
         TEST(a_broken_newer_version_is_tried_once),
         TEST(what_there_is_no_room_for_is_tried_ever_later),
+        SLOW_TEST(loads_rest_while_something_is_served),
+        SLOW_TEST(without_anything_served_nothing_rests),
+        SLOW_TEST(who_is_to_stop_does_not_rest),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
