@@ -88,7 +88,7 @@ void hnsw_compact_free(struct compact *c)
 {
     if (!c)
         return;
-    free(c->block);
+    hnsw_mem_block_free(c->block, c->bytes);
     free(c);
 }
 

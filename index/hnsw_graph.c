@@ -107,7 +107,7 @@ void hnsw_graph_drop_block(struct hnsw *h)
     if (h->mapping)
         munmap(h->mapping, h->mapping_size);
     else
-        free(h->block);
+        hnsw_mem_block_free(h->block, h->capacity * h->stride);
     h->mapping = NULL;
     h->block = NULL;
 }

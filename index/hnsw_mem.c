@@ -7,6 +7,7 @@
 #include "index/hnsw_priv.h"
 
 #define HUGE_PAGE ((size_t)2 << 20)
+#define GIVE_BACK (4 * HUGE_PAGE)
 
 void *hnsw_mem_new(size_t n, size_t size)
 {
@@ -32,6 +33,15 @@ void *hnsw_mem_block(size_t n, size_t size)
     if (align == HUGE_PAGE)
         madvise(p, bytes / HUGE_PAGE * HUGE_PAGE, MADV_HUGEPAGE);
     return p;
+}
+
+/* Pages go back piece by piece before the rest does: a kernel that does not preempt itself lets nobody else on the processor while it takes
+ * hundreds of megabytes in one call, which is milliseconds. */
+void hnsw_mem_block_free(void *p, size_t bytes)
+{
+    for (size_t at = 0; p && bytes - at >= GIVE_BACK; at += GIVE_BACK)
+        madvise((char *)p + at, GIVE_BACK, MADV_DONTNEED); // where it fails, free does all
+    free(p);
 }
 
 bool hnsw_grow_array(void **p, size_t *cap, size_t want, size_t size)

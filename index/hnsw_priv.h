@@ -114,7 +114,8 @@ bool hnsw_fail(struct hnsw_err *err, enum hnsw_err_code code, const char *fmt, .
     __attribute__((format(printf, 3, 4)));
 void *hnsw_mem_new(size_t n, size_t size);           // zeroed; NULL for out of memory or overflow
 void *hnsw_mem_grow(void *p, size_t n, size_t size); // realloc with the same checks
-void *hnsw_mem_block(size_t n, size_t size);         // not zeroed, on a cache line, huge pages if large; ends with free
+void *hnsw_mem_block(size_t n, size_t size);         // not zeroed, on a cache line, huge pages if large; ends with free, or
+void hnsw_mem_block_free(void *p, size_t bytes);     // gently, for a large one: bytes as it was asked for; NULL is fine
 bool hnsw_grow_array(void **p, size_t *cap, size_t want, size_t size); // contents are lost
 
 // hnsw_graph.c

@@ -8,8 +8,12 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "core/base/pace.h"
+
 #define HUGE_MIN MEM_MAPPED_MIN // below this an mmap costs more than huge pages give
 #define PAGE ((size_t)4096)
+#define HUGE_PAGE ((size_t)2 << 20)
+#define UNMAP_PIECE (4 * HUGE_PAGE)
 
 void *mem_array(size_t n, size_t size, struct err *err)
 {
@@ -62,6 +66,20 @@ void *mem_block(size_t n, struct err *err)
     return p;
 }
 
+/* From its end, in pieces: giving a huge page back takes some 20 us, and a kernel that does not preempt itself lets nobody else on the
+ * processor before the call returns. */
+static void unmap(char *p, size_t n)
+{
+    while (n > UNMAP_PIECE) {
+        char *from = p + n - UNMAP_PIECE;
+        from += -(uintptr_t)from % HUGE_PAGE; // no huge page is split
+        munmap(from, (size_t)(p + n - from));
+        n = (size_t)(from - p);
+        pace_point();
+    }
+    munmap(p, n);
+}
+
 void mem_block_free(void *p, size_t n)
 {
     if (!p)
@@ -69,7 +87,7 @@ void mem_block_free(void *p, size_t n)
     if (n < HUGE_MIN)
         free(p);
     else
-        munmap(p, n);
+        unmap(p, n);
 }
 
 void mem_block_cut(void *p, size_t n, size_t to)

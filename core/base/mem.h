@@ -19,7 +19,7 @@ char *mem_dup(const void *p, size_t n, struct err *err);
 
 /* n zeroed bytes, 64-byte aligned; from MEM_MAPPED_MIN up an anonymous mapping that asks for transparent huge pages. */
 void *mem_block(size_t n, struct err *err);
-void mem_block_free(void *p, size_t n); // same n; NULL is fine
+void mem_block_free(void *p, size_t n); // same n; NULL is fine. A large one goes piece by piece
 #define MEM_MAPPED_MIN ((size_t)1 << 20)
 /* Give back what is behind the first `to` bytes of a block of n; MEM_MAPPED_MIN <= to <= n. It is one of `to` bytes from now on. */
 void mem_block_cut(void *p, size_t n, size_t to);

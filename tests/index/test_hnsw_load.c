@@ -1,10 +1,11 @@
 /* Breaks when a way of loading (threads, shared, from memory, the first version of the format) gives another index than the one that
- * was saved, lets damage through, or dies of a file that is cut meanwhile; or when loading does not give way. */
+ * was saved, lets damage through, or dies of a file that is cut meanwhile; or when loading and freeing do not give way. */
 #include "index_testing.h"
 
 #include <fcntl.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -172,6 +173,34 @@ static void a_load_keeps_the_callers_pace(void **state)
     }
 }
 
+static size_t given_back, most_given_back;
+
+int __real_madvise(void *p, size_t n, int advice);
+int __wrap_madvise(void *p, size_t n, int advice);
+int __wrap_madvise(void *p, size_t n, int advice)
+{
+    if (advice == MADV_DONTNEED) {
+        given_back += n;
+        most_given_back = n > most_given_back ? n : most_given_back;
+    }
+    return __real_madvise(p, n, advice);
+}
+
+/* In one call a kernel that does not preempt itself would keep everybody else off the processor for milliseconds. */
+static void large_blocks_are_given_back_piece_by_piece(void **state)
+{
+    (void)state;
+    const size_t piece = (size_t)8 << 20;
+    const struct hnsw_params p = {.metric = HNSW_L2, .dim = 100, .capacity = 100000, .m = 4};
+    struct hnsw_err err = {0};
+    struct hnsw *h = hnsw_new(&p, &err);
+    assert_ok(h, err);
+    size_t bytes = p.capacity * h->stride;
+    assert_true(bytes > 3 * piece);
+    hnsw_free(h);
+    assert_true(given_back > bytes - piece && given_back <= bytes && most_given_back <= piece);
+}
+
 /* What version 1 wrote: no stride in the header, elements without padding, one checksum over all. */
 static unsigned char *as_version_1(const unsigned char *b, size_t n, const struct hnsw *h, size_t *n_old)
 {
@@ -312,6 +341,7 @@ int main(void)
         cmocka_unit_test(every_way_gives_the_same),
         cmocka_unit_test(damage_is_refused_every_way),
         cmocka_unit_test(a_load_keeps_the_callers_pace),
+        cmocka_unit_test(large_blocks_are_given_back_piece_by_piece),
         cmocka_unit_test(the_first_version_is_read),
         cmocka_unit_test(a_shared_index_becomes_its_own_when_it_changes),
         cmocka_unit_test(a_file_cut_while_it_is_loaded),

@@ -1,7 +1,21 @@
 /* If this fails, a crafted count overflows an allocation, or lack of memory ends in a crash instead of an error. */
 #include "tests/core/support.h"
 
+#include <sys/mman.h>
+
 #include "core/base/mem.h"
+
+static size_t n_unmapped, bytes_unmapped, most_unmapped;
+
+int __real_munmap(void *p, size_t n);
+int __wrap_munmap(void *p, size_t n);
+int __wrap_munmap(void *p, size_t n)
+{
+    n_unmapped++;
+    bytes_unmapped += n;
+    most_unmapped = n > most_unmapped ? n : most_unmapped;
+    return __real_munmap(p, n);
+}
 
 static void arrays_are_zeroed_and_checked(void **state)
 {
@@ -63,6 +77,22 @@ static void blocks_are_aligned_and_zeroed(void **state)
     assert_err(mem_block(SIZE_MAX / 2, &e), &e, ERR_NOMEM, "out of memory");
 }
 
+/* In one call a kernel that does not preempt itself would keep everybody else off the processor for milliseconds. */
+static void large_blocks_are_given_back_piece_by_piece(void **state)
+{
+    (void)state;
+    const size_t n = ((size_t)100 << 20) + 12345, piece = (size_t)8 << 20;
+    struct err e = {0};
+    char *p = mem_block(n, &e);
+    assert_non_null(p);
+    p[0] = p[n / 2] = p[n - 1] = 1;
+    n_unmapped = bytes_unmapped = most_unmapped = 0;
+    mem_block_free(p, n);
+    assert_true(bytes_unmapped == n);
+    assert_true(most_unmapped <= piece && n_unmapped >= n / piece);
+    assert_int_equal(madvise((void *)((uintptr_t)p / 4096 * 4096), n, MADV_NORMAL), -1); // nothing is left there
+}
+
 static void buffer_grows(void **state)
 {
     (void)state;
@@ -112,6 +142,7 @@ int main(void)
         cmocka_unit_test(grow_keeps_what_is_there),
         cmocka_unit_test(dup_terminates),
         cmocka_unit_test(blocks_are_aligned_and_zeroed),
+        cmocka_unit_test(large_blocks_are_given_back_piece_by_piece),
         cmocka_unit_test(buffer_grows),
         cmocka_unit_test(buffer_remembers_failure),
     };
