@@ -152,7 +152,7 @@ static void a_load_keeps_the_callers_pace(void **state)
 {
     (void)state;
     for (int compact = 0; compact < 2; compact++) {
-        struct hnsw *h = sample(40000, 9, 4, true);
+        struct hnsw *h = sample(12000, 9, 4, true);
         struct hnsw_err err = {0};
         size_t n;
         assert_ok(!compact || hnsw_optimize(h, HNSW_COMPACT, 1, &err), err);
@@ -165,7 +165,7 @@ static void a_load_keeps_the_callers_pace(void **state)
             atomic_store(&paced, 0);
             struct hnsw *back = hnsw_load_with(path, &how, &err);
             assert_ok(back, err);
-            assert_true(atomic_load(&paced) >= n / 65536 + (compact ? 3 * 40000 / 1024 : 0));
+            assert_true(atomic_load(&paced) >= n / 65536 + (compact ? 3 * 12000 / 1024 : 0));
             assert_null(back->loading); // it is the call's
             hnsw_free(back);
         }
