@@ -30,7 +30,7 @@ struct bundle_manifest {
     char created[32];     // RFC 3339
     uint32_t d, n_interest;
     uint64_t n_items, n_users, n_bytes; // n_bytes: all files together
-    double probe_recall;  // recall@100 of the probes at `probe_ef` when published
+    double probe_recall;  // recall@100 of the probes at `probe_ef` when published: the lowest of all layouts
     uint32_t probe_k, probe_ef, default_ef;
     double target_recall; // of requests that give neither ef nor a target; 0: they get default_ef
     struct calibration calibration;

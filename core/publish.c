@@ -113,26 +113,15 @@ static bool build_index(struct job *j)
     return publish_path(j, MF_INDEX, path) && (hnsw_save(j->own_hnsw, path, &e) || publish_hnsw_failed(&e, j->err));
 }
 
-/* What the probes reach is promised of both forms, and a poor graph is walked better in one of them. */
-static bool lower_promise(struct job *j, const struct hnsw *h)
-{
-    struct bundle_manifest *head = &j->m.head;
-    double recall = probes_recall(&j->probes, j->probes.p, h, j->item_emb, head->probe_ef, j->err);
-    if (recall >= 0 && recall < head->probe_recall)
-        head->probe_recall = recall;
-    return recall >= 0;
-}
-
-/* Once more in the layout that daemons search, so that no load has to make it. Nothing can be made from `h` afterwards. */
-static bool write_compact(struct job *j, struct hnsw *h)
+/* Once more in the layout that daemons search, which `h` has, so that no load has to make it. */
+static bool write_compact(struct job *j, const struct hnsw *h)
 {
     char path[PATH_MAX];
     struct hnsw_err e = {0};
     if (j->p->no_compact)
         return true;
-    bool ok = publish_path(j, MF_COMPACT, path) && ((hnsw_optimize(h, HNSW_COMPACT, j->p->threads, &e) && hnsw_save(h, path, &e)) ||
-                                                    publish_hnsw_failed(&e, j->err));
-    return ok && manifest_hash_file(&j->m, j->staging.dir, MF_COMPACT, j->err) && lower_promise(j, h);
+    return publish_path(j, MF_COMPACT, path) && (hnsw_save(h, path, &e) || publish_hnsw_failed(&e, j->err)) &&
+           manifest_hash_file(&j->m, j->staging.dir, MF_COMPACT, j->err);
 }
 
 static bool make_fingerprint(struct job *j, char out[33])
@@ -355,11 +344,11 @@ bool bundle_publish(const struct publish_input *in, const struct publish_params 
                     struct err *err)
 {
     struct err own = {0};
-    struct job j = {.in = in, .p = p, .staging.fd = -1, .err = err ? err : &own};
+    struct job j = {.in = in, .p = p, .fixed_ef = p->default_ef, .staging.fd = -1, .err = err ? err : &own};
     fill_manifest(&j);
     bool ok = begin(&j, version) && write_warmup(&j, NULL) && write_model(&j) && embed_items(&j) && write_embeddings(&j) &&
               make_fingerprint(&j, j.m.head.fingerprint) && build_index(&j) && write_items(&j) && write_users(&j) &&
-              publish_probes(&j, p->default_ef) && publish_calibrate(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) && write_compact(&j, j.own_hnsw) &&
+              publish_probes(&j) && publish_measure(&j, j.own_hnsw, PUBLISH_TARGET_RECALL) && write_compact(&j, j.own_hnsw) &&
               finish(&j, version, dir);
     end(&j);
     return ok || err_prefix(j.err, "publishing %s", p->name);
@@ -427,6 +416,8 @@ static void take_over(struct job *j, const struct manifest *base)
     m->m = base->m;
     m->ef_construction = base->ef_construction;
     m->seed = base->seed;
+    if (!j->fixed_ef)
+        j->fixed_ef = base->head.default_ef;
     if (!m->metrics)
         m->metrics = json_incref(base->metrics);
 }
@@ -441,8 +432,7 @@ static bool publish_users(struct job *j, const char *base_dir, uint64_t *version
         j->hnsw = b->hnsw;
         j->item_emb = b->emb;
         ok = check_same_vectors(j, b) && copy_items(j, base_dir) && write_warmup(j, manifest_has(&base, MF_WARMUP) ? base_dir : NULL) && write_users(j) &&
-             publish_probes(j, j->p->default_ef ? j->p->default_ef : base.head.default_ef) &&
-             publish_calibrate(j, b->hnsw, base.head.target_recall) && write_compact(j, b->hnsw) && finish(j, version, dir);
+             publish_probes(j) && publish_measure(j, b->hnsw, base.head.target_recall) && write_compact(j, b->hnsw) && finish(j, version, dir);
     }
     bundle_free(b);
     manifest_fini(&base);
@@ -453,7 +443,7 @@ bool bundle_publish_users(const struct publish_input *in, const struct publish_p
                           struct err *err)
 {
     struct err own = {0};
-    struct job j = {.in = in, .p = p, .staging.fd = -1, .err = err ? err : &own};
+    struct job j = {.in = in, .p = p, .fixed_ef = p->default_ef, .staging.fd = -1, .err = err ? err : &own};
     fill_manifest(&j);
     char base_dir[PATH_MAX];
     size_t n = 0;

@@ -26,7 +26,7 @@ struct publish_params {
     const char *name;              // model name
     uint64_t version;              // 0 = newest + 1; an existing one is ERR_STATE
     unsigned m, ef_construction;   // 0 = defaults 16, 200
-    uint32_t default_ef;           // 0 = chosen: the smallest tried with probe recall@100 >= target_recall
+    uint32_t default_ef;           // 0 = chosen: the smallest tried with probe recall@100 >= target_recall in every layout
     double target_recall;          // 0 = 0.99; with default_ef given: 0 = requests get default_ef whatever their k
     uint64_t seed;
     unsigned threads;              // of the index build

@@ -23,7 +23,7 @@ struct job {
     uint32_t *probe_x, *probe_row, *probe_top;
     float *probe_aug, *probe_p, *probe_score;
     float *query; // [n_query][d] of the calibration
-    uint32_t n_query;
+    uint32_t n_query, fixed_ef; // fixed_ef: 0 = the smallest that suffices
     struct err *err;
 };
 
@@ -31,9 +31,10 @@ void publish_report(const struct job *j, const char *stage, double share);
 bool publish_path(const struct job *j, enum manifest_file_id id, char out[PATH_MAX]);
 bool publish_hnsw_failed(const struct hnsw_err *e, struct err *err);
 
-/* Draws and answers the probes, chooses the default ef (0: the smallest that suffices) and writes the file. Needs hnsw, item_emb, aug. */
-bool publish_probes(struct job *j, uint32_t fixed_ef);
-/* Curves of all layouts into the manifest; `h`, the index, ends in the compact one. `target`: where the caller has not said one. */
-bool publish_calibrate(struct job *j, struct hnsw *h, double target);
+/* Draws and answers the probes, chooses the default ef where none is fixed, and writes the file. Needs hnsw in the plain layout, item_emb, aug. */
+bool publish_probes(struct job *j);
+/* What there is in each layout that may be served, into the manifest: the recall of the probes, which lowers what is promised or raises the
+ * ef, and the curves. `h`, the index, ends in the compact layout. `target`: where the caller has not said one. */
+bool publish_measure(struct job *j, struct hnsw *h, double target);
 
 #endif

@@ -104,32 +104,37 @@ static double target_of(const struct job *j)
     return j->p->target_recall > 0 ? j->p->target_recall : PUBLISH_TARGET_RECALL;
 }
 
-/* The smallest ef of a geometric row whose recall suffices; the last if none does. */
-static bool choose_ef(struct job *j, uint32_t fixed)
+/* The smallest ef of a geometric row whose recall suffices in the layout that `h` has, from the one that others took on; the last if none
+ * does. What is promised is the lowest of all layouts: a poor graph is walked better in one of them. */
+static bool choose_ef(struct job *j, const struct hnsw *h)
 {
     static const uint32_t tried[] = {100,  128,  160,  200,  256,  320,  400,  512,  640,  800,  1000,
                                      1280, 1600, 2000, 2560, 3200, 4000, 5120, 6400, 8000, 10000};
-    struct bundle_manifest *h = &j->m.head;
-    for (size_t i = 0; i < sizeof(tried) / sizeof(tried[0]); i++) {
-        h->default_ef = h->probe_ef = fixed ? fixed : tried[i];
-        h->probe_recall = probes_recall(&j->probes, j->probes.p, j->hnsw, j->item_emb, h->probe_ef, j->err);
-        if (h->probe_recall < 0)
-            return false;
-        if (fixed || h->probe_recall >= target_of(j) || h->probe_ef >= j->in->n_items)
-            break;
-    }
-    return true;
+    const size_t n = sizeof(tried) / sizeof(tried[0]);
+    struct bundle_manifest *head = &j->m.head;
+    size_t i = 0;
+    while (!j->fixed_ef && i + 1 < n && tried[i] < head->default_ef)
+        i++;
+    double recall;
+    do {
+        head->default_ef = head->probe_ef = j->fixed_ef ? j->fixed_ef : tried[i];
+        recall = probes_recall(&j->probes, j->probes.p, h, j->item_emb, head->probe_ef, j->err);
+    } while (!j->fixed_ef && recall >= 0 && recall < target_of(j) && head->probe_ef < j->in->n_items && ++i < n);
+    if (recall < head->probe_recall)
+        head->probe_recall = recall;
+    return recall >= 0;
 }
 
-bool publish_probes(struct job *j, uint32_t fixed_ef)
+bool publish_probes(struct job *j)
 {
     char path[PATH_MAX];
     publish_report(j, "probing", 0);
+    j->m.head.probe_recall = 1;
     if (!alloc_probes(j))
         return false;
     (j->in->model->stored ? draw_vectors : draw_users)(j);
     j->m.n_probes = j->probes.n;
-    bool ok = answer_probes(j) && choose_ef(j, fixed_ef) && publish_path(j, MF_PROBES, path) &&
+    bool ok = answer_probes(j) && choose_ef(j, j->hnsw) && publish_path(j, MF_PROBES, path) &&
               probes_save(path, &j->probes, j->in->model->schema->user.n_slots, j->m.head.fingerprint, j->err);
     publish_report(j, "probing", 1);
     return ok;
@@ -166,22 +171,31 @@ static bool draw_queries(struct job *j)
     return ok;
 }
 
-bool publish_calibrate(struct job *j, struct hnsw *h, double target)
+/* Vectors that codes of 8 bits cannot hold have no fast layout: daemons search the plain one, which is measured already. */
+static bool make_layout(const struct job *j, struct hnsw *h, enum hnsw_layout layout, bool *made)
+{
+    struct hnsw_err e = {0};
+    *made = hnsw_optimize(h, HNSW_PLAIN, 1, &e) && hnsw_optimize(h, layout, j->p->threads, &e);
+    return *made || (layout == HNSW_FAST && e.code == HNSW_ARG) || publish_hnsw_failed(&e, j->err);
+}
+
+bool publish_measure(struct job *j, struct hnsw *h, double target)
 {
     struct bundle_manifest *head = &j->m.head;
     struct calibrate_truth truth = {0};
-    struct hnsw_err e = {0};
-    if (j->p->no_calibration || j->in->n_users == 0)
-        return true;
+    bool calibrated = !j->p->no_calibration && j->in->n_users > 0, ok = true;
     publish_report(j, "calibrating", 0);
-    bool ok = draw_queries(j) && (j->n_query == 0 || calibrate_truth_init(&truth, j->item_emb, j->in->n_items, head->d,
-                                                                          j->query, j->n_query, j->err));
-    for (int l = 0; ok && j->n_query && l < BUNDLE_LAYOUTS; l++) // the compact one last: nothing can be made from it
-        ok = (hnsw_optimize(h, HNSW_PLAIN, 1, &e) && hnsw_optimize(h, (enum hnsw_layout)l, j->p->threads, &e))
-                 ? calibrate(&truth, h, (enum hnsw_layout)l, &head->calibration, j->err)
-                 : publish_hnsw_failed(&e, j->err);
-    head->target_recall = j->p->target_recall > 0 ? j->p->target_recall : j->p->default_ef ? 0 : target;
+    if (calibrated)
+        ok = draw_queries(j) && (j->n_query == 0 || calibrate_truth_init(&truth, j->item_emb, j->in->n_items, head->d,
+                                                                         j->query, j->n_query, j->err));
+    for (int l = 0; ok && l < BUNDLE_LAYOUTS; l++) { // the compact one last: nothing can be made from it
+        bool made;
+        ok = make_layout(j, h, (enum hnsw_layout)l, &made) && (!made || l == HNSW_PLAIN || choose_ef(j, h)) &&
+             (!made || !j->n_query || calibrate(&truth, h, (enum hnsw_layout)l, &head->calibration, j->err));
+        publish_report(j, "calibrating", (double)(l + 1) / BUNDLE_LAYOUTS);
+    }
+    if (calibrated)
+        head->target_recall = j->p->target_recall > 0 ? j->p->target_recall : j->p->default_ef ? 0 : target;
     calibrate_truth_fini(&truth);
-    publish_report(j, "calibrating", 1);
     return ok;
 }

@@ -13,6 +13,7 @@
 #include "core/base/fio.h"
 #include "core/base/mem.h"
 #include "core/manifest.h"
+#include "core/probes.h"
 #include "core/retrieve.h"
 #include "core/warmup.h"
 #include "tests/core/world.h"
@@ -410,8 +411,31 @@ static void publishers_at_once_get_versions_of_their_own(void **state)
     world_free(w);
 }
 
-/* Else a poor graph that is walked worse in the compact layout is published as good, and refused by every daemon that has memory for it. */
-static void the_promise_holds_in_both_layouts(void **state)
+/* Of the probes as they are answered in that layout, whether it was read or made. */
+static double recall_in(const char *dir, enum hnsw_layout layout)
+{
+    struct err e = {0};
+    struct bundle *b = bundle_load(dir, &(struct bundle_load_params){.layout = layout}, &e);
+    assert_ok(b, &e);
+    assert_int_equal(b->layout, layout);
+    double recall = probes_recall(b->probes, b->probes->p, b->hnsw, b->emb, b->manifest.probe_ef, &e);
+    bundle_free(b);
+    return recall;
+}
+
+static struct bundle_manifest head_of(const char *dir)
+{
+    struct err e = {0};
+    struct manifest m = {0};
+    assert_ok(manifest_read(dir, &m, &e), &e);
+    struct bundle_manifest head = m.head;
+    manifest_fini(&m);
+    return head;
+}
+
+/* Else a poor graph that is walked worse in another layout than the plain one is published as good, and refused by every daemon that serves
+ * that, whether the bundle brings it or not. */
+static void the_promise_holds_in_every_layout(void **state)
 {
     struct err e = {0};
     char dir[PATH_MAX];
@@ -421,16 +445,46 @@ static void the_promise_holds_in_both_layouts(void **state)
     p.m = 3;
     p.ef_construction = 10;
     p.default_ef = 100;
-    p.no_calibration = true;
-    assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
-    for (int users = 0; users < 2; users++) {
-        for (int layout = 0; layout < BUNDLE_LAYOUTS; layout++) {
-            struct bundle *b = bundle_load(dir, &(struct bundle_load_params){.layout = (enum hnsw_layout)layout}, &e);
-            assert_ok(b, &e);
-            bundle_free(b);
+    for (int how = 0; how < 4; how++) {
+        p.no_compact = how & 1;
+        p.no_calibration = how & 2;
+        assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+        for (int users = 0; users < 2; users++) {
+            double least = 1;
+            for (int layout = 0; layout < BUNDLE_LAYOUTS; layout++)
+                least = fmin(least, recall_in(dir, (enum hnsw_layout)layout));
+            assert_float_equal(head_of(dir).probe_recall, least, 1e-6);
+            assert_ok(bundle_publish_users(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
         }
-        assert_ok(bundle_publish_users(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
     }
+    world_free(w);
+}
+
+/* What requests get that say nothing is enough in the layout that is served. */
+static void the_ef_suffices_in_every_layout(void **state)
+{
+    struct err e = {0};
+    char dir[PATH_MAX];
+    struct world *w = world_new(&(struct world_params){.kind = MODEL_TWO_TOWER, .seed = 10, .n_items = 4000, .n_users = 60});
+    struct publish_params p = params(state);
+    p.seed = 10;
+    p.m = 3;
+    p.ef_construction = 10;
+    p.no_compact = true;
+    bool differ = false;
+    for (p.target_recall = 0.6; p.target_recall < 0.9; p.target_recall += 0.1) {
+        assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+        double low = 1, high = 0;
+        for (int layout = 0; layout < BUNDLE_LAYOUTS; layout++) {
+            double recall = recall_in(dir, (enum hnsw_layout)layout);
+            low = fmin(low, recall);
+            high = fmax(high, recall);
+        }
+        if (low < p.target_recall)
+            fail_msg("recall %.4f at ef %u, wanted %.3f", low, head_of(dir).default_ef, p.target_recall);
+        differ = differ || high > low;
+    }
+    assert_true(differ);
     world_free(w);
 }
 
@@ -549,7 +603,8 @@ int main(void)
         T(few_items_and_no_users_are_fine),
         T(bad_input_is_refused),
         T(users_alone_keep_the_items),
-        T(the_promise_holds_in_both_layouts),
+        T(the_promise_holds_in_every_layout),
+        T(the_ef_suffices_in_every_layout),
         T(requests_go_with_the_bundle),
         T(too_many_requests_are_refused),
         T(a_kill_leaves_the_old_or_the_new),

@@ -334,6 +334,34 @@ static void lack_of_memory_is_an_error(void **state)
     close_fixture(&f);
 }
 
+/* One item so far from the others that codes of 8 bits hold little else: the fast layout finds less, which the bundle says, or there is none,
+ * which is no reason not to publish. */
+static void vectors_that_the_fast_layout_hardly_holds_are_published(void **state)
+{
+    struct err e = {0};
+    char dir[PATH_MAX];
+    for (int far = 531; far <= 3000; far += 3000 - 531) {
+        struct world *w = stored_world(MODEL_WALS, 1, false, 9);
+        bool has_fast = far < 3000;
+        for (size_t c = 0; c < D; c++)
+            w->model->stored->item[c] = (float)(c & 1 ? -far : far);
+        const struct publish_params p = {.repository = *state, .name = "far", .threads = 1, .default_ef = 20};
+        assert_ok(bundle_publish(&w->in, &p, &(uint64_t){0}, dir, &e), &e);
+        for (int layout = 0; layout < BUNDLE_LAYOUTS; layout++) {
+            size_t ef, n_curves = 0;
+            struct bundle *b = bundle_load(dir, &(struct bundle_load_params){.layout = (enum hnsw_layout)layout}, &e);
+            assert_ok(b, &e);
+            assert_int_equal(b->layout, layout == HNSW_FAST && !has_fast ? HNSW_PLAIN : layout);
+            assert_int_not_equal(calibration_ef(&b->manifest.calibration, b->layout, 10, 0.9, &ef), CALIBRATION_NONE);
+            for (uint32_t i = 0; i < b->manifest.calibration.n_curves; i++)
+                n_curves += (int)b->manifest.calibration.curve[i].layout == layout;
+            assert_int_equal(n_curves > 0, layout != HNSW_FAST || has_fast);
+            bundle_free(b);
+        }
+        world_free(w);
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, tmp_setup, tmp_teardown)
@@ -342,6 +370,7 @@ int main(void)
         T(what_was_seen_stays_out),
         T(unknown_users_climb_the_ladder),
         T(features_are_checked_though_no_tower_reads_them),
+        T(vectors_that_the_fast_layout_hardly_holds_are_published),
         T(warming_memory_and_metadata),
         T(users_alone_need_the_same_items),
         T(models_that_do_not_fit_are_not_published),
