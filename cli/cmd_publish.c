@@ -95,7 +95,7 @@ int cmd_publish(int argc, char **argv)
         {"target-recall", OPT_NUM, &p.target_recall, "R",
          "recall that requests get which say nothing themselves, 0.5 to 1; default 0.99, or what --ef gives", 0.5, 1},
         {"calibrate", OPT_UINT, &calibrate, "N",
-         "users that recall over ef is measured with, in both layouts of the index; 0 = not, and no target_recall", 0,
+         "users that recall over ef is measured with, in each layout of the index; 0 = not, and no target_recall", 0,
          1e6},
         {"no-compact-index", OPT_FLAG, &p.no_compact, NULL,
          "leave out the index in the compact layout: a quarter smaller, but every load makes that layout anew", 0, 0},

@@ -8,6 +8,7 @@
 #include "core/base/fio.h"
 #include "core/base/json.h"
 #include "core/bundle.h"
+#include "core/manifest.h"
 #include "tests/cli/run.h"
 #include "tests/core/world.h"
 #include "train/dataset.h"
@@ -236,6 +237,27 @@ static void inspect_shows_each_kind(void **state)
     run_fini(&r);
 }
 
+/* Daemons serve the compact layout where they can: a bundle that is good in the plain one alone is refused by them. */
+static void verify_probes_the_compact_layout(void **state)
+{
+    (void)state;
+    struct err e = {0};
+    struct manifest m = {0};
+    const char *common = "publish --data %s --checkpoint %s --repository %s --name m --threads 1 --ef 100 %s";
+    duet_ok(common, in("data.duet"), in("ckpt"), in("thin"), "--m 16");
+    duet_ok(common, in("data.duet"), in("ckpt"), in("thin"), "--m 2 --ef-construction 4");
+    duet_ok("verify %s %s", in("thin/m/1"), in("thin/m/2"));
+    copy_file(in("thin/m/2/compact.hnsw"), in("thin/m/1/compact.hnsw"));
+    assert_ok(manifest_read(in("thin/m/1"), &m, &e), &e); // the manifest says so
+    assert_ok(manifest_hash_file(&m, in("thin/m/1"), MF_COMPACT, &e) && manifest_write(in("thin/m/1"), &m, &e), &e);
+    manifest_fini(&m);
+    struct run r = duet(1, "verify %s", in("thin/m/1"));
+    assert_non_null(strstr(r.err, "compact layout"));
+    assert_non_null(strstr(r.err, "compact.hnsw: recall@100 of the probes"));
+    assert_string_equal(r.out, "");
+    run_fini(&r);
+}
+
 static void query_answers(void **state)
 {
     (void)state;
@@ -327,6 +349,7 @@ int main(void)
         cmocka_unit_test(publish_warns_of_low_recall),
         cmocka_unit_test(publish_refuses),
         cmocka_unit_test(verify_tells_good_from_bad),
+        cmocka_unit_test(verify_probes_the_compact_layout),
         cmocka_unit_test(inspect_shows_each_kind),
         cmocka_unit_test(query_answers),
         cmocka_unit_test(files_of_tls_are_looked_at_before_the_network),
