@@ -1,13 +1,13 @@
 # What results of training depend on, as hashes of sources without comments and white space: cmake -DROOT=.. -DOUT=.. -P this.
 # Studies keep results under them (train/study/cell.h). A source that decides a figure belongs into a list.
 set(ranking core/blas.c core/base/rng.c train/evaluate.c train/pool.c train/rank.c)
-set(steps core/history.c train/adam.c train/loss.c train/missed.c train/param.c train/recency.c train/sampler.c)
-set(towers ${ranking} ${steps} core/dense.c core/tower.c train/backward.c train/cal.c train/collapse.c train/derive.c train/ema.c
+set(steps core/history.c train/adam.c train/loss.c train/missed.c train/param.c train/recency.c train/sampler.c train/wide.c)
+set(towers ${ranking} ${steps} core/dense.c core/tower.c train/backward.c train/by_value.c train/cal.c train/collapse.c train/derive.c train/ema.c
     train/embed.c train/lend.c train/part.c train/spectral.c train/step.c train/trainer.c)
 set(stored ${ranking} train/baseline.c train/evaluate_stored.c)
 set(wals ${stored} core/als.c train/wals.c)
 set(fm ${stored} ${steps} train/fm.c)
-set(history ${stored} ${steps} train/backward.c train/history_net.c)
+set(history ${stored} ${steps} train/backward.c train/by_value.c train/history_net.c)
 set(youtube_dnn ${history} train/youtube_dnn.c)
 set(mind ${history} train/mind.c)
 set(ease ${ranking} train/ease.c train/evaluate_stored.c)

@@ -73,11 +73,15 @@ bool tower_pass_init(struct tower_pass *s, const struct tower *t, size_t max_row
     if (!s->block)
         return err_prefix(err, "activations of %zu rows", max_rows);
     layout(s, t, s->block);
-    return true;
+    if (by_value_init(&s->values, t, max_rows, pool_threads(pool), err))
+        return true;
+    tower_pass_fini(s);
+    return false;
 }
 
 void tower_pass_fini(struct tower_pass *s)
 {
+    by_value_fini(&s->values);
     mem_block_free(s->block, s->block_floats * sizeof(float));
     free(s->keep);
     *s = (struct tower_pass){0};
@@ -105,23 +109,32 @@ static void embed_field(const struct tower *t, const struct tower_field *f, cons
         e[c] /= (float)n;
 }
 
-static void embed_row(const struct tower *t, const uint32_t *x, const float *a, float *z)
+static void embed_row(const struct by_value *v, const struct tower *t, const uint32_t *x, const float *a, float *z)
 {
     for (uint32_t f = 0; f < t->shape.n_fields; f++)
-        embed_field(t, &t->shape.field[f], x, z + (size_t)f * t->shape.k);
+        if (!v->on[f])
+            embed_field(t, &t->shape.field[f], x, z + (size_t)f * t->shape.k);
     if (t->shape.d_aug)
         memcpy(z + (size_t)t->shape.n_fields * t->shape.k, a, t->shape.d_aug * sizeof(*a));
+}
+
+/* Outputs of the first layer for rows i .. i + n. */
+static void first_forward(const struct tower_pass *s, const struct tower *t, size_t i, size_t n, float *out)
+{
+    const struct by_value *v = &s->values;
+    uint32_t w = t->shape.width[0], z = t->z_dim;
+    for (size_t r = 0; r < n; r++)
+        by_value_forward(v, t, s->x + (i + r) * t->shape.n_slots, out + r * w);
+    for (const struct stretch *c = v->column; c < v->column + v->n_columns; c++)
+        blas_sgemm(false, true, n, w, c->n, 1.0f, s->z + i * z + c->at, z, t->w[0] + c->at, z, 1.0f, out, w);
 }
 
 static void layer_forward(const struct tower *t, uint32_t l, const float *in, size_t n, float *out)
 {
     uint32_t w = t->shape.width[l], m = layer_in(t, l);
-    bool relu = l + 1 < t->shape.n_layers || t->shape.relu_out;
     for (size_t i = 0; i < n; i++)
         memcpy(out + i * w, t->b[l], w * sizeof(*out));
     blas_sgemm(false, true, n, w, m, 1.0f, in, m, t->w[l], m, 1.0f, out, w);
-    for (size_t i = 0; relu && i < n * w; i++)
-        out[i] = out[i] > 0 ? out[i] : 0;
 }
 
 /* h += a, or the id's embedding, columns of z */
@@ -184,12 +197,17 @@ static void forward_part(void *ctx, unsigned part)
     for (size_t i = lo; i < hi; i += PASS_BLOCK) {
         size_t n = hi - i < PASS_BLOCK ? hi - i : PASS_BLOCK;
         for (size_t r = i; r < i + n; r++)
-            embed_row(t, s->x + r * t->shape.n_slots, t->shape.d_aug ? j->a + r * t->shape.d_aug : NULL,
+            embed_row(&s->values, t, s->x + r * t->shape.n_slots, t->shape.d_aug ? j->a + r * t->shape.d_aug : NULL,
                       s->z + r * t->z_dim);
-        const float *in = s->z + i * t->z_dim;
+        const float *in = NULL;
         for (uint32_t l = 0; l <= last; l++) {
             float *out = s->h[l] + i * t->shape.width[l];
-            layer_forward(t, l, in, n, out);
+            if (l == 0)
+                first_forward(s, t, i, n, out);
+            else
+                layer_forward(t, l, in, n, out);
+            if (l < last || t->shape.relu_out)
+                s->values.wide->relu(out, n * t->shape.width[l]);
             in = out;
         }
         float *h = s->h[last] + i * t->d;
@@ -205,6 +223,7 @@ void tower_pass_forward(struct tower_pass *s, const struct tower *t, const uint3
 {
     s->n = n;
     s->x = x;
+    by_value_begin(&s->values, t, x, n);
     struct forward_job j = {s, t, a};
     pool_run(s->pool, forward_part, &j);
 }
@@ -231,12 +250,6 @@ static void output_backward(const struct tower_pass *s, const float *dp, size_t 
         dh[c] = s->keep[i * d + c] ? dh[c] : 0;
 }
 
-static void relu_backward(const float *h, size_t n, float *dh)
-{
-    for (size_t i = 0; i < n; i++)
-        dh[i] = h[i] > 0 ? dh[i] : 0;
-}
-
 /* Where a thread adds up W's and b's gradients. */
 struct dense_grad {
     float *w[TOWER_LAYERS_MAX], *b[TOWER_LAYERS_MAX];
@@ -253,6 +266,20 @@ static void layer_backward(const struct tower *t, uint32_t l, const float *in, c
         for (uint32_t c = 0; c < w; c++)
             db[c] += dh[i * w + c];
     blas_sgemm(false, false, n, m, w, 1.0f, dh, w, t->w[l], m, 0.0f, din, m);
+}
+
+/* The same of the first layer, rows i .. i + n: what goes by value is summed by value. */
+static void first_backward(struct tower_pass *s, const struct tower *t, unsigned part, size_t i, const float *dh,
+                           size_t n, const struct dense_grad *g)
+{
+    struct by_value *v = &s->values;
+    uint32_t w = t->shape.width[0], z = t->z_dim;
+    for (size_t r = 0; r < n; r++)
+        by_value_backward(v, t, part, s->x + (i + r) * t->shape.n_slots, dh + r * w, g->b[0]);
+    for (const struct stretch *c = v->column; c < v->column + v->n_columns; c++) {
+        blas_sgemm(true, false, w, c->n, n, 1.0f, dh, w, s->z + i * z + c->at, z, 1.0f, g->w[0] + c->at, z);
+        blas_sgemm(false, false, n, c->n, w, 1.0f, dh, w, t->w[0] + c->at, z, 0.0f, s->dz + i * z + c->at, z);
+    }
 }
 
 /* The way past the layers: dz's columns += dh. */
@@ -294,28 +321,31 @@ static void backward_part(void *ctx, unsigned part)
     uint32_t last = t->shape.n_layers - 1;
     float *buf[2] = {s->dh[part], s->dh[part] + (size_t)PASS_BLOCK * widest(t)};
     const struct dense_grad g = dense_grad(j, part);
+    const struct wide *wide = s->values.wide;
     size_t lo, hi;
+    by_value_clear(&s->values, part);
     pool_range(s->n, part, pool_threads(s->pool), &lo, &hi);
     for (size_t i = lo; i < hi; i += PASS_BLOCK) {
         size_t n = hi - i < PASS_BLOCK ? hi - i : PASS_BLOCK;
         float *dh = buf[0], *other = buf[1];
         output_backward(s, j->dp, i, n, t->d, dh);
         if (t->shape.relu_out)
-            relu_backward(s->h[last] + i * t->d, n * t->d, dh);
+            wide->relu_back(s->h[last] + i * t->d, n * t->d, dh);
         for (uint32_t l = last; l > 0; l--) {
             uint32_t m = t->shape.width[l - 1];
             layer_backward(t, l, s->h[l - 1] + i * m, dh, n, &g, other);
-            relu_backward(s->h[l - 1] + i * m, n * m, other);
+            wide->relu_back(s->h[l - 1] + i * m, n * m, other);
             float *swap = dh;
             dh = other;
             other = swap;
         }
-        layer_backward(t, 0, s->z + i * t->z_dim, dh, n, &g, s->dz + i * t->z_dim);
+        first_backward(s, t, part, i, dh, n, &g);
         if (t->shape.skip_aug) {
             output_backward(s, j->dp, i, n, t->d, other);
             add_rows(other, n, t, s->dz + i * t->z_dim);
         }
     }
+    by_value_weights(&s->values, t, part, g.w[0]);
 }
 
 static void scatter_field(const struct tower_pass *s, const struct tower *t, uint32_t field, struct tower *grad)
@@ -356,7 +386,9 @@ static void scatter_part(void *ctx, unsigned part)
     const struct backward_job *j = ctx;
     uint32_t n = j->t->shape.n_fields, step = pool_threads(j->s->pool);
     for (uint32_t f = part; f < n + (j->t->shape.d_aug ? 1u : 0u); f += step)
-        if (f < n)
+        if (f < n && j->s->values.on[f])
+            by_value_scatter(&j->s->values, j->t, f, step, j->grad->emb);
+        else if (f < n)
             scatter_field(j->s, j->t, f, j->grad);
         else
             scatter_aug(j->s, j->t, j->aug_row, j->grad);

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "core/tower.h"
+#include "train/by_value.h"
 #include "train/pool.h"
 
 /* Activations of up to max_rows rows. Valid until the next forward. */
@@ -18,7 +19,8 @@ struct tower_pass {
     size_t max_rows, n;
     size_t first;                  // number in the whole batch of row 0, which decides what is dropped in it
     const uint32_t *x;             // [n][n_slots] of the last forward, borrowed
-    float *z;                      // [n][z_dim]
+    struct by_value values;        // of the fields that go through the first layer a value at a time
+    float *z;                      // [n][z_dim]; columns of these fields are not filled, here and in dz
     float *h[TOWER_LAYERS_MAX];    // [n][width[l]] after the ReLU, if there is one; the last with a added where the tower skips
     float *p;                      // [n][d] unit rows, or 0
     float *inv_norm;               // [n] 1 / |h_L|, 0 for a zero row

@@ -11,7 +11,7 @@
 bool loss_ws_init(struct loss_ws *ws, size_t max_users, size_t max_items, struct pool *pool, struct err *err)
 {
     size_t bytes;
-    *ws = (struct loss_ws){.pool = pool};
+    *ws = (struct loss_ws){.pool = pool, .wide = wide_best()};
     if (__builtin_mul_overflow(max_users, max_items, &ws->n_logit) ||
         __builtin_mul_overflow(ws->n_logit, sizeof(float), &bytes))
         return err_set(err, ERR_NOMEM, "logits of %zu users and %zu items do not fit in memory", max_users, max_items);
@@ -74,46 +74,6 @@ double loss_bce(const struct loss_io *io)
 
 // ------------------------------------------------------------------------------------------------------ softmax
 
-/* e^x for x <= 0, about 1e-7 relative: 2^n times a polynomial of 2^f, |f| <= 1/2. Plain arithmetic, so that the
- * compiler turns the softmax's loops into vector code, which calls of expf are not. */
-static inline float exp_fast(float x)
-{
-    float t = x * 1.44269504f;
-    t = t < -126.0f ? -126.0f : t;
-    float n = (float)(int)(t - 0.5f),
-          f = (t - n) * 0.693147181f; // t <= 0: truncation of t - 1/2 is the nearest integer
-    float y =
-        1 +
-        f * (1 + f * (0.5f + f * (1.66666667e-1f + f * (4.16666667e-2f + f * (8.33333333e-3f + f * 1.38888889e-3f)))));
-    union {
-        uint32_t u;
-        float f;
-    } two = {.u = (uint32_t)((int32_t)n + 127) << 23};
-    return y * two.f;
-}
-
-static float row_max(const float *x, size_t n)
-{
-    float m = x[0];
-    for (size_t i = 1; i < n; i++)
-        m = x[i] > m ? x[i] : m;
-    return m;
-}
-
-/* l[n] := e^(l - max); their sum, in float partial sums of 256 so that it stays exact enough for large catalogues. */
-static double row_exp(float *l, size_t n, float max)
-{
-    double sum = 0;
-    for (size_t lo = 0; lo < n; lo += 256) {
-        size_t hi = lo + 256 < n ? lo + 256 : n;
-        float s = 0;
-        for (size_t i = lo; i < hi; i++)
-            s += l[i] = exp_fast(l[i] - max);
-        sum += s;
-    }
-    return sum;
-}
-
 /* What the user's a_u is made of is no candidate; where every positive is asked for, nothing is masked. */
 static void mask_history(const struct batch *b, size_t u, float *l, float value)
 {
@@ -122,7 +82,7 @@ static void mask_history(const struct batch *b, size_t u, float *l, float value)
 }
 
 /* Turns user u's logits into their gradients and returns the user's part of the loss. */
-static double softmax_row(const struct loss_io *io, size_t u, float *l)
+static double softmax_row(const struct loss_io *io, const struct wide *wide, size_t u, float *l)
 {
     const struct batch *b = io->b;
     size_t n = b->n_items, lo = b->pos_off[u], hi = b->pos_off[u + 1];
@@ -136,14 +96,12 @@ static double softmax_row(const struct loss_io *io, size_t u, float *l)
     for (size_t i = lo; b->log_q && i < hi; i++) // own positives keep their plain logit
         l[b->pos[i]] = io->scale * dot(io->pu + u * io->d, io->pv + (size_t)b->pos[i] * io->d, io->d);
     mask_history(b, u, l, -HUGE_VALF);
-    float max = row_max(l, n);
+    float max = wide->max(l, n);
     for (size_t i = lo; i < hi; i++)
         loss -= l[b->pos[i]] - max;
-    double sum = row_exp(l, n, max);
+    double sum = wide->exp_sum(l, n, max);
     loss += (double)(hi - lo) * log(sum);
-    float f = (float)((double)(hi - lo) * share / sum);
-    for (size_t i = 0; i < n; i++)
-        l[i] *= f;
+    wide->scale(l, n, (float)((double)(hi - lo) * share / sum));
     mask_history(b, u, l, 0); // not the smallest float, which slows down what follows
     for (size_t i = lo; i < hi; i++)
         l[b->pos[i]] -= (float)share;
@@ -167,7 +125,7 @@ static void softmax_users(void *ctx, unsigned part)
         return;
     blas_sgemm(false, true, hi - lo, m, d, io->scale, io->pu + lo * d, d, io->pv, d, 0, l + lo * m, m);
     for (size_t u = lo; u < hi; u++)
-        j->ws->part[part] += softmax_row(io, u, l + u * m);
+        j->ws->part[part] += softmax_row(io, j->ws->wide, u, l + u * m);
     blas_sgemm(false, false, hi - lo, d, m, io->scale, l + lo * m, m, io->pv, d, 1, io->dpu + lo * d, d);
 }
 

@@ -8,9 +8,11 @@
 
 #include "train/pool.h"
 #include "train/sampler.h"
+#include "train/wide.h"
 
 struct loss_ws {
     struct pool *pool;
+    const struct wide *wide;
     float *logit; // [max_users][max_items], softmax only
     size_t n_logit;
     double part[POOL_THREADS_MAX];

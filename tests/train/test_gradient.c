@@ -264,6 +264,23 @@ static void the_way_past_the_layers(void **state)
     check_recipe(r, 1, "the id's embedding past the layers");
 }
 
+/* Fields with few values go through the first layer a value at a time (by_value.h), several of them in a row where there are columns enough. */
+static void fields_by_value(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        struct lab l;
+        struct recipe r = busy(i & 1 ? LOSS_BCE : LOSS_SOFTMAX);
+        r.k = i & 2 ? 16 : 4;
+        lab_init(&l, r, 1 + (unsigned)i % 2, "by value");
+        const bool *on = l.step.item.pass.values.on;
+        if (!on[1] || !on[2] || on[3] != (r.k == 16)) // class, price, tags
+            fail_msg("k %u, %zu items: by value %d %d %d", r.k, l.step.item.pass.n, on[1], on[2], on[3]);
+        lab_fini(&l);
+        check_recipe(r, 1 + (unsigned)i % 2, "by value");
+    }
+}
+
 /* One layer and a catalogue in which an entity's id row is 0: a is the segment's mean, and only there. */
 static void entities_without_a_row_use_the_segment(void **state)
 {
@@ -298,6 +315,7 @@ int main(void)
         cmocka_unit_test(augmented_vectors_in_closed_form),
         cmocka_unit_test(weighted_histories),
         cmocka_unit_test(the_way_past_the_layers),
+        cmocka_unit_test(fields_by_value),
         cmocka_unit_test(entities_without_a_row_use_the_segment),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
