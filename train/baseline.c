@@ -7,6 +7,7 @@
 
 #include "core/base/fio.h"
 #include "core/base/mem.h"
+#include "train/epoch_log.h"
 #include "train/fm.h"
 #include "train/history_net.h"
 #include "train/resume.h"
@@ -128,19 +129,13 @@ static bool load_state(struct baseline *b, struct err *err)
 /* Of what was there before, a run that does not go on from it leaves nothing to go on from. */
 static bool open_out(struct baseline *b, struct err *err)
 {
-    char path[PATH_MAX];
     const char *dir = b->p->out_dir;
     if (!dir)
         return true;
-    if (!fio_mkdirs(dir, err) || !fio_join(path, dir, "train.jsonl", err))
-        return false;
     bool resume = b->p->resume && resume_exists(dir);
-    if (!resume && !resume_remove(dir, err))
+    if (!fio_mkdirs(dir, err) || !(resume ? load_state(b, err) : resume_remove(dir, err)))
         return false;
-    b->log = fopen(path, resume ? "a" : "w");
-    if (!b->log)
-        return err_errno(err, "open %s", path);
-    return !resume || load_state(b, err);
+    return (b->log = epoch_log_open(dir, b->done[0], err)) != NULL;
 }
 
 static bool init(struct baseline *b, const struct trainer_params *p, struct err *err)
@@ -242,15 +237,9 @@ static void write_log(struct baseline *b, const struct trainer_report *r)
 {
     if (!b->log)
         return;
-    json_t *o =
-        json_pack("{s:i,s:f,s:f,s:f,s:o,s:b}", "epoch", (int)r->epoch, "loss", r->parts.total, "seconds", r->seconds,
-                  "pairs_per_s", r->pairs_per_s, "validation", metrics_to_json(&r->spec, &r->valid), "best", r->best);
-    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    if (text)
-        fprintf(b->log, "%s\n", text);
-    fflush(b->log);
-    free(text);
-    json_decref(o);
+    epoch_log_put(b->log, json_pack("{s:i,s:f,s:f,s:f,s:o,s:b}", "epoch", (int)r->epoch, "loss", r->parts.total,
+                                    "seconds", r->seconds, "pairs_per_s", r->pairs_per_s, "validation",
+                                    metrics_to_json(&r->spec, &r->valid), "best", r->best));
 }
 
 static void fill_report(const struct baseline *b, struct trainer_report *r, double loss, double seconds)
@@ -306,9 +295,9 @@ static bool one_epoch(struct baseline *b, struct trainer_report *r, struct err *
     } else {
         stored_free(s);
     }
+    write_log(b, r);
     if (!save_state(b, err))
         return false;
-    write_log(b, r);
     if (b->p->progress)
         b->p->progress(b->p->progress_user, r);
     return true;

@@ -10,6 +10,7 @@
 #include "core/base/fio.h"
 #include "core/base/mem.h"
 #include "train/collapse.h"
+#include "train/epoch_log.h"
 #include "train/resume.h"
 #include "train/spectral.h"
 
@@ -77,29 +78,28 @@ static bool prepare_validation(struct trainer *t, struct err *err)
 }
 
 /* Rank 0 prepares the folder, and what it finds there decides for all. */
-static bool open_log(struct trainer *t, bool *resume, struct err *err)
+static bool prepare_out(struct trainer *t, bool *resume, struct err *err)
 {
-    char path[PATH_MAX];
     const char *dir = t->p->out_dir;
-    if (!fio_mkdirs(dir, err) || !fio_join(path, dir, "train.jsonl", err))
+    if (!fio_mkdirs(dir, err))
         return false;
     *resume = t->p->resume && resume_exists(dir);
-    if (!*resume && !resume_remove(dir, err))
-        return false;
-    t->log = fopen(path, *resume ? "a" : "w");
-    return t->log || err_errno(err, "open %s", path);
+    return *resume || resume_remove(dir, err);
 }
 
 static bool open_out(struct trainer *t, struct err *err)
 {
-    bool resume = false;
-    if (!t->p->out_dir)
+    bool resume = false, first = t->dist->rank == 0;
+    const char *dir = t->p->out_dir;
+    if (!dir)
         return true;
-    if (t->dist->rank == 0 && !open_log(t, &resume, err))
+    if (first && !prepare_out(t, &resume, err))
         return false;
     double found = resume;
     dist_sum_double(t->dist, &found, 1);
-    return found == 0 || resume_load(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err);
+    if (found != 0 && !resume_load(dir, &t->step, &t->progress, t->p->data->hash, err))
+        return false;
+    return !first || (t->log = epoch_log_open(dir, t->progress.epoch, err)) != NULL;
 }
 
 /* Ranks that read another dataset would train nonsense: each holds its hash, in quarters, against the sum of all. */
@@ -319,17 +319,12 @@ static void write_log(struct trainer *t, const struct trainer_report *r)
 {
     if (!t->log)
         return;
-    json_t *o = json_pack("{s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o,s:b}", "epoch", (int)r->epoch, "loss",
-                          r->parts.total, "main", r->parts.main, "mimic_u", r->parts.mimic_u, "mimic_v",
-                          r->parts.mimic_v, "cal", r->parts.cal, "logit_scale", (double)r->logit_scale, "zero_outputs",
-                          fmax(r->health.zero_users, r->health.zero_items), "seconds", r->seconds, "pairs_per_s",
-                          r->pairs_per_s, "validation", metrics_to_json(&r->spec, &r->valid), "best", r->best);
-    char *text = o ? json_dumps(o, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
-    if (text)
-        fprintf(t->log, "%s\n", text);
-    fflush(t->log);
-    free(text);
-    json_decref(o);
+    epoch_log_put(t->log, json_pack("{s:i,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:f,s:o,s:b}", "epoch", (int)r->epoch, "loss",
+                                    r->parts.total, "main", r->parts.main, "mimic_u", r->parts.mimic_u, "mimic_v",
+                                    r->parts.mimic_v, "cal", r->parts.cal, "logit_scale", (double)r->logit_scale,
+                                    "zero_outputs", fmax(r->health.zero_users, r->health.zero_items), "seconds",
+                                    r->seconds, "pairs_per_s", r->pairs_per_s, "validation",
+                                    metrics_to_json(&r->spec, &r->valid), "best", r->best));
 }
 
 static bool save(struct trainer *t, const struct trainer_result *out, bool best, const struct metrics *valid,
@@ -374,9 +369,11 @@ static bool end_epoch(struct trainer *t, struct trainer_report *r, struct traine
     swap_average(t);
     bool ok = judge_epoch(t, r, out, err);
     swap_average(t);
-    if (!ok || (t->p->out_dir && !resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err)))
+    if (!ok)
         return false;
     write_log(t, r);
+    if (t->p->out_dir && !resume_save(t->p->out_dir, &t->step, &t->progress, t->p->data->hash, err))
+        return false;
     if (t->p->progress && t->dist->rank == 0)
         t->p->progress(t->p->progress_user, r);
     return true;

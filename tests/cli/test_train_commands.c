@@ -140,6 +140,47 @@ static json_t *epoch_of(const char *dir)
     return o;
 }
 
+/* Lines of train.jsonl are of the epochs 1, 2, .. in this order; how many. */
+static size_t count_epochs(const char *dir)
+{
+    char path[PATH_MAX + 32], *save = NULL;
+    size_t n, lines = 0;
+    struct err err = {0};
+    snprintf(path, sizeof(path), "%s/train.jsonl", dir);
+    char *text = get_file(path, &n);
+    for (char *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        json_t *o = json_parse(line, strlen(line), &err);
+        assert_int_equal(json_integer_value(json_object_get(o, "epoch")), ++lines);
+        json_decref(o);
+    }
+    free(text);
+    return lines;
+}
+
+/* What a kill after an epoch's line and before its state leaves, and one within a line. */
+static void a_log_has_one_line_for_each_epoch_after_a_kill_too(void **state)
+{
+    (void)state;
+    static const char *const kinds[] = {"two_tower", "wals"};
+    for (int i = 0; i < 2; i++) {
+        char out[PATH_MAX], path[PATH_MAX + 32];
+        snprintf(out, sizeof(out), "%s", in(i ? "cut-wals" : "cut"));
+        snprintf(path, sizeof(path), "%s/train.jsonl", out);
+        duet_ok("train --data %s --model %s --out %s --epochs 2 --patience 0 --quiet --threads 1 --widths 8%s",
+                in("data.duet"), kinds[i], out, i ? "" : " --k 8");
+        FILE *f = fopen(path, "a");
+        assert_non_null(f);
+        fputs("{\"epoch\":3,\"loss\":1}\n{\"epoch\":", f);
+        fclose(f);
+        duet_ok("train --data %s --model %s --out %s --epochs 4 --patience 0 --quiet --threads 1 --widths 8%s --resume",
+                in("data.duet"), kinds[i], out, i ? "" : " --k 8");
+        assert_int_equal(count_epochs(out), 4);
+        duet_ok("train --data %s --model %s --out %s --epochs 1 --patience 0 --quiet --threads 1 --widths 8%s",
+                in("data.duet"), kinds[i], out, i ? "" : " --k 8");
+        assert_int_equal(count_epochs(out), 1); // begun again
+    }
+}
+
 /* Killed at some moment and resumed, up to a given epoch = never killed. Epochs: enough for the kill to come before the
  * last. */
 static void killed_it_goes_on_to_the_same_bits(const char *model, const char *epochs, const char *k)
@@ -156,6 +197,7 @@ static void killed_it_goes_on_to_the_same_bits(const char *model, const char *ep
     duet_ok("train %s --out %s --resume", common, out[0]);
     duet_ok("train %s --out %s", common, out[1]);
     assert_same(file[0], file[1]);
+    assert_int_equal(count_epochs(out[0]), count_epochs(out[1]));
     for (int i = 0; i < 2; i++)
         info[i] = epoch_of(out[i]);
     assert_true(json_equal(json_object_get(info[0], "validation"), json_object_get(info[1], "validation")));
@@ -341,6 +383,7 @@ int main(void)
         cmocka_unit_test(train_then_evaluate),
         cmocka_unit_test(the_log_has_a_line_for_each_epoch),
         cmocka_unit_test(collapse_ends_with_status_1_and_a_reason),
+        cmocka_unit_test(a_log_has_one_line_for_each_epoch_after_a_kill_too),
         cmocka_unit_test(a_killed_run_goes_on_to_the_same_bits),
         cmocka_unit_test(a_resumed_run_without_a_better_epoch_tells_the_best),
         cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
