@@ -66,8 +66,7 @@ void baseline_recipe(enum model_kind kind, struct recipe_data data, struct recip
         out->width[0] = 128;
         out->epochs = 12;
         out->patience = 3;
-        out->w0 = 0.1;
-        out->reg = 0.01;
+        wals_weights(data, out);
     }
     if (kind == MODEL_FM) {
         out->epochs = 80;

@@ -1,14 +1,11 @@
 #include "train/defaults.h"
 
 #include "train/baseline.h"
-#include "train/wals.h"
 
 bool defaults_of(const char *recipe, enum model_kind kind, struct recipe_data data, struct recipe *out)
 {
     if (!model_kind_stored(kind))
         return recipe_named(recipe, kind, data, out);
     baseline_recipe(kind, data, out);
-    if (kind == MODEL_WALS)
-        wals_weights(data, out);
     return true;
 }

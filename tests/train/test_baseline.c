@@ -34,7 +34,7 @@ static const enum model_kind kinds[] = {MODEL_WALS, MODEL_FM, MODEL_YOUTUBE_DNN,
 static struct recipe toy_baseline(enum model_kind kind)
 {
     struct recipe r;
-    baseline_recipe(kind, (struct recipe_data){200, 200, 0, false}, &r);
+    baseline_recipe(kind, (struct recipe_data){200, 200, 1600, false}, &r);
     r.width[r.n_layers - 1] = 8;
     r.batch = 32;
     return r;

@@ -15,7 +15,7 @@
 static struct recipe recipe(uint32_t k)
 {
     struct recipe r;
-    baseline_recipe(MODEL_WALS, (struct recipe_data){100, 100, 0, false}, &r);
+    baseline_recipe(MODEL_WALS, (struct recipe_data){100, 100, 1000, false}, &r);
     r.width[0] = k;
     return r;
 }
