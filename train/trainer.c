@@ -292,7 +292,7 @@ static void run_epoch(struct trainer *t, struct trainer_report *r, struct traine
 {
     struct loss_parts sum = {0};
     size_t pairs = 0;
-    double started = now_s(), told = started;
+    double started = now_s(), told = started, every = t->p->report_every_s > 0 ? t->p->report_every_s : REPORT_EVERY_S;
     set_rate(t);
     for (sampler_epoch(&t->sampler); sampler_next(&t->sampler);) {
         step_gradients(&t->step);
@@ -305,7 +305,7 @@ static void run_epoch(struct trainer *t, struct trainer_report *r, struct traine
         r->batch++;
         if ((r->batch % COLLAPSE_EVERY == 0 || r->batch == r->n_batches) && dead(t, out) && !t->p->keep_going)
             break;
-        if (now_s() - told > REPORT_EVERY_S && r->batch < r->n_batches) {
+        if (now_s() - told > every && r->batch < r->n_batches) {
             report(t, r, &sum, pairs, started);
             told = now_s();
         }

@@ -32,6 +32,7 @@ struct trainer_params {
     bool keep_going;     // a collapse is reported and training goes on
     void (*progress)(void *user, const struct trainer_report *r); // about twice a second and at each epoch's end; may be NULL
     void *progress_user;
+    double report_every_s; // least time between two reports within an epoch; 0 = half a second
 };
 
 struct trainer_result {

@@ -80,6 +80,34 @@ static void every_loss_and_batching_runs(void **state)
     toy_fini(&t);
 }
 
+static void count_within(void *user, const struct trainer_report *r)
+{
+    size_t *n = user;
+    *n += r->batch < r->n_batches;
+}
+
+/* 60 users in batches of 8: the eighth batch's report is the epoch's end. */
+static void reports_within_an_epoch_come_as_often_as_asked(void **state)
+{
+    (void)state;
+    struct toy t;
+    struct err err = {0};
+    toy_init(&t, 60, 40, 3);
+    for (int often = 0; often < 2; often++) {
+        struct trainer_result res;
+        size_t n = 0;
+        struct trainer_params p = {.data = &t.d,
+                                   .recipe = toy_recipe(MODEL_TWO_TOWER),
+                                   .progress = count_within,
+                                   .progress_user = &n,
+                                   .report_every_s = often ? 1e-12 : 1e6};
+        p.recipe.epochs = 2;
+        assert_true(trainer_run(&p, &res, &err));
+        assert_int_equal(n, often ? 2 * 7 : 0);
+    }
+    toy_fini(&t);
+}
+
 static void the_checkpoint_is_the_best_epoch(void **state)
 {
     (void)state;
@@ -280,6 +308,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_models_learn_more_than_popularity),
         cmocka_unit_test(every_loss_and_batching_runs),
+        cmocka_unit_test(reports_within_an_epoch_come_as_often_as_asked),
         cmocka_unit_test_setup_teardown(the_checkpoint_is_the_best_epoch, set_up, tear_down),
         cmocka_unit_test_setup_teardown(weights_of_time_are_kept, set_up, tear_down),
         cmocka_unit_test_setup_teardown(a_resumed_run_ends_with_the_same_bits, set_up, tear_down),
