@@ -83,7 +83,7 @@ static void say(int to, const char *path, int i)
 static void expect(int from, int i)
 {
     struct reply r;
-    char want[8];
+    char want[16];
     snprintf(want, sizeof(want), "%03d", i);
     tcp_read_reply(from, &r, 30000, false);
     assert_int_equal(r.status, 200);
