@@ -116,15 +116,15 @@ static void stop(void)
         close(fd[i]);
 }
 
-/* All clients ask at once: the loop stands at a gate meanwhile. */
-static void ask_all(const char *path)
+/* The first n clients ask at once: the loop stands at a gate meanwhile. */
+static void ask(int n, const char *path)
 {
     unsigned before = atomic_load(&n_at_gate);
     pthread_mutex_lock(&gate);
     say(fd[MANY], "/gate", 0);
     while (atomic_load(&n_at_gate) == before)
         ;
-    for (int i = 0; i < MANY; i++)
+    for (int i = 0; i < n; i++)
         say(fd[i], path, i);
     pthread_mutex_unlock(&gate);
     expect(fd[MANY], 0);
@@ -134,7 +134,7 @@ static void answers_of_a_turn_are_sent_together(void **state)
 {
     (void)state;
     start(LONG_US);
-    ask_all("/look");
+    ask(MANY, "/look");
     while (atomic_load(&n_handled) < MANY) // handlers look for answers that nobody has read
         ;
     for (int i = 0; i < MANY; i++)
@@ -157,7 +157,7 @@ static void slow_handlers_hold_nothing_up(void **state)
     (void)state;
     start(0);
     spin_ms = 2;
-    ask_all("/look");
+    ask(MANY, "/look");
     while (atomic_load(&n_handled) < MANY) // handlers look for answers that nobody has read
         ;
     for (int i = 0; i < MANY; i++)
@@ -170,12 +170,33 @@ static void slow_handlers_hold_nothing_up(void **state)
     stop();
 }
 
+static void another_asks(unsigned i)
+{
+    if (i == 2)
+        say(fd[3], "/look", 3);
+}
+
+/* What comes while held answers are under way is handled after they are sent, however few they are. */
+static void nobody_comes_between(void **state)
+{
+    (void)state;
+    start(LONG_US);
+    at_request = another_asks;
+    ask(3, "/look");
+    while (atomic_load(&n_handled) < 4)
+        ;
+    assert_int_equal(sent_before[3], 3);
+    for (int i = 0; i < 4; i++)
+        expect(fd[i], i);
+    stop();
+}
+
 static void suspended_ones_are_completed(void **state)
 {
     (void)state;
     start(LONG_US);
     for (int round = 0; round < 5; round++) {
-        ask_all(round % 2 ? "/look" : "/later");
+        ask(MANY, round % 2 ? "/look" : "/later");
         for (int i = 0; i < MANY; i++)
             expect(fd[i], i);
     }
@@ -199,7 +220,7 @@ static void clients_may_leave_meanwhile(void **state)
     (void)state;
     start(LONG_US);
     at_request = some_hang_up;
-    ask_all("/look");
+    ask(MANY, "/look");
     for (int i = 0; i < MANY; i++)
         if (fd[i] >= 0)
             expect(fd[i], i);
@@ -241,7 +262,8 @@ static void a_stop_answers_all(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(answers_of_a_turn_are_sent_together), cmocka_unit_test(slow_handlers_hold_nothing_up),
-                                       cmocka_unit_test(suspended_ones_are_completed), cmocka_unit_test(clients_may_leave_meanwhile),
+                                       cmocka_unit_test(nobody_comes_between), cmocka_unit_test(suspended_ones_are_completed),
+                                       cmocka_unit_test(clients_may_leave_meanwhile),
                                        cmocka_unit_test(a_stop_answers_all)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
