@@ -283,6 +283,7 @@ static void average(struct history_net *m)
     ema_take(&m->ema, decay);
     ema_array_take(&m->ema_item, decay);
     ema_array_take(&m->ema_bilinear, decay);
+    m->averaged++;
 }
 
 static void swap_average(struct history_net *m)
@@ -366,6 +367,10 @@ void history_net_state(void *state, struct resume_list *out)
     resume_add(out, "user.v", ST_F32, m->adam.v.block, m->user.block_floats);
     param_state(&m->item, item, out);
     param_state(&m->bilinear, bilinear, out);
+    resume_add(out, "user.average", ST_F32, m->ema.block, m->ema.block ? m->user.block_floats : 0);
+    resume_add(out, "item.average", ST_F32, m->ema_item.average, m->ema_item.n);
+    resume_add(out, "bilinear.average", ST_F32, m->ema_bilinear.average, m->ema_bilinear.n);
+    resume_add(out, "averaged", ST_U32, &m->averaged, 1);
     resume_add(out, "step", ST_U32, &m->step, 1);
     resume_add(out, "net_epoch", ST_U32, &m->epoch, 1);
     resume_add(out, "sampler", ST_U64, m->sampler.rng.s, 4);
@@ -376,6 +381,7 @@ void history_net_resumed(void *state)
 {
     struct history_net *m = state;
     adam_resume(&m->adam, m->step);
+    m->ema.started = m->ema_item.started = m->ema_bilinear.started = m->averaged > 0;
 }
 
 void history_net_destroy(void *state)

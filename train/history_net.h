@@ -63,6 +63,7 @@ struct history_net {
     struct ema ema;           // of the tower, with recipe.ema
     struct ema_array ema_item, ema_bilinear;
     uint32_t step, epoch;
+    uint32_t averaged;        // looks of the averages at the parameters
     uint32_t *every_item;     // [n_items] 0, 1, ..
     struct loss_ws loss;
     size_t max_rows;          // max_users * n_interest
