@@ -198,6 +198,8 @@ static enum MHD_Result refuse(struct http_conn *c, struct http_refusal no)
     if (!a)
         return MHD_NO;
     problem_write_id(&a->resp, c->req.id, no.status, no.code, NULL, no.detail);
+    if (no.status == 503)
+        http_add_text_header(&a->resp, "Retry-After", "1");
     a->resp.close = true;
     return queue_answer(c, a);
 }

@@ -10,6 +10,8 @@ static char *dir;
 
 #define VECTOR "[0.1,0,0,0,0.5,0,0,0,0,0,0.3,0,0,0,0,-1]"
 #define TRACE "traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n"
+#define FIFTY "01234567890123456789012345678901234567890123456789"
+#define LONG FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY FIFTY
 #define ONE "{\"user_id\":\"u3\",\"k\":40}"
 
 /* What is answered on the event loop. Experiments, an exposure log and a shadow variant are on, every request is written down twice, and
@@ -41,6 +43,7 @@ static const struct shape {
     {"search", "/v1/search", "", "{\"vector\":" VECTOR ",\"k\":20,\"filter\":{\"field\":\"category\",\"not_in\":[\"food\"]}}", 200},
     {"score", "/v1/score", "", "{\"user_id\":\"u1\",\"item_ids\":[\"i1\",\"i2\",3,\"none\"]}", 200},
     {"similar", "/v1/items/i7/similar?k=30", "", "", 200},
+    {"long target", "/v1/items/" LONG "/similar", "", "", 404}, // longer than what a connection starts with
     {"embed", "/v1/users:embed", "", "{\"user_id\":\"u1\",\"features\":{\"city\":\"SH\"}}", 200},
     {"fault", "/v1/retrieve", "", "{\"user_id\":\"u1\",\"kk\":1}", 400},
     {"no such model", "/v1/retrieve", "", "{\"model\":\"dot\"}", 404},
@@ -128,7 +131,7 @@ static void lack_of_memory_is_an_answer(void **state)
 #ifdef DUET_SANITIZED // a start takes its time there
     static const char *const some[] = {"binary", "bounds", "batch"};
 #else
-    static const char *const some[] = {"rows", "binary", "bounds", "batch", "score", "similar", "embed", "override"};
+    static const char *const some[] = {"rows", "binary", "bounds", "batch", "score", "similar", "long target", "embed", "override"};
 #endif
     size_t n_failed = 0;
     for (size_t i = 0; i < N_SHAPES; i++) {
