@@ -19,7 +19,7 @@ static const struct {
     {"aug", DAT},
     {"alpha", DAT},
     {"denoise", DAT},
-    {"window", TOWERS | NETS},
+    {"window", STEPS}, // what is asked for, and what is no candidate, whether or not the model reads the history
     {"recency", DAT},
     {"aug-grad", DAT},
     {"skip", TOWERS},

@@ -327,6 +327,19 @@ static void a_state_dict_is_imported(void **state)
     assert_false(fio_exists(in("none")));
 }
 
+/* Models that read no history learn by batches that are cut in time all the same: other targets, other candidates. */
+static void a_window_is_for_whatever_learns_by_batches(void **state)
+{
+    (void)state;
+    size_t n, m;
+    duet_ok("train --data %s --model fm --out %s --epochs 1 --quiet --threads 1 --widths 8", in("data.duet"), in("fm"));
+    duet_ok("train --data %s --model fm --out %s --epochs 1 --quiet --threads 1 --widths 8 --window 4", in("data.duet"), in("fm_timed"));
+    char *whole = get_file(in("fm/model.safetensors"), &n), *timed = get_file(in("fm_timed/model.safetensors"), &m);
+    assert_true(n != m || memcmp(whole, timed, n) != 0);
+    free(whole);
+    free(timed);
+}
+
 static void wrong_usage_is_told(void **state)
 {
     (void)state;
@@ -350,7 +363,7 @@ static void wrong_usage_is_told(void **state)
         {2, "--threads 0", "threads"},
         {2, "--epoch 3", "epochs"},
         {2, "--scale 0", "scale"},
-        {2, "--model wals --window 4", "--window means nothing to --model wals; it is for two_tower, dat, youtube_dnn, mind"},
+        {2, "--model wals --window 4", "--window means nothing to --model wals; it is for two_tower, dat, fm, youtube_dnn, mind"},
         {2, "--model wals --widths 8 --lr=0.1", "--lr means nothing to --model wals"},
         {2, "--model two_tower --no-cal", "--cal means nothing to --model two_tower; it is for dat"},
         {2, "--reg 0.1", "--reg means nothing to --model dat; it is for wals"},
@@ -389,6 +402,7 @@ int main(void)
         cmocka_unit_test(wals_is_trained_inspected_and_evaluated),
         cmocka_unit_test(weights_of_wals_are_told_and_kept),
         cmocka_unit_test(a_state_dict_is_imported),
+        cmocka_unit_test(a_window_is_for_whatever_learns_by_batches),
         cmocka_unit_test(wrong_usage_is_told),
     };
     return cmocka_run_group_tests(tests, setup, teardown);
