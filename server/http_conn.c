@@ -262,7 +262,7 @@ static enum MHD_Result on_body(struct http_conn *c, const char *data, size_t n)
     return MHD_YES;
 }
 
-/* Held are answers that others came before in this turn, or in the last one, up to HTTP_HOLD_MAX and for at most hold_us and one handler. */
+/* Held are answers that others came before in this turn, or in the last one, up to hold_max and for at most hold_us and one handler. */
 static bool hold(struct http_loop *l)
 {
     if (++l->n_answered == 1 && !l->crowd)
@@ -272,19 +272,24 @@ static bool hold(struct http_loop *l)
     return true;
 }
 
-/* Are those that are held to be sent before another handler is called? */
-static bool is_full(const struct http_loop *l, uint64_t now_ns)
+/* Are those that are held to be sent before another handler is called? Then for the rest of the turn: everybody who waits asks. */
+static bool is_full(struct http_loop *l, uint64_t *now_ns)
 {
     uint64_t most_ns = (l->h->p.hold_us ? l->h->p.hold_us : HTTP_HOLD_US) * UINT64_C(1000);
-    return l->flushing || l->n_held == HTTP_HOLD_MAX || (l->n_held && now_ns > l->held_ns + most_ns);
+    if (l->flushing || l->n_waiting || l->n_held >= l->hold_max)
+        return true;
+    *now_ns = http_now_ns();
+    return l->n_held && *now_ns > l->held_ns + most_ns;
 }
 
 static enum MHD_Result call_handler(struct http_conn *c)
 {
     struct http_loop *l = c->loop;
-    uint64_t now = http_now_ns();
-    if (is_full(l, now))
+    uint64_t now;
+    if (is_full(l, &now)) {
+        l->n_waiting++;
         return MHD_YES; // libmicrohttpd asks again
+    }
     if (!(c->answer = http_answer_take(l)))
         return MHD_NO;
     c->req.lag_ns = now > c->ready_ns ? now - c->ready_ns : 0;

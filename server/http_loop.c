@@ -137,12 +137,21 @@ static void reap(struct http_loop *l)
     }
 }
 
+/* Libmicrohttpd asks all who wait twice a turn. So that this costs each of them about as much however many they are, a turn handles a
+ * share of them. */
+static unsigned hold_max(unsigned n_waiting)
+{
+    unsigned share = n_waiting / HTTP_HOLD_SHARE;
+    return share > HTTP_HOLD_MAX ? share : HTTP_HOLD_MAX;
+}
+
 /* Gives libmicrohttpd the answers that were held; its next run sends them, before anything else. */
 static void flush_held(struct http_loop *l)
 {
     if (l->n_held == 0)
         return;
     l->flushing = true;
+    l->n_waiting = 0; // all are asked again
     MHD_run(l->mhd);
     l->flushing = false;
 }
@@ -161,7 +170,8 @@ static void turn(struct http_loop *l, int timeout_ms)
     resume_completed(l);
     if (l->n_answered)
         l->crowd = l->n_answered > 1;
-    l->n_answered = l->n_held = 0;
+    l->hold_max = hold_max(l->n_waiting);
+    l->n_answered = l->n_held = l->n_waiting = 0;
     MHD_run(l->mhd);
     flush_held(l);
     reap(l);

@@ -14,6 +14,7 @@
 #define HTTP_HEADERS_MAX 64     // 431 above
 #define HTTP_URI_MAX 8192       // 414 above
 #define HTTP_HOLD_MAX 8         // answers that are sent together: bench/results.md, "Answers sent together"
+#define HTTP_HOLD_SHARE 8       // of those that wait a turn holds at least one in so many
 #define HTTP_HOLD_US 1000       // where http_params say nothing of hold_us
 #define HTTP_SPARE_MAX 512      // answers, and body buffers, that a loop keeps for reuse: about as many as one turn may touch
 #define HTTP_SPARE_BYTES (8u << 20) // capacity of them all together; what would pass it is given back
@@ -76,6 +77,8 @@ struct http_loop {
     uint64_t reap_ns;   // next look at the deadlines
     unsigned n_answered, n_held; // by handlers in this turn; those that wait to be sent
     uint64_t held_ns;            // since when the first of them does
+    unsigned n_waiting;          // requests that were complete when no handler could be called any more, in the last run
+    unsigned hold_max;           // n_held of this turn, at most
     bool crowd;                  // several were answered in the last turn that answered any
     bool flushing;               // libmicrohttpd is asking for what was held
     uint64_t id_state;  // of request ids

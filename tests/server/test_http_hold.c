@@ -14,15 +14,16 @@
 #include "tests/server/toy.h"
 
 #define MANY 30
+#define CROWD 320
 #define HOLD_MAX 8       // HTTP_HOLD_MAX
 #define LONG_US 60000000 // no test takes so long
 
 static struct toy toy;
 static pthread_mutex_t gate = PTHREAD_MUTEX_INITIALIZER; // held: GET /gate stands still
 static _Atomic unsigned n_at_gate, n_handled;
-static int fd[MANY + 1];
-static unsigned sent_before[MANY]; // answers that their clients had when the handler of request i began
-static uint64_t lag_ns[MANY];
+static int fd[CROWD + 1], n_fd;     // the last one is for the gate
+static unsigned sent_before[CROWD]; // answers that their clients had when the handler of request i began
+static uint64_t lag_ns[CROWD];
 static unsigned spin_ms;           // of each handler
 static void (*at_request)(unsigned i); // in its handler
 
@@ -62,7 +63,7 @@ static bool on_request(void *ctx, struct http_request *r, struct http_response *
         return true;
     unsigned i = (unsigned)atoi(r->body);
     sent_before[i] = 0;
-    for (int j = 0; j < MANY; j++)
+    for (int j = 0; j < n_fd - 1; j++)
         sent_before[i] += has_answer(fd[j]);
     lag_ns[i] = r->lag_ns;
     if (at_request)
@@ -91,7 +92,7 @@ static void expect(int from, int i)
     reply_fini(&r);
 }
 
-static void start(unsigned hold_us)
+static void start_with(int n, unsigned hold_us)
 {
     memset(&toy, 0, sizeof(toy));
     struct http_params p = toy_params(&toy);
@@ -102,17 +103,23 @@ static void start(unsigned hold_us)
     p.hold_us = hold_us;
     p.header_ms = p.body_ms = p.idle_ms = 60000;
     toy_start(&toy, &p);
-    for (int i = 0; i <= MANY; i++) {
+    n_fd = n + 1;
+    for (int i = 0; i < n_fd; i++) {
         fd[i] = tcp_connect(toy.port);
         say(fd[i], "/hello", i);
         expect(fd[i], i);
     }
 }
 
+static void start(unsigned hold_us)
+{
+    start_with(MANY, hold_us);
+}
+
 static void stop(void)
 {
     toy_stop(&toy);
-    for (int i = 0; i <= MANY; i++)
+    for (int i = 0; i < n_fd; i++)
         close(fd[i]);
 }
 
@@ -121,13 +128,13 @@ static void ask(int n, const char *path)
 {
     unsigned before = atomic_load(&n_at_gate);
     pthread_mutex_lock(&gate);
-    say(fd[MANY], "/gate", 0);
+    say(fd[n_fd - 1], "/gate", 0);
     while (atomic_load(&n_at_gate) == before)
         ;
     for (int i = 0; i < n; i++)
         say(fd[i], path, i);
     pthread_mutex_unlock(&gate);
-    expect(fd[MANY], 0);
+    expect(fd[n_fd - 1], 0);
 }
 
 static void answers_of_a_turn_are_sent_together(void **state)
@@ -148,6 +155,23 @@ static void answers_of_a_turn_are_sent_together(void **state)
         say(fd[i], "/look", i);
         expect(fd[i], i);
     }
+    stop();
+}
+
+/* Who waits is asked in every turn, so a crowd in groups of HOLD_MAX costs more the larger it is. */
+static void a_crowd_is_sent_in_larger_groups(void **state)
+{
+    (void)state;
+    unsigned n_groups = 0;
+    start_with(CROWD, LONG_US);
+    ask(CROWD, "/look");
+    while (atomic_load(&n_handled) < CROWD) // handlers look for answers that nobody has read
+        ;
+    for (int i = 0; i < CROWD; i++)
+        expect(fd[i], i);
+    for (unsigned i = 0; i < CROWD; i++)
+        n_groups += i == 0 || sent_before[i] != sent_before[i - 1];
+    assert_in_range(n_groups, 10, 25); // 41 of HOLD_MAX
     stop();
 }
 
@@ -261,8 +285,8 @@ static void a_stop_answers_all(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(answers_of_a_turn_are_sent_together), cmocka_unit_test(slow_handlers_hold_nothing_up),
-                                       cmocka_unit_test(nobody_comes_between), cmocka_unit_test(suspended_ones_are_completed),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(answers_of_a_turn_are_sent_together), cmocka_unit_test(a_crowd_is_sent_in_larger_groups),
+                                       cmocka_unit_test(slow_handlers_hold_nothing_up), cmocka_unit_test(nobody_comes_between), cmocka_unit_test(suspended_ones_are_completed),
                                        cmocka_unit_test(clients_may_leave_meanwhile),
                                        cmocka_unit_test(a_stop_answers_all)};
     return cmocka_run_group_tests(tests, NULL, NULL);
