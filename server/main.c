@@ -299,8 +299,11 @@ static void drain(struct app *app)
     app_begin_drain(app);
     while (!forced && ms < most && (ms < delay || !app_is_quiet(app, QUIET_MS))) {
         int sig = next_signal(app->wake_fd, DRAIN_TICK_MS, &asked);
+        uint64_t before = ms;
         forced = sig == SIGTERM || sig == SIGINT;
         ms = (app_now_ns() - begun) / 1000000;
+        if (ms - before >= QUIET_MS && delay < ms + QUIET_MS)
+            delay = ms + QUIET_MS; // it stood still, perhaps with its machine: that nobody was answered meanwhile is no quiet
     }
     log_event(&app->log, forced || ms >= most ? LOG_WARN : LOG_INFO, "stop", LOG_INT("drained_ms", ms),
               LOG_BOOL("forced", forced), LOG_INT("in_flight", http_in_flight(app_listener(app, false))));

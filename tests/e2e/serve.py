@@ -625,6 +625,21 @@ def drain_under_load(work):
     d.stop()
 
 
+def drain_of_a_machine_that_stood_still(work):
+    """The time for which a daemon could answer nobody counts as quiet."""
+    world(work)
+    d = Daemon(work, ["dat", "tt"], MAIN, delay_ms=300)
+    d.tell_to_stop()
+    d.until(lambda: d.admin.get("/readyz", raw=True)[0] == 503, "unreadiness")
+    d.process.send_signal(signal.SIGSTOP)
+    time.sleep(1.2)  # longer than delay and quiet
+    d.process.send_signal(signal.SIGCONT)
+    for i in range(20):
+        check("answer", d.data.post("/v1/retrieve", BODIES[i % len(BODIES)])[0], 200)
+        time.sleep(0.01)
+    d.stop()
+
+
 def asked_to_drain(work):
     """The admin's drain is not SIGTERM's."""
     world(work)
@@ -637,4 +652,4 @@ def asked_to_drain(work):
 
 if __name__ == "__main__":
     run([documented_examples, retrieval, recall, vectors_and_items, explanations, faults, limits_bound_defaults, embedding, experiments_stick, reload_under_load, flipped_bits, broken_at_start, nothing_to_serve,
-         without_a_state_file, operations_do_not_block, sighup, drain_under_load, asked_to_drain])
+         without_a_state_file, operations_do_not_block, sighup, drain_under_load, drain_of_a_machine_that_stood_still, asked_to_drain])
