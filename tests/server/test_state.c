@@ -206,14 +206,23 @@ static void a_kill_leaves_a_whole_file(void **unused)
     (void)unused;
     uint64_t last = 0;
     for (int round = 0; round < 20; round++) {
+        int begun[2];
+        char byte;
+        assert_int_equal(pipe(begun), 0);
         pid_t child = fork();
         if (child == 0) {
             struct state *s = state_open(path, NULL);
-            for (uint64_t v = 1; s != NULL && v != 0; v++)
+            for (uint64_t v = 1; s != NULL && v != 0; v++) {
                 state_set_pin(s, "dat", v, STATE_ANY_REVISION, NULL, NULL);
+                if (v == 1 && write(begun[1], "w", 1) != 1)
+                    break;
+            }
             _exit(1);
         }
-        usleep((useconds_t)(1000 + round * 700));
+        close(begun[1]);
+        assert_int_equal(read(begun[0], &byte, 1), 1); // 0 from a child that could not open the file
+        close(begun[0]);
+        usleep((useconds_t)(round * 700));
         kill(child, SIGKILL);
         waitpid(child, NULL, 0);
         struct state *s = must_open(path);
