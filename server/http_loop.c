@@ -192,22 +192,23 @@ static void stop_listening(struct http_loop *l)
     l->listen_fd = -1;
 }
 
-static bool any_suspended(const struct http_loop *l)
+/* Complete requests without an answer: those that are being completed elsewhere, and those that wait for a handler. */
+static bool any_unanswered(const struct http_loop *l)
 {
     for (const struct http_conn *c = l->conns; c; c = c->next)
-        if (c->phase == CONN_SUSPENDED)
+        if (c->phase == CONN_SUSPENDED || c->phase == CONN_READY)
             return true;
     return false;
 }
 
-/* Until the answers are out: suspended requests are waited for without limit, since completing them is a promise. */
+/* Until the answers are out: requests that are complete are waited for without limit, since answering them is a promise. */
 static void finish_requests(struct http_loop *l)
 {
     uint64_t end = http_now_ns() + STOP_GRACE_NS;
     for (int settle = 0; settle < 3;) {
         turn(l, wait_ms(l) ? 10 : 0);
         bool busy = atomic_load(&l->in_flight) > 0 && l->turn_ns < end;
-        settle = busy || any_suspended(l) ? 0 : settle + 1;
+        settle = busy || any_unanswered(l) ? 0 : settle + 1;
     }
 }
 
