@@ -247,12 +247,18 @@ static bool check_aug(const struct recipe *r, struct err *err)
                    "softmax or sampled, or --aug table");
 }
 
+static bool check_window(const struct recipe *r, struct err *err)
+{
+    return r->window == 0 || r->batching == BATCH_USERS ||
+           err_set(err, ERR_ARG, "window is %u, but random pairs have no past to cut; use --batching users", r->window);
+}
+
 bool recipe_check(const struct recipe *r, struct err *err)
 {
     if (r->batching == BATCH_PAIRS && r->loss == LOSS_SOFTMAX && r->batch > 65536)
         return err_set(err, ERR_ARG, "batch of %u pairs against the whole catalogue is too large, want at most 65536",
                        r->batch);
-    return check_shape(r, err) && check_aug(r, err) && in_range("batch", r->batch, 1, 1e6, err) &&
+    return check_shape(r, err) && check_aug(r, err) && check_window(r, err) && in_range("batch", r->batch, 1, 1e6, err) &&
            in_range("negatives", r->negatives, r->loss == LOSS_SAMPLED && r->in_batch ? 0 : 1, 1e6, err) &&
            in_range("scale", r->scale, 1e-3, 1000, err) && in_range("lambda1", r->lambda1, 0, 1e6, err) &&
            in_range("lambda2", r->lambda2, 0, 1e6, err) && in_range("lambda3", r->lambda3, 0, 1e6, err) &&

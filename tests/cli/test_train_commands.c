@@ -359,6 +359,7 @@ static void wrong_usage_is_told(void **state)
         {2, "--aug open", "table or closed"},
         {2, "--aug table --denoise 0.5", "no history to leave"},
         {2, "--batching pairs", "whole users"},
+        {2, "--model two_tower --batching pairs --window 4", "no past to cut"},
         {2, "--lr 100", "lr"},
         {2, "--threads 0", "threads"},
         {2, "--epoch 3", "epochs"},
