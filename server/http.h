@@ -91,7 +91,7 @@ struct http_params {
     void *ctx;
     void *(*thread_state_new)(void *ctx);            // may be NULL
     void (*thread_state_free)(void *ctx, void *state);
-    /* Called on the loop after each answer has been queued; for logs and metrics. May be NULL. lag_ns: from readable to handler. */
+    /* Called on the loop after each answer has been queued, or dropped, for its client had left; for logs and metrics. May be NULL. lag_ns: from readable to handler. */
     void (*done)(void *ctx, const struct http_request *r, unsigned status, size_t bytes, uint64_t total_ns, uint64_t lag_ns);
 };
 

@@ -153,6 +153,13 @@ static bool add_headers(struct MHD_Response *m, const struct http_conn *c, const
     return ok;
 }
 
+static void tell_done(const struct http_conn *c, unsigned status, size_t bytes)
+{
+    const struct http_params *p = &c->loop->h->p;
+    if (p->done)
+        p->done(p->ctx, &c->req, status, bytes, http_now_ns() - c->req.start_ns, c->req.lag_ns);
+}
+
 /* The body's memory goes to libmicrohttpd as it is and comes back through http_answer_put when it has been sent. MHD_NO
  * closes. */
 static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
@@ -180,8 +187,7 @@ static enum MHD_Result queue_answer(struct http_conn *c, struct http_answer *a)
     c->deadline_ns = after_ms(l, l->h->p.body_ms);
     enum MHD_Result ok = add_headers(m, c, resp) ? MHD_queue_response(c->mhd, status, m) : MHD_NO;
     MHD_destroy_response(m); // ours; libmicrohttpd holds one of its own until it is sent
-    if (l->h->p.done)
-        l->h->p.done(l->h->p.ctx, &c->req, status, bytes, http_now_ns() - c->req.start_ns, c->req.lag_ns);
+    tell_done(c, status, bytes);
     return ok;
 }
 
@@ -355,6 +361,8 @@ void http_on_completed(void *cls, struct MHD_Connection *mc, void **req_cls, enu
     *req_cls = NULL;
     if (!c)
         return;
+    if (c->phase == CONN_HELD) // the client has left behind the handler's back
+        tell_done(c, c->answer->resp.status, c->answer->resp.body.len);
     leave_flight(c);
     body_release(c);
     c->phase = CONN_IDLE;

@@ -252,6 +252,7 @@ static void clients_may_leave_meanwhile(void **state)
         ;
     say(fd[0], "/hello", 0);
     expect(fd[0], 0);
+    assert_int_equal(toy.n_done, MANY + 1 + 1 + n_handled + 1); // whoever a handler has answered is counted
     stop();
 }
 
